@@ -1,0 +1,63 @@
+"""Errors that end a run, each with the exit code a shell sees.
+
+A message always has three parts: what was expected, what was found, what to do.
+"""
+
+from __future__ import annotations
+
+
+class MyosymmetryError(Exception):
+    """Base of every error this package raises on purpose.
+
+    Args:
+        problem: one sentence naming the subject of the problem (file, muscle, option).
+        expected: what would have been right.
+        found: what was there instead, with its value.
+        action: what the user can do about it.
+    """
+
+    exit_code = 70
+
+    def __init__(
+        self, problem: str, *, expected: str = "", found: str = "", action: str = ""
+    ) -> None:
+        self.problem = problem
+        self.expected = expected
+        self.found = found
+        self.action = action
+        parts = [problem.rstrip(".") + "."]
+        if expected:
+            parts.append(f"Expected: {expected.rstrip('.')}.")
+        if found:
+            parts.append(f"Found: {found.rstrip('.')}.")
+        if action:
+            parts.append(f"What to do: {action.rstrip('.')}.")
+        super().__init__(" ".join(parts))
+
+
+class UsageError(MyosymmetryError):
+    """Wrong arguments, configuration or output location (exit code 2)."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration file that cannot be used as written (exit code 2)."""
+
+
+class InputError(MyosymmetryError):
+    """Input files that are missing, broken or contradict each other (exit code 3)."""
+
+    exit_code = 3
+
+
+class SubjectUnusableError(MyosymmetryError):
+    """Readable input that cannot give an asymmetry, e.g. one leg only (exit code 4)."""
+
+    exit_code = 4
+
+
+class InvariantError(MyosymmetryError):
+    """A core type was given values that contradict each other: a bug (exit code 70)."""
+
+    exit_code = 70

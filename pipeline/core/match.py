@@ -1,0 +1,43 @@
+"""How the two legs correspond: the result of registration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from pipeline.core.errors import InvariantError
+from pipeline.core.transform import SpatialTransform
+
+
+@dataclass(frozen=True)
+class LegMatch:
+    """Correspondence of the mirrored left leg with the right leg.
+
+    Attributes:
+        left_to_right: left leg space -> right leg space.
+        right_to_left: its inverse.
+        overlap: Dice by structure name after registration, where both legs show it.
+        overlap_before: the same before registration (centres aligned only).
+        surface_distance_mm: mean boundary distance by structure name, after registration.
+        inverse_error_mm: median distance of points carried over and back.
+        succeeded: False withholds everything that rests on the correspondence.
+        reason: why it failed, None where it succeeded.
+    """
+
+    left_to_right: SpatialTransform
+    right_to_left: SpatialTransform
+    overlap: Mapping[str, float]
+    overlap_before: Mapping[str, float]
+    surface_distance_mm: Mapping[str, float]
+    inverse_error_mm: float
+    succeeded: bool
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.left_to_right.from_space != self.right_to_left.to_space:
+            raise InvariantError("A leg match holds a transform and its own inverse")
+        if self.succeeded == (self.reason is not None):
+            raise InvariantError("A failed registration says why; a successful one has no reason")
+        for name in ("overlap", "overlap_before", "surface_distance_mm"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))

@@ -1,0 +1,176 @@
+"""The configuration: frozen models without defaults; pipeline/default.yaml holds every value."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.core.errors import ConfigError
+
+DEFAULT_PATH = Path(__file__).with_name("default.yaml")
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LoadConfig(_Section):
+    """Finding and reading files."""
+
+    patterns: dict[str, tuple[str, ...]]
+    affine_tolerance_mm: Positive
+    largest_image_million_voxels: Positive
+
+
+class CanonicaliseConfig(_Section):
+    """One grid, cropped to the lower limbs."""
+
+    longest_lower_limb_mm: Positive
+    search_voxel_mm: Positive
+    noise_multiple: Positive
+
+
+class SeparateConfig(_Section):
+    """Two legs."""
+
+    margin_mm: Positive
+    search_voxel_mm: Positive
+    smallest_leg_share: Share
+
+
+class SegmentConfig(_Section):
+    """Labels."""
+
+    engine: str
+    label_scheme: str
+    lowest_confidence: Share
+
+
+class RegisterConfig(_Section):
+    """Left onto right."""
+
+    working_voxel_mm: Positive
+    knee_blend_mm: Positive
+    distance_cap_mm: Positive
+    lowest_overlap: Share
+
+
+class MeasureConfig(_Section):
+    """Volumes and asymmetry."""
+
+    fat_free_below_percent: Annotated[float, Field(gt=0, le=100)]
+    core_margin_voxels: Positive
+    smallest_core_share: Share
+    largest_invalid_share: Share
+    blunt_end_share: Share
+    profile_step_mm: Positive
+    scan_rescan_cv_percent: Positive
+    smallest_matched_share: Share
+
+
+class ReportConfig(_Section):
+    """What the report shows."""
+
+    largest_differences: Annotated[int, Field(ge=1, le=30)]
+    picture_dpi: Annotated[int, Field(ge=50, le=300)]
+
+
+class Config(_Section):
+    """The whole configuration, one section a stage."""
+
+    load: LoadConfig
+    canonicalise: CanonicaliseConfig
+    separate: SeparateConfig
+    segment: SegmentConfig
+    register_: RegisterConfig = Field(alias="register")
+    measure: MeasureConfig
+    report: ReportConfig
+
+
+@cache
+def default_config() -> Config:
+    """The configuration as shipped."""
+    return Config.model_validate(_read_yaml(DEFAULT_PATH))
+
+
+def load_config(path: Path | None = None, *, overrides: dict[str, Any] | None = None) -> Config:
+    """The default configuration with the values of a file, then of overrides, in their place.
+
+    Args:
+        path: a YAML file that needs only the keys it changes; None: the default alone.
+        overrides: nested mapping of the same form, e.g. {"segment": {"engine": "given"}}.
+
+    Raises:
+        ConfigError: unreadable file, unknown key (with the nearest known one), bad value.
+    """
+    values = _read_yaml(DEFAULT_PATH)
+    where = str(path) if path else "the command line"
+    if path is not None:
+        _merge(values, _read_yaml(path), where=where, trail=())
+    if overrides:
+        _merge(values, overrides, where="the command line", trail=())
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"The configuration value {key} cannot be used",
+            expected=first["msg"],
+            found=repr(first.get("input")),
+            action=f"correct {key} in {where}; configs/default.yaml explains every key",
+        ) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"The configuration file {path} cannot be read",
+            found=error.strerror or str(error),
+            action="check the path given to --config",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"The configuration file {path} is not YAML",
+            found=" ".join(str(error).split()),
+            action="start from a copy of configs/default.yaml",
+        ) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"The configuration file {path} holds no sections",
+            expected="sections such as 'measure:' with keys below them",
+            found=type(values).__name__,
+        )
+    return values
+
+
+def _merge(
+    base: dict[str, Any], changes: dict[str, Any], *, where: str, trail: tuple[str, ...]
+) -> None:
+    """Put changes into base in place; every key must already be there."""
+    for key, value in changes.items():
+        name = ".".join((*trail, str(key)))
+        if key not in base:
+            near = difflib.get_close_matches(str(key), [str(k) for k in base], n=1)
+            raise ConfigError(
+                f"Unknown configuration key {name} in {where}",
+                expected=f"one of {', '.join(str(k) for k in base)}",
+                found=str(key),
+                action=f"did you mean {near[0]}?" if near else "remove it",
+            )
+        if isinstance(base[key], dict) and isinstance(value, dict) and trail != ("load",):
+            _merge(base[key], value, where=where, trail=(*trail, str(key)))
+        else:
+            base[key] = value

@@ -51,7 +51,6 @@ class SegmentConfig(_Section):
 
     engine: str
     label_scheme: str
-    lowest_confidence: Share
 
 
 class RegisterConfig(_Section):
@@ -66,11 +65,13 @@ class RegisterConfig(_Section):
 class MeasureConfig(_Section):
     """Volumes and asymmetry."""
 
+    lowest_confidence: Share
     fat_free_below_percent: Annotated[float, Field(gt=0, le=100)]
     core_margin_voxels: Positive
     smallest_core_share: Share
     largest_invalid_share: Share
     blunt_end_share: Share
+    largest_gap_share: Share
     profile_step_mm: Positive
     scan_rescan_cv_percent: Positive
     smallest_matched_share: Share

@@ -1,0 +1,1 @@
+"""Pure numerical kernels on arrays and core types. No files, no configuration."""

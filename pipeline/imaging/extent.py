@@ -1,0 +1,78 @@
+"""Is a muscle all there? Cut by the field of view, by the labelling, or broken in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where one structure ends.
+
+    Attributes:
+        cut: why it is not whole, in words ("cut by the lower end of the field of view"), or None.
+        gap_share: share of its volume missing on levels between its ends, by interpolation.
+    """
+
+    cut: str | None
+    gap_share: float
+
+
+def structure_extent(
+    mask: Flags,
+    *,
+    lower_index: tuple[int, int, int],
+    box_shape: tuple[int, int, int],
+    seen: Flags,
+    labelled: Flags,
+    blunt_end_share: float,
+) -> Extent:
+    """Judge one structure.
+
+    Args:
+        mask: voxels of the structure, cropped to their bounding box.
+        lower_index: index of that crop in the leg's box.
+        box_shape: shape of the leg's box; its faces are taken for the field of view's, since the
+            box reaches beyond every label elsewhere.
+        seen: per level of the third axis of the leg's box: the leg was imaged there.
+        labelled: per level: the labels speak of it.
+        blunt_end_share: see measure.blunt_end_share in the configuration.
+    """
+    areas = mask.sum(axis=(0, 1)).astype(np.float64)
+    levels = np.flatnonzero(areas) + lower_index[2]
+    bottom, top = int(levels[0]), int(levels[-1])
+    seen_levels = np.flatnonzero(seen)
+    labelled_levels = np.flatnonzero(labelled & seen)
+    reasons: list[str] = []
+    for level, last, end in ((bottom, 0, "lower"), (top, -1, "upper")):
+        area_share = areas[level - lower_index[2]] / areas.max()
+        if level == seen_levels[last] or not seen[level]:
+            reasons.append(f"cut by the {end} end of the field of view")
+        elif level == labelled_levels[last] and area_share > blunt_end_share:
+            reasons.append(f"cut by the {end} end of the labelled levels")
+    for axis in (0, 1):
+        ends = (lower_index[axis] == 0, lower_index[axis] + mask.shape[axis] == box_shape[axis])
+        for at_face, face in zip(ends, ("low", "high"), strict=True):
+            if at_face:
+                reasons.append(f"cut by the {_FACE_NAMES[axis, face]} edge of the field of view")
+    present = areas > 0
+    if present.all():
+        return Extent(" and ".join(reasons) or None, 0.0)
+    level_index = np.arange(areas.size)
+    filled = np.interp(level_index, level_index[present], areas[present])
+    gap = float(filled[~present].sum() / filled.sum())
+    return Extent(" and ".join(reasons) or None, gap)
+
+
+#: In right-leg pose low x is the inner side of the leg and high x the outer one.
+_FACE_NAMES = {
+    (0, "low"): "inner",
+    (0, "high"): "outer",
+    (1, "low"): "back",
+    (1, "high"): "front",
+}

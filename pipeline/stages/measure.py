@@ -1,0 +1,623 @@
+"""Measure: volumes, lean volumes and their asymmetry, on each leg's own voxels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline.config import MeasureConfig
+from pipeline.core.anatomy import GROUPS, MUSCLES, STRUCTURES, UNIONS, MuscleGroup, Side
+from pipeline.core.match import LegMatch
+from pipeline.core.results import (
+    Asymmetry,
+    Finding,
+    GroupResult,
+    LimbMeasures,
+    Measurement,
+    MuscleResult,
+    ProfilePoint,
+    RatioResult,
+    Severity,
+    Status,
+)
+from pipeline.core.scan import Leg, Participant, SegmentedLeg, SegmentedLegs, StageResult
+from pipeline.core.volume import Quantity
+from pipeline.imaging.asymmetry import (
+    index_from_log_ratio,
+    interval_percent,
+    judge,
+    se_from_scan_rescan,
+)
+from pipeline.imaging.extent import Extent, structure_extent
+from pipeline.imaging.limb_axis import axis_mm, position_at, position_scale
+from pipeline.imaging.tissue import (
+    TissueSums,
+    area_profile,
+    core_mask,
+    fat_fraction,
+    slab_weights,
+    tissue_sums,
+)
+
+Extents = Literal["whole", "matched"]
+Of = Literal["lean_volume", "total_volume"]
+
+#: Numerator, denominator and name of the ratios reported (functional groups).
+_RATIOS = (("hamstrings", "quadriceps"),)
+
+
+def measure(
+    legs: SegmentedLegs,
+    match: LegMatch,
+    *,
+    participant: Participant | None = None,
+    config: MeasureConfig,
+) -> StageResult[LimbMeasures]:
+    """Measure every muscle and group on both sides and compare the sides.
+
+    Each leg is measured on its own voxels; the match only says which part of a muscle both legs
+    show.
+
+    Args:
+        legs: both legs with labels.
+        match: correspondence of the legs; where it failed, nothing matched is reported.
+        participant: height and mass give expected volumes (Handsfield et al. 2014).
+        config: thresholds.
+
+    Returns:
+        measures of 30 muscles and their groups, in the order of the vocabulary, and findings.
+    """
+    scales = {side: position_scale(legs[side].axis) for side in Side}
+    structures = {side: _measure_leg(legs[side], match, config) for side in Side}
+    sums = _Compare(structures[Side.RIGHT], structures[Side.LEFT], config)
+    expected = _expected_volumes(participant)
+    muscles = []
+    for muscle in MUSCLES:
+        right, left = sums.measurements(muscle.name)
+        lean, total = _asymmetries(right, left, muscle.healthy_limit_percent, config)
+        muscles.append(
+            MuscleResult(
+                id=muscle.id,
+                name=muscle.name,
+                region=muscle.region,
+                compartment=muscle.compartment,
+                functional_group=muscle.functional_group,
+                right=right,
+                left=left,
+                asymmetry=lean,
+                asymmetry_total_volume=total,
+                healthy_limit_percent=muscle.healthy_limit_percent,
+                expected_volume_ml=expected.get(muscle.name),
+            )
+        )
+    groups = [_group(group, muscles, config) for group in GROUPS]
+    groups += [
+        _union(name, members, sums, config)
+        for name, members in ((u.name, u.muscles) for u in UNIONS)
+        if any(name in structures[side] for side in Side)
+    ]
+    judged = sum(m.asymmetry_total_volume.verdict is not None for m in muscles)
+    measures = LimbMeasures(
+        muscles=tuple(muscles),
+        groups=tuple(groups),
+        ratios=tuple(_ratio(pair, groups, of) for pair in _RATIOS for of in _OFS),
+        position_right=scales[Side.RIGHT],
+        position_left=scales[Side.LEFT],
+        expected_flagged_by_chance=0.05 * judged if judged else None,
+    )
+    return StageResult(measures, tuple(_findings(muscles)))
+
+
+_OFS: tuple[Of, ...] = ("lean_volume", "total_volume")
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """Raw values of one structure in one leg, in mm and mL."""
+
+    in_view: TissueSums
+    matched: TissueSums | None
+    extent: Extent
+    length_mm: float
+    profile: tuple[ProfilePoint, ...]
+    confidence: float | None
+    lean_reason: str | None
+
+
+def _measure_leg(
+    segmented: SegmentedLeg, match: LegMatch, config: MeasureConfig
+) -> dict[str, _Structure]:
+    """Raw values by structure name; structures without a voxel are missing."""
+    leg, labels = segmented.leg, segmented.labels.data
+    fractions, lean_reason = _fractions(leg)
+    core = core_mask(labels, config.core_margin_voxels)
+    boxes = ndimage.find_objects(labels)
+    out = {}
+    for structure in STRUCTURES:
+        box = boxes[structure.id - 1] if structure.id <= len(boxes) else None
+        if box is None:
+            continue
+        mask = labels[box] == structure.id
+        lower = (box[0].start, box[1].start, box[2].start)
+        index = np.argwhere(mask) + lower
+        voxels = tuple(index.T)
+        points = leg.grid.index_to_world(index)
+        values = None if fractions is None else fractions[voxels]
+
+        def sums(
+            weights: NDArray[np.float64] | None,
+            values: NDArray[np.float32] | None = values,
+            inner: NDArray[np.bool_] = core[voxels],
+        ) -> TissueSums:
+            return tissue_sums(
+                voxel_volume_ml=leg.grid.voxel_volume_ml,
+                fractions=values,
+                core=inner,
+                weights=weights,
+                fat_free_below=config.fat_free_below_percent / 100.0,
+                smallest_core_share=config.smallest_core_share,
+            )
+
+        matched = None
+        if match.succeeded and match.extent is not None:
+            extent = match.extent
+            weights = slab_weights(
+                extent.coordinate(points, leg.side),
+                extent.low_mm,
+                extent.high_mm,
+                leg.grid.voxel_sizes_mm[2],
+            )
+            matched = sums(weights) if weights.any() else None
+        length, profile = _profile(segmented, points, values, config)
+        out[structure.name] = _Structure(
+            in_view=sums(None),
+            matched=matched,
+            extent=structure_extent(
+                mask,
+                lower_index=lower,
+                box_shape=leg.grid.shape,
+                seen=leg.seen,
+                labelled=segmented.labelled,
+                blunt_end_share=config.blunt_end_share,
+            ),
+            length_mm=length,
+            profile=profile,
+            confidence=segmented.confidence.get(structure.name),
+            lean_reason=lean_reason,
+        )
+    return out
+
+
+def _fractions(leg: Leg) -> tuple[NDArray[np.float32] | None, str | None]:
+    """Fat fraction of a leg (NaN where undefined), or why there is none."""
+    if leg.dixon is not None:
+        return fat_fraction(leg.dixon), None
+    given = leg.images.get(Quantity.FAT_FRACTION)
+    if given is not None:
+        scale = 0.01 if given.unit == "percent" else 1.0
+        return np.clip(given.data * np.float32(scale), 0.0, 1.0), None
+    if not leg.images:
+        return None, "a label map without an image has volumes only"
+    shown = ", ".join(str(q) for q in leg.images)
+    return None, f"lean volume needs water and fat (or fat fraction) images; given: {shown}"
+
+
+def _profile(
+    segmented: SegmentedLeg,
+    points: NDArray[np.float64],
+    fractions: NDArray[np.float32] | None,
+    config: MeasureConfig,
+) -> tuple[float, tuple[ProfilePoint, ...]]:
+    """Length in mm and cross-sections along the limb's own axis."""
+    grid = segmented.leg.grid
+    along = axis_mm(segmented.axis, points)
+    extent = grid.voxel_sizes_mm[2]
+    step = config.profile_step_mm
+    volumes = np.full(along.size, grid.voxel_volume_mm3)
+    levels, areas = area_profile(along, volumes, step_mm=step, voxel_extent_mm=extent)
+    lean: Sequence[float | None] = [None] * len(levels)
+    if fractions is not None and np.isfinite(fractions).any():
+        filled = np.where(np.isfinite(fractions), fractions, np.nanmean(fractions))
+        _, lean = area_profile(
+            along,
+            volumes * (1.0 - filled.astype(np.float64)),
+            step_mm=step,
+            voxel_extent_mm=extent,
+        )
+    positions = position_at(segmented.axis, levels)
+    profile = tuple(
+        ProfilePoint(
+            position=round(float(p), 6),
+            area_mm2=float(a),
+            lean_area_mm2=None if b is None else float(b),
+        )
+        for p, a, b in zip(positions, areas, lean, strict=True)
+    )
+    return float(along.max() - along.min() + extent), profile
+
+
+class _Compare:
+    """Turns the raw values of both sides into measurements that know each other."""
+
+    def __init__(
+        self,
+        right: Mapping[str, _Structure],
+        left: Mapping[str, _Structure],
+        config: MeasureConfig,
+    ) -> None:
+        self._raw = {Side.RIGHT: right, Side.LEFT: left}
+        self._config = config
+
+    def measurements(self, name: str) -> tuple[Measurement, Measurement]:
+        """Right and left measurement of a structure."""
+        both_whole = all(
+            name in raw and raw[name].extent.cut is None for raw in self._raw.values()
+        )
+        right, left = (
+            self._measurement(name, side, both_whole=both_whole)
+            for side in (Side.RIGHT, Side.LEFT)
+        )
+        return right, left
+
+    def _measurement(self, name: str, side: Side, *, both_whole: bool) -> Measurement:
+        raw = self._raw[side].get(name)
+        if raw is None:
+            return _absent(self._absent_reason(name, side))
+        status, reason = self._status(raw)
+        view = raw.in_view
+        whole = status in (Status.OK, Status.UNRELIABLE) and raw.extent.cut is None
+        # A muscle that is whole on both sides is matched in full: the levels of its ends are
+        # its own anatomy, not the field of view's.
+        matched = view if both_whole else raw.matched
+        other = self._raw[side.other].get(name)
+        if other is None or matched is None or matched.volume_ml <= 0:
+            matched = None
+        if not both_whole and other is not None and other.matched is None:
+            matched = None
+        lean_reason = raw.lean_reason
+        if lean_reason is None and view.fat_fraction is None:
+            lean_reason = "no voxel of the muscle has a defined fat fraction"
+        return Measurement(
+            status=status,
+            reason=reason,
+            volume_whole_ml=view.volume_ml if whole else None,
+            volume_in_view_ml=view.volume_ml,
+            volume_matched_ml=matched.volume_ml if matched else None,
+            lean_volume_whole_ml=view.lean_ml if whole else None,
+            lean_volume_in_view_ml=view.lean_ml,
+            lean_volume_matched_ml=matched.lean_ml if matched else None,
+            lean_volume_core_ml=view.lean_core_ml,
+            fat_free_volume_in_view_ml=view.fat_free_ml,
+            fat_volume_in_view_ml=view.fat_ml,
+            fat_fraction_percent=_percent(view.fat_fraction),
+            fat_fraction_core_percent=_percent(view.core_fat_fraction),
+            lean_reason=lean_reason,
+            valid_share=view.valid_share,
+            matched_share=min(matched.volume_ml / view.volume_ml, 1.0) if matched else None,
+            length_mm=raw.length_mm,
+            area_max_mm2=max(point.area_mm2 for point in raw.profile),
+            confidence=raw.confidence,
+            profile=raw.profile,
+        )
+
+    def _status(self, raw: _Structure) -> tuple[Status, str | None]:
+        config = self._config
+        if raw.extent.cut is not None:
+            return Status.TRUNCATED, raw.extent.cut
+        reasons = []
+        if raw.confidence is not None and raw.confidence < config.lowest_confidence:
+            reasons.append(
+                f"confidence {raw.confidence:.2f} of the segmentation is below "
+                f"{config.lowest_confidence:.2f}"
+            )
+        valid = raw.in_view.valid_share
+        if valid is not None and 1.0 - valid > config.largest_invalid_share:
+            reasons.append(
+                f"{100 * (1 - valid):.0f} % of its voxels have no defined fat fraction "
+                f"(limit {100 * config.largest_invalid_share:.0f} %)"
+            )
+        if raw.extent.gap_share > config.largest_gap_share:
+            reasons.append(
+                f"its labels are missing on levels between its ends "
+                f"({100 * raw.extent.gap_share:.0f} % of its volume)"
+            )
+        return (Status.UNRELIABLE, "; ".join(reasons)) if reasons else (Status.OK, None)
+
+    def _absent_reason(self, name: str, side: Side) -> str:
+        for union in UNIONS:
+            if name in union.muscles and union.name in self._raw[side]:
+                return f"not labelled on its own; it is part of {union.title.lower()}"
+        return "not labelled anywhere in the field of view"
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else 100.0 * fraction
+
+
+def _absent(reason: str) -> Measurement:
+    return Measurement(
+        status=Status.ABSENT,
+        reason=reason,
+        volume_whole_ml=None,
+        volume_in_view_ml=None,
+        volume_matched_ml=None,
+        lean_volume_whole_ml=None,
+        lean_volume_in_view_ml=None,
+        lean_volume_matched_ml=None,
+        lean_volume_core_ml=None,
+        fat_free_volume_in_view_ml=None,
+        fat_volume_in_view_ml=None,
+        fat_fraction_percent=None,
+        fat_fraction_core_percent=None,
+        lean_reason=reason,
+        valid_share=None,
+        matched_share=None,
+        length_mm=None,
+        area_max_mm2=None,
+        confidence=None,
+    )
+
+
+def _asymmetries(
+    right: Measurement, left: Measurement, healthy_limit: float | None, config: MeasureConfig
+) -> tuple[Asymmetry, Asymmetry]:
+    """Asymmetry of lean volume and of total volume."""
+    total = _asymmetry("total_volume", right, left, None, healthy_limit, config)
+    lean = _asymmetry("lean_volume", right, left, total, healthy_limit, config)
+    return lean, total
+
+
+def _asymmetry(
+    of: Of,
+    right: Measurement,
+    left: Measurement,
+    total: Asymmetry | None,
+    healthy_limit: float | None,
+    config: MeasureConfig,
+) -> Asymmetry:
+    extent, values, reason = _comparable(of, right, left)
+    if extent is None or values is None:
+        return Asymmetry(
+            of=of,
+            extent=None,
+            index_percent=None,
+            log_ratio=None,
+            smaller_over_larger=None,
+            smaller_side=None,
+            se_method_percent=None,
+            se_total_percent=None,
+            interval_low_percent=None,
+            interval_high_percent=None,
+            matched_share=None,
+            verdict=None,
+            reason=reason,
+        )
+    log_ratio = math.log(values[0] / values[1])
+    se = se_from_scan_rescan(config.scan_rescan_cv_percent)
+    interval = interval_percent(log_ratio, se)
+    share = _smaller(right.matched_share, left.matched_share)
+    why_not = _no_verdict(right, left, extent, share, config)
+    verdict = None
+    if why_not is None:
+        # Published limits are of the total volume of whole muscles and are held against that.
+        reference = total if total is not None else None
+        healthy = interval
+        if reference is not None and reference.interval_low_percent is not None:
+            assert reference.interval_high_percent is not None
+            healthy = (reference.interval_low_percent, reference.interval_high_percent)
+        verdict = judge(
+            interval,
+            healthy_interval=healthy if extent == "whole" else None,
+            healthy_limit_percent=healthy_limit,
+        )
+    smaller = None if log_ratio == 0 else (Side.LEFT if log_ratio > 0 else Side.RIGHT)
+    return Asymmetry(
+        of=of,
+        extent=extent,
+        index_percent=index_from_log_ratio(log_ratio),
+        log_ratio=log_ratio,
+        smaller_over_larger=math.exp(-abs(log_ratio)),
+        smaller_side=smaller,
+        se_method_percent=None,
+        se_total_percent=100.0 * se,
+        interval_low_percent=interval[0],
+        interval_high_percent=interval[1],
+        matched_share=share,
+        verdict=verdict,
+        reason=why_not,
+    )
+
+
+def _comparable(
+    of: Of, right: Measurement, left: Measurement
+) -> tuple[Extents | None, tuple[float, float] | None, str | None]:
+    """Which extent of which values can be compared, or why none can."""
+    for side, m in ((Side.RIGHT, right), (Side.LEFT, left)):
+        if m.status is Status.ABSENT:
+            return None, None, f"the {side} side is absent: {m.reason}"
+        if of == "lean_volume" and m.lean_volume_in_view_ml is None:
+            return None, None, m.lean_reason
+    prefix = "lean_volume" if of == "lean_volume" else "volume"
+    extents: tuple[Extents, ...] = ("whole", "matched")
+    for extent in extents:
+        pair = tuple(getattr(m, f"{prefix}_{extent}_ml") for m in (right, left))
+        if pair[0] and pair[1]:
+            return extent, (pair[0], pair[1]), None
+    return None, None, "there is no part of the muscle that both legs show"
+
+
+def _no_verdict(
+    right: Measurement,
+    left: Measurement,
+    extent: Extents,
+    share: float | None,
+    config: MeasureConfig,
+) -> str | None:
+    for side, m in ((Side.RIGHT, right), (Side.LEFT, left)):
+        if m.status is Status.UNRELIABLE:
+            return f"the {side} side is unreliable: {m.reason}"
+    if extent == "matched" and share is not None and share < config.smallest_matched_share:
+        return (
+            f"both legs show only {100 * share:.0f} % of it "
+            f"(at least {100 * config.smallest_matched_share:.0f} % needed)"
+        )
+    return None
+
+
+def _smaller(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else min(a, b)
+
+
+def _group(group: MuscleGroup, muscles: Sequence[MuscleResult], config: MeasureConfig) -> GroupResult:
+    members = [m for m in muscles if m.name in group.muscles]
+    compared = [
+        m for m in members if Status.ABSENT not in (m.right.status, m.left.status)
+    ]
+    right = _sum([m.right for m in compared], missing=len(members) - len(compared))
+    left = _sum([m.left for m in compared], missing=len(members) - len(compared))
+    lean, total = _asymmetries(right, left, group.healthy_limit_percent, config)
+    return GroupResult(
+        name=group.name,
+        kind=group.kind,
+        muscles=group.muscles,
+        muscles_compared=tuple(m.name for m in compared),
+        right=right,
+        left=left,
+        asymmetry=lean,
+        asymmetry_total_volume=total,
+        healthy_limit_percent=group.healthy_limit_percent,
+    )
+
+
+def _union(
+    name: str, members: tuple[str, ...], sums: _Compare, config: MeasureConfig
+) -> GroupResult:
+    """A union label that a source drew in place of its single muscles."""
+    right, left = sums.measurements(name)
+    lean, total = _asymmetries(right, left, None, config)
+    return GroupResult(
+        name=name,
+        kind="union",
+        muscles=members,
+        muscles_compared=members,
+        right=right,
+        left=left,
+        asymmetry=lean,
+        asymmetry_total_volume=total,
+        healthy_limit_percent=None,
+    )
+
+
+def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
+    """Members taken together. `missing` members are not seen on both sides and left out."""
+    if not members:
+        return _absent("no muscle of the group is seen on both sides")
+    cut = sum(m.status is Status.TRUNCATED for m in members)
+    doubtful = sum(m.status is Status.UNRELIABLE for m in members)
+    reasons = []
+    if missing:
+        reasons.append(f"{missing} of its muscles not seen on both sides and left out")
+    if cut:
+        reasons.append(f"{cut} of its muscles truncated")
+    if doubtful:
+        reasons.append(f"{doubtful} of its muscles unreliable")
+    status = Status.OK
+    if missing or cut:
+        status = Status.TRUNCATED
+    elif doubtful:
+        status = Status.UNRELIABLE
+    volume = _total(members, "volume_in_view_ml")
+    lean = _total(members, "lean_volume_in_view_ml")
+    fat = _total(members, "fat_volume_in_view_ml")
+    matched = _total(members, "volume_matched_ml")
+    core = _total(members, "lean_volume_core_ml")
+    whole = status is not Status.TRUNCATED
+    assert volume is not None
+    return Measurement(
+        status=status,
+        reason="; ".join(reasons) or None,
+        volume_whole_ml=_total(members, "volume_whole_ml") if whole else None,
+        volume_in_view_ml=volume,
+        volume_matched_ml=matched,
+        lean_volume_whole_ml=_total(members, "lean_volume_whole_ml") if whole else None,
+        lean_volume_in_view_ml=lean,
+        lean_volume_matched_ml=_total(members, "lean_volume_matched_ml"),
+        lean_volume_core_ml=core,
+        fat_free_volume_in_view_ml=_total(members, "fat_free_volume_in_view_ml"),
+        fat_volume_in_view_ml=fat,
+        fat_fraction_percent=100.0 * fat / volume if fat is not None else None,
+        fat_fraction_core_percent=100.0 * (1.0 - core / volume) if core is not None else None,
+        lean_reason=None if lean is not None else next(
+            m.lean_reason for m in members if m.lean_reason is not None
+        ),
+        valid_share=_mean_share(members, volume),
+        matched_share=min(matched / volume, 1.0) if matched is not None else None,
+        length_mm=None,
+        area_max_mm2=None,
+        confidence=None,
+    )
+
+
+def _total(members: Sequence[Measurement], field: str) -> float | None:
+    """Sum of a field; None as soon as one member lacks it."""
+    values = [getattr(m, field) for m in members]
+    return None if any(v is None for v in values) else math.fsum(values)
+
+
+def _mean_share(members: Sequence[Measurement], volume: float) -> float | None:
+    if any(m.valid_share is None for m in members):
+        return None
+    share = sum((m.valid_share or 0.0) * (m.volume_in_view_ml or 0.0) for m in members) / volume
+    return min(share, 1.0)
+
+
+def _ratio(pair: tuple[str, str], groups: Sequence[GroupResult], of: Of) -> RatioResult:
+    field = "lean_volume_whole_ml" if of == "lean_volume" else "volume_whole_ml"
+    by_name = {g.name: g for g in groups}
+    values: dict[Side, float | None] = {}
+    for side in Side:
+        top, bottom = (getattr(getattr(by_name[n], side), field) for n in pair)
+        values[side] = None if top is None or bottom is None else top / bottom
+    missing = [str(side) for side, value in values.items() if value is None]
+    return RatioResult(
+        name=f"{pair[0]}_to_{pair[1]}",
+        of=of,
+        right=values[Side.RIGHT],
+        left=values[Side.LEFT],
+        reason=f"not whole on the {' and '.join(missing)} side" if missing else None,
+    )
+
+
+def _expected_volumes(participant: Participant | None) -> dict[str, float]:
+    """Reference volumes in mL by muscle (Handsfield et al. 2014, J Biomech 47:631)."""
+    if participant is None or participant.height_m is None or participant.mass_kg is None:
+        return {}
+    total = 47.0 * participant.height_m * participant.mass_kg + 1285.0
+    return {m.name: m.reference_slope * total + m.reference_intercept_ml for m in MUSCLES}
+
+
+def _findings(muscles: Sequence[MuscleResult]) -> list[Finding]:
+    findings = []
+    for status in (Status.TRUNCATED, Status.UNRELIABLE):
+        for side in Side:
+            names = [m.name for m in muscles if getattr(m, side).status is status]
+            if names:
+                listed = ", ".join(n.replace("_", " ") for n in names)
+                findings.append(
+                    Finding(
+                        code=f"muscles_{status}",
+                        severity=Severity.WARNING,
+                        stage="measure",
+                        side=side,
+                        message=f"{len(names)} muscles are {status} on the {side}: {listed}.",
+                        value=float(len(names)),
+                        unit="muscles",
+                    )
+                )
+    return findings

@@ -1,0 +1,48 @@
+"""What a segmentation engine is, and which ones there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+from pipeline.core.errors import ConfigError
+from pipeline.core.scan import EngineInfo, Leg, LegPair
+from pipeline.core.soft import SoftLabels
+from pipeline.engines.given import GivenEngine
+
+
+class Engine(Protocol):
+    """Finds muscles in one leg at a time, always in right-leg pose."""
+
+    def describe(self, legs: LegPair) -> EngineInfo:
+        """Name, version and digest (of weights or given labels) for the provenance."""
+        ...
+
+    def segment_leg(self, leg: Leg) -> SoftLabels:
+        """Soft labels of a leg; ids of LEG_SCHEME, any grid in the leg's space."""
+        ...
+
+
+_ENGINES: Mapping[str, Callable[[], Engine]] = MappingProxyType({"given": GivenEngine})
+
+
+def engine_names() -> tuple[str, ...]:
+    """Names that get_engine knows."""
+    return tuple(_ENGINES)
+
+
+def get_engine(name: str) -> Engine:
+    """The engine of a name.
+
+    Raises:
+        ConfigError: no engine of that name.
+    """
+    if name not in _ENGINES:
+        raise ConfigError(
+            "Unknown segmentation engine",
+            expected=f"one of {', '.join(_ENGINES)}",
+            found=repr(name),
+            action="correct segment.engine in the configuration, or --engine",
+        )
+    return _ENGINES[name]()

@@ -1,0 +1,202 @@
+"""The output folder of a subject: one table of names, and how results are written and found.
+
+The derivative is the cache: a stage finds its earlier result again through the same table that
+names it for the user, next to a small JSON that says what it was made from.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.core.errors import InvariantError, UsageError
+from pipeline.core.transform import AffineTransform, BlendedAffine, SpatialTransform
+from pipeline.core.volume import Quantity
+from pipeline.io.atomic import atomic_write
+
+
+@dataclass(frozen=True)
+class SubjectFolder:
+    """Paths of everything a run of one subject (and session) writes.
+
+    Attributes:
+        root: the output folder given by the user.
+        subject: "sub-01".
+        session: "ses-1" or None.
+    """
+
+    root: Path
+    subject: str
+    session: str | None
+
+    @property
+    def path(self) -> Path:
+        """Folder of this subject and session."""
+        folder = self.root / self.subject
+        return folder / self.session if self.session else folder
+
+    @property
+    def stem(self) -> str:
+        """What every file name starts with."""
+        return f"{self.subject}_{self.session}" if self.session else self.subject
+
+    def _file(self, name: str, folder: str = "") -> Path:
+        return self.path / folder / f"{self.stem}_{name}"
+
+    @property
+    def measures(self) -> Path:
+        """The result; published last, its presence means done."""
+        return self._file("measures.json")
+
+    @property
+    def table(self) -> Path:
+        """One row per muscle or group."""
+        return self._file("measures.tsv")
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self._file("report.html")
+
+    @property
+    def labels(self) -> Path:
+        """Labels of both legs on the grid of the input."""
+        return self._file("dseg.nii.gz", "anat")
+
+    @property
+    def label_table(self) -> Path:
+        """Look-up table of the labels."""
+        return self._file("dseg.tsv", "anat")
+
+    @property
+    def label_record(self) -> Path:
+        """What the labels were made from, and what the engine said besides."""
+        return self._file("dseg.json", "anat")
+
+    @property
+    def manual_labels(self) -> Path:
+        """A corrected label map that the user may put here; it wins."""
+        return self._file("desc-manual_dseg.nii.gz", "anat")
+
+    def canonical_image(self, quantity: Quantity) -> Path:
+        """An image on the canonical grid, kept for the pictures of the report."""
+        return self._file(f"desc-canonical_{quantity}.nii.gz", "anat")
+
+    @property
+    def transform(self) -> Path:
+        """How the legs lie to each other and to the scanner."""
+        return self._file("from-left_to-right_xfm.json", "xfm")
+
+    def figure(self, name: str) -> Path:
+        """A picture of the report as a file of its own."""
+        return self._file(name, "figures")
+
+    @property
+    def run_record(self) -> Path:
+        """Configuration, versions and digests of the last run."""
+        return self._file("run.json", "log")
+
+    @property
+    def run_log(self) -> Path:
+        """Plain log lines of the last run."""
+        return self._file("run.log", "log")
+
+    @property
+    def lock(self) -> Path:
+        """Held while a run works in this folder."""
+        return self._file("run.lock", "log")
+
+
+@contextmanager
+def exclusive(folder: SubjectFolder) -> Iterator[None]:
+    """Hold the lock of a subject's folder; the system frees it even if the process is killed.
+
+    Raises:
+        UsageError: the folder cannot be written, or another run holds the lock.
+    """
+    try:
+        folder.lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UsageError(
+            f"The output folder {folder.path} cannot be written",
+            expected="a folder this user may write to",
+            found=error.strerror or str(error),
+            action="choose another output folder or change its permissions",
+        ) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"Another run is working on {folder.stem}",
+                expected="one run per subject and session at a time",
+                found=f"the lock {folder.lock.name} is held",
+                action="wait for it to end, or stop it",
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file as a whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any | None:
+    """Read a JSON file; None if it is not there or was cut off."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as a whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as handle:
+        handle.write(content)
+
+
+def transform_to_json(transform: SpatialTransform) -> dict[str, Any]:
+    """A transform as JSON values, exact: matrices map RAS mm of from_space to to_space."""
+    common = {"from_space": transform.from_space, "to_space": transform.to_space}
+    if isinstance(transform, AffineTransform):
+        return {"type": "affine", **common, "matrix": transform.matrix.tolist()}
+    if isinstance(transform, BlendedAffine):
+        return {
+            "type": "blended_affine",
+            **common,
+            "upper": transform.upper.tolist(),
+            "lower": transform.lower.tolist(),
+            "centre": np.asarray(transform.centre).tolist(),
+            "direction": np.asarray(transform.direction).tolist(),
+            "half_width_mm": transform.half_width_mm,
+        }
+    raise InvariantError(f"No file form for a {type(transform).__name__}")
+
+
+def transform_from_json(values: Mapping[str, Any]) -> SpatialTransform:
+    """The transform that transform_to_json wrote."""
+    spaces = {"from_space": values["from_space"], "to_space": values["to_space"]}
+    if values["type"] == "affine":
+        return AffineTransform(np.array(values["matrix"], dtype=np.float64), **spaces)
+    arrays = {
+        key: np.array(values[key], dtype=np.float64)
+        for key in ("upper", "lower", "centre", "direction")
+    }
+    return BlendedAffine(**arrays, half_width_mm=float(values["half_width_mm"]), **spaces)

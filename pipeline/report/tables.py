@@ -1,0 +1,98 @@
+"""Tables for programs: the measures and the look-up table of the label map, as TSV text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURES, Side
+from pipeline.core.results import Asymmetry, GroupResult, Measures, MuscleResult
+from pipeline.report.format import MISSING, tsv
+
+#: Column stem -> field of Measurement, decimals. Sides are put between stem and unit.
+_PER_SIDE: tuple[tuple[str, str, str, int], ...] = (
+    ("volume_whole", "ml", "volume_whole_ml", 2),
+    ("volume_in_view", "ml", "volume_in_view_ml", 2),
+    ("volume_matched", "ml", "volume_matched_ml", 2),
+    ("lean_volume_whole", "ml", "lean_volume_whole_ml", 2),
+    ("lean_volume_in_view", "ml", "lean_volume_in_view_ml", 2),
+    ("lean_volume_matched", "ml", "lean_volume_matched_ml", 2),
+    ("lean_volume_core", "ml", "lean_volume_core_ml", 2),
+    ("fat_free_volume_in_view", "ml", "fat_free_volume_in_view_ml", 2),
+    ("fat_volume_in_view", "ml", "fat_volume_in_view_ml", 2),
+    ("fat_fraction", "percent", "fat_fraction_percent", 2),
+    ("fat_fraction_core", "percent", "fat_fraction_core_percent", 2),
+    ("length", "mm", "length_mm", 1),
+    ("area_max", "mm2", "area_max_mm2", 1),
+)
+
+
+def measures_table(measures: Measures) -> str:
+    """One row per muscle, then per group; units in the column names, "n/a" where missing.
+
+    The unqualified asymmetry, its interval, extent, share and verdict are of lean volume, those
+    with total_volume in the name of total volume. Percentages of asymmetry are
+    100 (R - L) / ((R + L) / 2), + = right larger.
+    """
+    rows = [_row(m, kind="muscle") for m in measures.measures.muscles]
+    rows += [_row(g, kind=g.kind) for g in measures.measures.groups]
+    if not rows:
+        return ""
+    return _text(rows[0].keys(), (row.values() for row in rows))
+
+
+def label_table() -> str:
+    """BIDS look-up table of the label map: index, name, abbreviation, color."""
+    rows = [
+        (str(s.id + offset), f"{s.name}_{side}", f"{_abbreviation(s.name)}_{side[0].upper()}", s.colour)
+        for side, offset in ((Side.RIGHT.value, 0), (Side.LEFT.value, LEFT_OFFSET))
+        for s in STRUCTURES
+    ]
+    return _text(("index", "name", "abbreviation", "color"), rows)
+
+
+def _row(result: MuscleResult | GroupResult, *, kind: str) -> dict[str, str]:
+    row = {"name": result.name, "kind": kind}
+    sides = ((Side.RIGHT, result.right), (Side.LEFT, result.left))
+    for stem, unit, attribute, places in _PER_SIDE:
+        for side, measurement in sides:
+            row[f"{stem}_{side}_{unit}"] = tsv(getattr(measurement, attribute), places=places)
+    row |= _asymmetry(result.asymmetry, infix="")
+    row |= _asymmetry(result.asymmetry_total_volume, infix="total_volume_")
+    row["healthy_limit_percent"] = tsv(result.healthy_limit_percent)
+    for side, measurement in sides:
+        row[f"status_{side}"] = measurement.status.value
+    reasons = [
+        f"{side}: {reason}"
+        for side, measurement in sides
+        for reason in (measurement.reason, measurement.lean_reason)
+        if reason is not None
+    ]
+    if result.asymmetry.reason is not None:
+        reasons.append(result.asymmetry.reason)
+    row["reason"] = "; ".join(dict.fromkeys(reasons)) or MISSING
+    return row
+
+
+def _asymmetry(asymmetry: Asymmetry, *, infix: str) -> dict[str, str]:
+    index = "asymmetry_total_volume_percent" if infix else "asymmetry_lean_percent"
+    return {
+        index: tsv(asymmetry.index_percent),
+        f"{infix}extent": asymmetry.extent or MISSING,
+        f"{infix}matched_share": tsv(asymmetry.matched_share, places=3),
+        f"{infix}interval_low_percent": tsv(asymmetry.interval_low_percent),
+        f"{infix}interval_high_percent": tsv(asymmetry.interval_high_percent),
+        f"{infix}verdict": asymmetry.verdict.value if asymmetry.verdict else MISSING,
+    }
+
+
+def _abbreviation(name: str) -> str:
+    """Initials of a name of several words, the first four letters of a single one."""
+    words = name.split("_")
+    return "".join(w[0] for w in words).upper() if len(words) > 1 else name[:4].upper()
+
+
+def _text(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = ["\t".join(header)]
+    # A cell is one line without tabs; the text itself is kept.
+    lines += ["\t".join(" ".join(cell.split()) or MISSING for cell in row) for row in rows]
+    return "\n".join(lines) + "\n"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURES, Side
 from pipeline.core.results import Asymmetry, GroupResult, Measures, MuscleResult
@@ -25,6 +26,20 @@ _PER_SIDE: tuple[tuple[str, str, str, int], ...] = (
     ("area_max", "mm2", "area_max_mm2", 1),
 )
 
+#: Customary abbreviations where the rule of _abbreviation would give one twice.
+_ABBREVIATIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "gluteus_maximus": "GMAX",
+        "gluteus_medius": "GMED",
+        "gluteus_minimus": "GMIN",
+        "semitendinosus": "ST",
+        "semimembranosus": "SM",
+        "fibulares": "FIB",
+        "gastrocnemius_medialis": "MG",
+        "gastrocnemius_lateralis": "LG",
+    }
+)
+
 
 def measures_table(measures: Measures) -> str:
     """One row per muscle, then per group; units in the column names, "n/a" where missing.
@@ -43,7 +58,12 @@ def measures_table(measures: Measures) -> str:
 def label_table() -> str:
     """BIDS look-up table of the label map: index, name, abbreviation, color."""
     rows = [
-        (str(s.id + offset), f"{s.name}_{side}", f"{_abbreviation(s.name)}_{side[0].upper()}", s.colour)
+        (
+            str(s.id + offset),
+            f"{s.name}_{side}",
+            f"{_abbreviation(s.name)}_{side[0].upper()}",
+            s.colour,
+        )
         for side, offset in ((Side.RIGHT.value, 0), (Side.LEFT.value, LEFT_OFFSET))
         for s in STRUCTURES
     ]
@@ -87,6 +107,8 @@ def _asymmetry(asymmetry: Asymmetry, *, infix: str) -> dict[str, str]:
 
 def _abbreviation(name: str) -> str:
     """Initials of a name of several words, the first four letters of a single one."""
+    if name in _ABBREVIATIONS:
+        return _ABBREVIATIONS[name]
     words = name.split("_")
     return "".join(w[0] for w in words).upper() if len(words) > 1 else name[:4].upper()
 

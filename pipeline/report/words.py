@@ -1,0 +1,290 @@
+"""Results in plain words: what differs, how sure that is, what could not be judged and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from markupsafe import Markup
+
+from pipeline.core.anatomy import GROUPS, MUSCLES_BY_NAME, Side
+from pipeline.core.results import (
+    Asymmetry,
+    GroupResult,
+    Measures,
+    MuscleResult,
+    Status,
+    Verdict,
+)
+from pipeline.report.format import NO_BREAK
+from pipeline.report.numbers import Numbers
+
+Lead = Literal["lean_volume", "total_volume"]
+
+#: Groups by names that a person without anatomy knows; the anatomical name stands beside them.
+_PLAIN_GROUPS: Mapping[str, str] = MappingProxyType(
+    {
+        "gluteal": "Buttock",
+        "thigh_anterior": "Front of the thigh",
+        "thigh_medial": "Inner thigh",
+        "thigh_posterior": "Back of the thigh",
+        "leg_anterior": "Shin",
+        "leg_superficial_posterior": "Calf",
+        "leg_deep_posterior": "Deep calf",
+        "hip_abductors": "Hip abductors",
+        "quadriceps": "Quadriceps",
+        "adductors": "Adductors",
+        "hamstrings": "Hamstrings",
+        "triceps_surae": "Calf (triceps surae)",
+        "vastus_lateralis_and_intermedius": "Vastus lateralis and intermedius",
+        "limb": "Whole leg, all muscles",
+    }
+)
+
+_REGIONS: Mapping[str, str] = MappingProxyType({"hip": "Hip", "thigh": "Thigh", "leg": "Lower leg"})
+
+_KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "compartment": "compartment",
+        "functional_group": "functional group",
+        "pair": "taken as one: the border between them is often incomplete on MRI",
+        "limb": "limb",
+    }
+)
+
+_VERDICTS: Mapping[Verdict, str] = MappingProxyType(
+    {
+        Verdict.WITHIN_ERROR: "within measurement error",
+        Verdict.MEASURABLE: "measurable",
+        Verdict.WITHIN_HEALTHY: "measurable, within the healthy spread",
+        Verdict.OUTSIDE_HEALTHY: "outside the healthy spread",
+    }
+)
+
+#: Short names for style sheets.
+_VERDICT_CLASSES: Mapping[Verdict, str] = MappingProxyType(
+    {
+        Verdict.WITHIN_ERROR: "error",
+        Verdict.MEASURABLE: "measurable",
+        Verdict.WITHIN_HEALTHY: "healthy",
+        Verdict.OUTSIDE_HEALTHY: "outside",
+    }
+)
+
+_GROUP_TITLES: Mapping[str, str] = MappingProxyType({g.name: g.title for g in GROUPS})
+
+
+@dataclass(frozen=True)
+class Unjudged:
+    """Muscles that could not be judged for one kind of reason.
+
+    Attributes:
+        heading, explanation: the kind of reason in words.
+        muscles: their titles.
+        reasons: (exact reason, titles of the muscles it holds for).
+    """
+
+    heading: str
+    explanation: str
+    muscles: tuple[str, ...]
+    reasons: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def lead_of(measures: Measures) -> Lead:
+    """Which asymmetry leads: lean volume, or total volume where no muscle has a lean one."""
+    some = any(m.asymmetry.index_percent is not None for m in measures.measures.muscles)
+    return "lean_volume" if some else "total_volume"
+
+
+def lead_key(lead: Lead) -> str:
+    """Name of the field of a muscle or group that holds the leading asymmetry."""
+    return "asymmetry" if lead == "lean_volume" else "asymmetry_total_volume"
+
+
+def leading(result: MuscleResult | GroupResult, lead: Lead) -> Asymmetry:
+    """The leading asymmetry of a muscle or group."""
+    return result.asymmetry if lead == "lean_volume" else result.asymmetry_total_volume
+
+
+def muscle_title(name: str) -> str:
+    """A muscle's name as people write it."""
+    found = MUSCLES_BY_NAME.get(name)
+    return found.title if found else _written(name)
+
+
+def group_title(name: str) -> str:
+    """A group's name for a reader without anatomy."""
+    return _PLAIN_GROUPS.get(name) or _GROUP_TITLES.get(name) or _written(name)
+
+
+def region_title(name: str) -> str:
+    """A region's heading."""
+    return _REGIONS.get(name) or _written(name)
+
+
+def kind_title(name: str) -> str:
+    """What kind of group it is."""
+    return _KINDS.get(name) or _written(name).lower()
+
+
+def verdict_text(verdict: Verdict | None) -> str:
+    """A verdict as the page words it."""
+    return "no verdict" if verdict is None else _VERDICTS[verdict]
+
+
+def verdict_class(verdict: Verdict | None) -> str:
+    """A verdict's name in the style sheet."""
+    return "none" if verdict is None else _VERDICT_CLASSES[verdict]
+
+
+def names(titles: tuple[str, ...] | list[str]) -> str:
+    """Titles as a list in a sentence: the first keeps its capital, the others lose theirs."""
+    return ", ".join(
+        title if i == 0 else title[:1].lower() + title[1:] for i, title in enumerate(titles)
+    )
+
+
+def difference(result: MuscleResult | GroupResult, base: str, lead: Lead, num: Numbers) -> Markup:
+    """Which side is smaller and by how much, e.g. "the left is smaller by 9.8 %"."""
+    asymmetry = leading(result, lead)
+    pointer = f"{base}/{lead_key(lead)}/index_percent"
+    if asymmetry.index_percent is None:
+        return Markup("no difference can be given")
+    if asymmetry.smaller_side is None:
+        return Markup("both sides are equal ({})").format(num(pointer, "percent", unit=True))
+    return Markup("the {} is smaller by {}").format(
+        asymmetry.smaller_side.value, num(pointer, "magnitude_percent", unit=True)
+    )
+
+
+def interval(result: MuscleResult | GroupResult, base: str, lead: Lead, num: Numbers) -> Markup:
+    """The 95 % interval told from the smaller side; empty where there is none."""
+    asymmetry = leading(result, lead)
+    low, high = asymmetry.interval_low_percent, asymmetry.interval_high_percent
+    if low is None or high is None or asymmetry.smaller_side is None:
+        return Markup("")
+    ends = [f"{base}/{lead_key(lead)}/interval_{end}_percent" for end in ("low", "high")]
+    label = Markup("95{}%{}interval ").format(NO_BREAK, NO_BREAK)
+    if low < 0 < high:
+        # Told from the smaller side: one end says larger, the other smaller.
+        larger, smaller = ends if asymmetry.smaller_side is Side.LEFT else ends[::-1]
+        return label + Markup("from {} larger to {} smaller").format(
+            num(larger, "magnitude_percent", unit=True),
+            num(smaller, "magnitude_percent", unit=True),
+        )
+    near, far = ends if low >= 0 else ends[::-1]
+    return label + Markup("{} to {}").format(
+        num(near, "magnitude_percent"), num(far, "magnitude_percent", unit=True)
+    )
+
+
+def extent_note(result: MuscleResult | GroupResult, base: str, lead: Lead, num: Numbers) -> Markup:
+    """Says so where only a part was compared; empty for a whole muscle."""
+    asymmetry = leading(result, lead)
+    if asymmetry.extent != "matched":
+        return Markup("")
+    if asymmetry.matched_share is None:
+        return Markup("only the part that both legs show was compared")
+    return Markup("only the part that both legs show was compared, {} of what is in view").format(
+        num(f"{base}/{lead_key(lead)}/matched_share", "share", unit=True)
+    )
+
+
+def largest(measures: Measures, lead: Lead, count: int) -> list[int]:
+    """Positions of the muscles with the largest judged differences, largest first."""
+    judged = [
+        (abs(a.index_percent), i)
+        for i, m in enumerate(measures.measures.muscles)
+        if (a := leading(m, lead)).verdict is not None and a.index_percent is not None
+    ]
+    return [i for _, i in sorted(judged, key=lambda pair: (-pair[0], pair[1]))[:count]]
+
+
+def summary_groups(measures: Measures) -> list[int]:
+    """Positions of the groups of the first screen: limb first, equal sets of muscles once."""
+    order = {"limb": 0, "functional_group": 1, "compartment": 2}
+    seen: set[frozenset[str]] = set()
+    chosen: list[int] = []
+    groups = measures.measures.groups
+    for i in sorted(range(len(groups)), key=lambda i: (order.get(groups[i].kind, 9), i)):
+        members = frozenset(groups[i].muscles)
+        if groups[i].kind in order and members not in seen:
+            seen.add(members)
+            chosen.append(i)
+    first = {m.name: n for n, m in enumerate(measures.measures.muscles)}
+
+    def place(i: int) -> tuple[int, int, int]:
+        members = [first.get(name, len(first)) for name in groups[i].muscles]
+        return (order[groups[i].kind] > 0, min(members, default=0), -len(members))
+
+    return sorted(chosen, key=place)
+
+
+def unjudged(measures: Measures, lead: Lead) -> list[Unjudged]:
+    """Muscles without a verdict, by kind of reason."""
+    kinds: dict[str, tuple[str, str]] = {
+        Status.TRUNCATED: (
+            "Cut by the edge of what was scanned or labelled",
+            "A cut muscle is not a small muscle, so it is not compared.",
+        ),
+        Status.ABSENT: ("Not found", "Not there to measure on at least one side."),
+        Status.UNRELIABLE: ("Not reliable", "A value is given, but nothing is concluded from it."),
+        "lean": ("No lean volume", "The fat in the muscle is not known."),
+        "other": ("Other reasons", ""),
+    }
+    found: dict[str, dict[str, list[str]]] = {kind: {} for kind in kinds}
+    for result in measures.measures.muscles:
+        asymmetry = leading(result, lead)
+        if asymmetry.verdict is not None:
+            continue
+        statuses = (result.right.status, result.left.status)
+        kind = "other"
+        for status in (Status.ABSENT, Status.UNRELIABLE, Status.TRUNCATED):
+            if status in statuses:
+                kind = status.value
+                break
+        else:
+            if lead == "lean_volume" and (result.right.lean_reason or result.left.lean_reason):
+                kind = "lean"
+        for reason in reasons(result, lead):
+            found[kind].setdefault(reason, []).append(muscle_title(result.name))
+    return [
+        Unjudged(
+            *kinds[kind],
+            muscles=tuple(dict.fromkeys(t for titles in by_reason.values() for t in titles)),
+            reasons=tuple((reason, tuple(titles)) for reason, titles in by_reason.items()),
+        )
+        for kind, by_reason in found.items()
+        if by_reason
+    ]
+
+
+def reasons(result: MuscleResult | GroupResult, lead: Lead) -> list[str]:
+    """Everything that says why something is missing or unsure, each once, sides named."""
+    said: list[str] = []
+    for field in ("reason", "lean_reason"):
+        right, left = getattr(result.right, field), getattr(result.left, field)
+        if right is not None and right == left:
+            said.append(f"Both sides: {right}")
+        else:
+            said += [
+                f"{side}: {reason}"
+                for side, reason in (("Right", right), ("Left", left))
+                if reason is not None
+            ]
+    known = " ".join(said)
+    for asymmetry in (result.asymmetry, result.asymmetry_total_volume):
+        if asymmetry.reason is not None and asymmetry.reason not in known:
+            prefix = "No verdict: "
+            if asymmetry is not leading(result, lead):
+                what = "lean" if asymmetry.of == "lean_volume" else "total"
+                prefix = f"No verdict on {what} volume: "
+            said.append(prefix + asymmetry.reason)
+            known += asymmetry.reason
+    return said
+
+
+def _written(name: str) -> str:
+    return name.replace("_", " ").capitalize()

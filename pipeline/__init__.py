@@ -1,0 +1,1 @@
+"""Per-muscle left/right lean-volume asymmetry from lower-limb MRI."""

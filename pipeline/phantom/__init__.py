@@ -1,0 +1,1 @@
+"""Parametric digital legs with known truth."""

@@ -1,0 +1,1 @@
+"""The stages of the pipeline: one verb, one file, one public function."""

@@ -1,0 +1,349 @@
+"""The command line: arguments in, exit code out. Nothing is computed here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import MyosymmetryError, UsageError
+
+_BUG_EXIT_CODE = 70
+#: A subject with whole legs stays below this, so that --mem says how many fit side by side.
+_GIB_PER_SUBJECT = 4.0
+
+_EPILOG = """other commands, recognised by the first word:
+  myosymmetry report OUT --participant-label 01   build the report again from saved results
+  myosymmetry validate OUT                        check every result against the schema
+  myosymmetry inspect DATA --participant-label 01 show which files would be used, and why
+  myosymmetry schema                              print the JSON schema of the results
+
+exit codes: 0 done, 2 usage or configuration, 3 input, 4 subject unusable, 70 a bug
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
+        "report": _report,
+        "validate": _validate,
+        "inspect": _inspect,
+        "schema": _schema,
+    }
+    command = commands.get(arguments[0]) if arguments else None
+    try:
+        return command(arguments[1:]) if command else _participant(arguments)
+    except MyosymmetryError as error:
+        return _say_error(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("myosymmetry: stopped; run the same command again to go on\n")
+        return 130
+
+
+def _say_error(error: MyosymmetryError, who: str = "") -> int:
+    prefix = f"myosymmetry: {who}: " if who else "myosymmetry: "
+    sys.stderr.write(f"{prefix}{error}\n")
+    return error.exit_code
+
+
+def _parser(prog: str, description: str, **keywords: Any) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, formatter_class=argparse.RawTextHelpFormatter, **keywords
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
+    return parser
+
+
+def _add_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--participant-label",
+        nargs="+",
+        metavar="LABEL",
+        help="subjects, with or without sub- (default: all found)",
+    )
+    parser.add_argument(
+        "--session-label", nargs="+", metavar="LABEL", help="sessions, with or without ses-"
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One subject and session, as handed to a worker process."""
+
+    data: Path
+    out: Path
+    subject: str
+    session: str | None
+    config: Path | None
+    overrides: dict[str, Any]
+    labels: Path | None
+    force: bool
+    report_only: bool
+    verbose: bool
+    progress: bool
+
+
+def _participant(arguments: Sequence[str]) -> int:
+    parser = _parser(
+        "myosymmetry",
+        "Per-muscle left/right lean-volume asymmetry from lower-limb MRI.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("data", type=Path, help="folder with one sub-... folder per subject")
+    parser.add_argument("out", type=Path, help="folder for the results")
+    parser.add_argument("level", choices=["participant"], help="analysis level")
+    _add_labels(parser)
+    parser.add_argument("--config", type=Path, help="YAML file with the values to change")
+    parser.add_argument("--engine", help="segmentation engine (segment.engine)")
+    parser.add_argument("--labels", type=Path, help="label map made elsewhere (one subject only)")
+    parser.add_argument("--label-scheme", help="what its values mean (segment.label_scheme)")
+    parser.add_argument("--force", action="store_true", help="reuse nothing saved earlier")
+    parser.add_argument(
+        "--report-only", action="store_true", help="build only the report, from saved results"
+    )
+    parser.add_argument("-w", "--work-dir", type=Path, help="folder for scratch files")
+    parser.add_argument("--nprocs", type=int, default=1, help="subjects at a time (default 1)")
+    parser.add_argument("--mem", help="memory for the whole run, e.g. 8G; limits --nprocs")
+    options = parser.parse_args(arguments)
+    if options.work_dir is not None:
+        _use_scratch(options.work_dir)
+    overrides: dict[str, dict[str, str]] = {}
+    if options.engine:
+        overrides.setdefault("segment", {})["engine"] = options.engine
+    if options.label_scheme:
+        overrides.setdefault("segment", {})["label_scheme"] = options.label_scheme
+    pairs = _subjects(options)
+    if options.labels is not None and len(pairs) != 1:
+        raise UsageError(
+            "--labels names one label map, for one subject and session",
+            found=f"{len(pairs)} subjects or sessions",
+            action="add --participant-label (and --session-label)",
+        )
+    jobs = [
+        _Job(
+            data=options.data,
+            out=options.out,
+            subject=subject,
+            session=session,
+            config=options.config,
+            overrides=overrides,
+            labels=options.labels,
+            force=options.force,
+            report_only=options.report_only,
+            verbose=options.verbose,
+            progress=len(pairs) == 1 and sys.stderr.isatty(),
+        )
+        for subject, session in pairs
+    ]
+    workers = _workers(options.nprocs, options.mem, len(jobs))
+    if workers == 1:
+        codes = [_run_job(job) for job in jobs]
+    else:
+        with ProcessPoolExecutor(max_workers=workers) as pool:
+            codes = list(pool.map(_run_job, jobs))
+    return next((code for code in codes if code), 0)
+
+
+def _subjects(options: argparse.Namespace) -> list[tuple[str, str | None]]:
+    """Subject and session of every job, in a stable order."""
+    from pipeline.io.discover import list_sessions, list_subjects
+
+    subjects = options.participant_label or list_subjects(options.data)
+    if options.session_label:
+        return [(subject, session) for subject in subjects for session in options.session_label]
+    return [
+        (subject, session)
+        for subject in subjects
+        for session in (list_sessions(options.data, subject) or [None])
+    ]
+
+
+def _use_scratch(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"The scratch folder {folder} cannot be made",
+            found=error.strerror or str(error),
+            action="choose another --work-dir",
+        ) from error
+    tempfile.tempdir = str(folder)
+
+
+def _workers(nprocs: int, memory: str | None, jobs: int) -> int:
+    """How many subjects run side by side."""
+    if nprocs < 1:
+        raise UsageError("--nprocs must be at least 1", found=str(nprocs))
+    workers = min(nprocs, jobs)
+    if memory is not None:
+        workers = min(workers, max(1, int(_gibibytes(memory) / _GIB_PER_SUBJECT)))
+    return max(1, workers)
+
+
+def _gibibytes(text: str) -> float:
+    units = {"K": 2**-20, "M": 2**-10, "G": 1.0, "T": 2.0**10}
+    number, unit = text.strip().upper().removesuffix("B").removesuffix("I"), "G"
+    if number and number[-1] in units:
+        number, unit = number[:-1], number[-1]
+    try:
+        value = float(number) * units[unit]
+    except ValueError:
+        value = 0.0
+    if value <= 0:
+        raise UsageError(
+            "--mem is not an amount of memory", expected="e.g. 8G or 6000M", found=repr(text)
+        )
+    return value
+
+
+def _run_job(job: _Job) -> int:
+    """Process one subject; a worker never lets an error of one subject stop the others."""
+    from pipeline.config import load_config
+    from pipeline.flow import process_subject, rebuild_report
+
+    _set_up_logging(job.verbose)
+    try:
+        config = load_config(job.config, overrides=job.overrides)
+        if job.report_only:
+            path = rebuild_report(job.out, job.subject, session=job.session, config=config)
+        else:
+            with _Progress(job) as progress:
+                path = process_subject(
+                    job.data,
+                    job.out,
+                    job.subject,
+                    session=job.session,
+                    labels=job.labels,
+                    config=config,
+                    force=job.force,
+                    progress=progress,
+                ).report
+    except MyosymmetryError as error:
+        return _say_error(error, job.subject)
+    except Exception:  # noqa: BLE001 - the last stop: a bug ends with its own exit code
+        sys.stderr.write(
+            f"myosymmetry: {job.subject}: a bug in myosymmetry, please report this:\n"
+            f"{traceback.format_exc()}"
+        )
+        return _BUG_EXIT_CODE
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
+class _Progress:
+    """A bar on a terminal, plain log lines elsewhere."""
+
+    def __init__(self, job: _Job) -> None:
+        self._job = job
+        self._bar: Any = None
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        if self._job.progress:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=1, desc=self._job.subject, leave=False, bar_format=_BAR)
+        return self._step
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _step(self, stage: str, number: int, count: int) -> None:
+        if self._bar is not None:
+            self._bar.total = count
+            self._bar.n = number - 1
+            self._bar.set_description(f"{self._job.subject}: {stage}")
+
+
+_BAR = "{desc:<28} {bar:30} {n_fmt}/{total_fmt} {elapsed}"
+
+
+def _set_up_logging(verbose: bool) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    for noisy in ("matplotlib", "PIL", "nibabel", "fontTools"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _report(arguments: Sequence[str]) -> int:
+    parser = _parser("myosymmetry report", "Build reports again from saved results.")
+    parser.add_argument("out", type=Path, help="folder with results")
+    _add_labels(parser)
+    parser.add_argument("--config", type=Path, help="YAML file with the values to change")
+    options = parser.parse_args(arguments)
+    from pipeline.config import load_config
+    from pipeline.flow import rebuild_report
+
+    config = load_config(options.config)
+    options.data = options.out
+    for subject, session in _subjects(options):
+        path = rebuild_report(options.out, subject, session=session, config=config)
+        sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _validate(arguments: Sequence[str]) -> int:
+    parser = _parser("myosymmetry validate", "Check every result in a folder.")
+    parser.add_argument("out", type=Path, help="folder with results")
+    options = parser.parse_args(arguments)
+    from pipeline.flow import validate_results
+
+    problems, count = validate_results(options.out)
+    for problem in problems:
+        sys.stderr.write(f"{problem}\n")
+    sys.stdout.write(f"{count} results, {len(problems)} problems\n")
+    return 3 if problems else 0
+
+
+def _inspect(arguments: Sequence[str]) -> int:
+    parser = _parser("myosymmetry inspect", "Show what would be used of a subject.")
+    parser.add_argument("data", type=Path, help="folder with one sub-... folder per subject")
+    _add_labels(parser)
+    parser.add_argument("--config", type=Path, help="YAML file with the values to change")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    options = parser.parse_args(arguments)
+    from pipeline.config import load_config
+    from pipeline.flow import inspect_subject
+
+    config = load_config(options.config)
+    found = [
+        inspect_subject(options.data, subject, session=session, config=config)
+        for subject, session in _subjects(options)
+    ]
+    if options.json:
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        return 0
+    for subject in found:
+        sys.stdout.write(f"{subject['subject']} {subject['session'] or ''}\n")
+        for name, grid in subject["images"].items():
+            sys.stdout.write(f"  {name:<14} {grid}\n")
+        for name in subject["inputs"]:
+            sys.stdout.write(f"  file           {name}\n")
+        for message in subject["findings"]:
+            sys.stdout.write(f"  note           {message}\n")
+    return 0
+
+
+def _schema(arguments: Sequence[str]) -> int:
+    _parser("myosymmetry schema", "Print the JSON schema of the results.").parse_args(arguments)
+    from pipeline.core.results import Measures
+
+    sys.stdout.write(json.dumps(Measures.model_json_schema(), indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

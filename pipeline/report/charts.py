@@ -1,0 +1,269 @@
+"""Charts: one function per chart, results in, SVG bytes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from pipeline.core.results import Asymmetry, Measures, MuscleResult, ProfilePoint, Verdict
+from pipeline.report.drawing import COLOURS, chart_figure, drawing, to_svg
+from pipeline.report.format import NO_BREAK, Style, show
+from pipeline.report.words import Lead, leading, muscle_title, region_title
+
+#: Below this width a chart drops what a phone has no room for.
+_NARROW_PX = 600
+
+#: Names of levels, counted in half segments from the hip.
+_HALF_SEGMENTS: Mapping[int, str] = MappingProxyType(
+    {0: "hip", 1: "mid-thigh", 2: "knee", 3: "mid-calf", 4: "ankle"}
+)
+
+
+@dataclass(frozen=True)
+class _Row:
+    label: str
+    asymmetry: Asymmetry | None
+    limit_percent: float | None = None
+
+
+def asymmetry_chart(measures: Measures, lead: Lead, *, width_px: int) -> bytes:
+    """Bars of every muscle that has an asymmetry, by region, with interval and healthy limits.
+
+    A bar to the right says that the right side is larger. Pale bars are within measurement
+    error, hatched ones stand for the matched extent only. Muscles without a number are left out;
+    the page lists them.
+
+    Args:
+        measures: the results.
+        lead: which asymmetry is drawn.
+        width_px: width on the page; narrow charts have no column of numbers with intervals.
+    """
+    rows: list[_Row] = []
+    for region in dict.fromkeys(m.region for m in measures.measures.muscles):
+        members = [
+            _Row(muscle_title(m.name), leading(m, lead), m.healthy_limit_percent)
+            for m in measures.measures.muscles
+            if m.region == region and leading(m, lead).index_percent is not None
+        ]
+        if members:
+            rows += [_Row(region_title(region), None), *members]
+    narrow = width_px < _NARROW_PX
+    row_px, top_px, bottom_px = 21.0, 44.0, 40.0
+    label_px, number_px = (142.0, 44.0) if narrow else (190.0, 170.0)
+    height_px = top_px + bottom_px + row_px * max(1, len(rows))
+    size = 10.5 if narrow else 12.0
+    with drawing():
+        figure = chart_figure(width_px, height_px)
+        axes = figure.add_axes(
+            (
+                label_px / width_px,
+                bottom_px / height_px,
+                (width_px - label_px - number_px) / width_px,
+                1.0 - (top_px + bottom_px) / height_px,
+            )
+        )
+        reach = _reach(rows)
+        axes.set_xlim(-reach, reach)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.axvline(0.0, color=COLOURS["muted"], linewidth=1.0, zorder=3)
+        _percent_ticks(axes, reach, size=size)
+        beside = axes.get_yaxis_transform()
+        for y, row in enumerate(rows):
+            if row.asymmetry is None:
+                axes.text(
+                    -label_px / (width_px - label_px - number_px),
+                    y + 0.08,
+                    row.label,
+                    transform=beside,
+                    va="center",
+                    fontsize=size,
+                    fontweight="bold",
+                )
+                continue
+            axes.text(
+                -8.0 / (width_px - label_px - number_px),
+                y,
+                row.label,
+                transform=beside,
+                ha="right",
+                va="center",
+                fontsize=size,
+            )
+            _bar(axes, y, row)
+            axes.text(
+                1.0 + 8.0 / (width_px - label_px - number_px),
+                y,
+                _number_text(row.asymmetry, narrow=narrow),
+                transform=beside,
+                va="center",
+                fontsize=size - 0.5,
+                color=COLOURS["muted"],
+            )
+        for x, text, align, colour in (
+            (0.0, "\N{LEFTWARDS ARROW} left larger", "left", "left"),
+            (1.0, "right larger \N{RIGHTWARDS ARROW}", "right", "right"),
+        ):
+            axes.text(
+                x,
+                1.0 + 12.0 / (height_px - top_px - bottom_px),
+                text,
+                transform=axes.transAxes,
+                ha=align,
+                va="bottom",
+                fontsize=size,
+                fontweight="bold",
+                color=COLOURS[colour],
+            )
+        return to_svg(figure)
+
+
+def profile_chart(measures: Measures, *, columns: int, width_px: int) -> bytes | None:
+    """Cross-sections along the limb of both legs, one small panel per muscle.
+
+    The lean cross-section where it is known, else the whole one. Right is a solid blue line,
+    left a dashed orange one. None where no muscle has a profile on both sides or the two sides
+    count their levels differently.
+    """
+    if not profiles_comparable(measures):
+        return None
+    muscles = [m for m in measures.measures.muscles if m.right.profile and m.left.profile]
+    if not muscles:
+        return None
+    joints = measures.measures.position_right.unit == "joints"
+    lines = math.ceil(len(muscles) / columns)
+    gap_px, panel_px, title_px, foot_px, side_px = 22.0, 96.0, 22.0, 20.0, 26.0
+    height_px = lines * (panel_px + title_px + foot_px)
+    panel_width = (width_px - side_px - (columns - 1) * gap_px - 4.0) / columns
+    with drawing():
+        figure = chart_figure(width_px, height_px)
+        for i, result in enumerate(muscles):
+            column, line = i % columns, i // columns
+            x = side_px + column * (panel_width + gap_px)
+            y = height_px - line * (panel_px + title_px + foot_px) - title_px - panel_px
+            axes = figure.add_axes(
+                (x / width_px, y / height_px, panel_width / width_px, panel_px / height_px)
+            )
+            _profile_panel(axes, result, joints=joints)
+        return to_svg(figure)
+
+
+def profiles_comparable(measures: Measures) -> bool:
+    """Whether both sides count levels along the limb from the same reference in the same unit."""
+    right, left = measures.measures.position_right, measures.measures.position_left
+    return (right.unit, right.reference) == (left.unit, left.reference)
+
+
+def _reach(rows: Sequence[_Row]) -> float:
+    """Half width of the axis, percent: everything drawn fits, in steps of 5."""
+    ends = [10.0]
+    for row in rows:
+        a = row.asymmetry
+        if a is None:
+            continue
+        drawn = (
+            a.index_percent, a.interval_low_percent, a.interval_high_percent, row.limit_percent
+        )
+        ends += [abs(v) for v in drawn if v is not None]
+    return 5.0 * math.ceil(max(ends) / 5.0 + 0.2)
+
+
+def _percent_ticks(axes: Axes, reach: float, *, size: float) -> None:
+    step = next(s for s in (5, 10, 20, 50, 100) if reach / s <= 4.5)
+    ticks = np.arange(-step * (reach // step), reach + 0.1, step)
+    axes.set_xticks(ticks, [show(float(t), Style.SHARE) for t in ticks / 100.0])
+    axes.tick_params(axis="x", length=0, labelsize=size - 1.0, pad=6)
+    axes.grid(axis="x", color=COLOURS["line"], linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(
+        f"difference between the sides, {NO_BREAK}% of their mean", fontsize=size - 1.0
+    )
+
+
+def _bar(axes: Axes, y: float, row: _Row) -> None:
+    a = row.asymmetry
+    if a is None or a.index_percent is None:
+        return
+    if row.limit_percent is not None:
+        axes.add_patch(
+            Rectangle(
+                (-row.limit_percent, y - 0.42),
+                2.0 * row.limit_percent,
+                0.84,
+                facecolor=COLOURS["band"],
+                edgecolor="none",
+                zorder=1.5,
+            )
+        )
+        for end in (-row.limit_percent, row.limit_percent):
+            axes.plot([end, end], [y - 0.42, y + 0.42], color=COLOURS["muted"], linewidth=1.0)
+    side = "right" if a.index_percent > 0 else "left"
+    faint = a.verdict in (None, Verdict.WITHIN_ERROR)
+    matched = a.extent == "matched"
+    axes.barh(
+        y,
+        a.index_percent,
+        height=0.56,
+        facecolor=COLOURS[f"{side}-soft"] if faint or matched else COLOURS[side],
+        edgecolor=COLOURS[side],
+        linewidth=0.8 if faint or matched else 0.0,
+        hatch="////" if matched else None,
+        zorder=2.5,
+    )
+    low, high = a.interval_low_percent, a.interval_high_percent
+    if low is not None and high is not None:
+        # A pale seam keeps the line readable on a dark bar.
+        axes.plot([low, high], [y, y], color=COLOURS["paper"], linewidth=3.2, zorder=3.5)
+        axes.plot([low, high], [y, y], color=COLOURS["ink"], linewidth=1.3, zorder=4)
+        for end in (low, high):
+            axes.plot([end, end], [y - 0.16, y + 0.16], color=COLOURS["ink"], linewidth=1.3)
+
+
+def _number_text(asymmetry: Asymmetry, *, narrow: bool) -> str:
+    index = show(asymmetry.index_percent, Style.SIGNED_PERCENT)
+    low, high = asymmetry.interval_low_percent, asymmetry.interval_high_percent
+    if narrow or low is None or high is None:
+        return index
+    return f"{index}  ({show(low, Style.SIGNED_PERCENT)} to {show(high, Style.SIGNED_PERCENT)})"
+
+
+def _profile_panel(axes: Axes, result: MuscleResult, *, joints: bool) -> None:
+    lean = all(p.lean_area_mm2 is not None for p in (*result.right.profile, *result.left.profile))
+    for points, colour, style in (
+        (result.right.profile, COLOURS["right"], "-"),
+        (result.left.profile, COLOURS["left"], (0, (4, 2))),
+    ):
+        x = [p.position for p in points]
+        y = [_area_cm2(p, lean=lean) for p in points]
+        axes.plot(x, y, color=colour, linestyle=style, linewidth=1.5)
+    axes.set_title(muscle_title(result.name), fontsize=10, loc="left", pad=5)
+    axes.set_ylim(bottom=0.0)
+    axes.yaxis.set_major_locator(_few_ticks())
+    axes.tick_params(length=0, labelsize=8.5, pad=3)
+    axes.grid(axis="y", color=COLOURS["line"], linewidth=0.6)
+    if joints:
+        # From one half segment to another, so that at least two levels have a name.
+        low, high = axes.get_xlim()
+        halves = np.arange(math.floor(2.0 * low), math.ceil(2.0 * high) + 1)
+        axes.set_xlim(halves[0] / 2.0, halves[-1] / 2.0)
+        named = [int(h) for h in halves if h in _HALF_SEGMENTS]
+        axes.set_xticks([h / 2.0 for h in named], [_HALF_SEGMENTS[h] for h in named])
+    else:
+        axes.xaxis.set_major_locator(_few_ticks())
+
+
+def _area_cm2(point: ProfilePoint, *, lean: bool) -> float:
+    area = point.lean_area_mm2 if lean else point.area_mm2
+    return math.nan if area is None else area / 100.0
+
+
+def _few_ticks() -> MaxNLocator:
+    return MaxNLocator(nbins=3, min_n_ticks=2)

@@ -1,0 +1,139 @@
+"""What every chart and picture shares: colours, a figure, and bytes that repeat exactly."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+
+#: Colours of the charts. Blue and orange stay apart for every kind of colour vision. The style
+#: sheet has a variable of each name with the same value, and another one for dark screens.
+COLOURS: Mapping[str, str] = MappingProxyType(
+    {
+        "ink": "#1c2733",
+        "muted": "#5d6b7a",
+        "line": "#d8dee5",
+        "band": "#e9edf1",
+        "paper": "#fefefe",
+        "right": "#1f6fb4",
+        "right-soft": "#a5c8e6",
+        "left": "#cf6412",
+        "left-soft": "#f2c49c",
+    }
+)
+
+#: Charts are drawn in CSS pixels: one unit of the SVG is one pixel of the page.
+_PIXELS_PER_INCH = 72
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Matplotlib as shipped, whatever the user's own settings, plus what makes bytes repeat."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                "svg.fonttype": "none",
+                "svg.hashsalt": "myosymmetry",
+                "font.family": "DejaVu Sans",
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "axes.edgecolor": COLOURS["line"],
+                "axes.labelcolor": COLOURS["muted"],
+                "xtick.color": COLOURS["muted"],
+                "ytick.color": COLOURS["muted"],
+                "text.color": COLOURS["ink"],
+                "hatch.linewidth": 1.6,
+            }
+        )
+        yield
+
+
+def chart_figure(width_px: float, height_px: float) -> Figure:
+    """An empty figure of a size in CSS pixels."""
+    return Figure(figsize=(width_px / _PIXELS_PER_INCH, height_px / _PIXELS_PER_INCH))
+
+
+def to_svg(figure: Figure) -> bytes:
+    """The figure as a stand-alone SVG file, the same bytes every time."""
+    buffer = io.BytesIO()
+    FigureCanvasSVG(figure)
+    figure.savefig(
+        buffer,
+        format="svg",
+        transparent=True,
+        metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+    )
+    return buffer.getvalue()
+
+
+def to_pixels(figure: Figure) -> Pixels:
+    """The figure at its own resolution as RGB, (height, width, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3]
+
+
+def to_png(pixels: Pixels) -> bytes:
+    """RGB pixels as a PNG file without metadata."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def picture_url(pixels: Pixels) -> str:
+    """RGB pixels as a data URL for the page: WebP, a quarter of the size of PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="WEBP", quality=82, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def inline_svg(svg: bytes, *, prefix: str, title: str) -> str:
+    """An SVG made by to_svg as an element of an HTML page.
+
+    Its colours become the page's variables, so that a chart follows light and dark; its ids get
+    a prefix, so that two charts never share one; namespaces and sizes, which HTML does not need,
+    go.
+
+    Args:
+        svg: bytes of to_svg.
+        prefix: put before every id, unique on the page.
+        title: alternative text; markup in it is escaped.
+    """
+    text = svg.decode("utf-8")
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    text = text.replace("xlink:href", "href")
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = text.replace('href="#', f'href="#{prefix}-').replace("url(#", f"url(#{prefix}-")
+    text = re.sub(r"font: ([\d.]+px|(?:\w+ )+[\d.]+px) 'DejaVu Sans'[^;\"]*", _page_font, text)
+    for name, colour in COLOURS.items():
+        text = text.replace(colour, f"var(--{name})")
+    view_box = re.search(r'viewBox="[^"]*"', text)
+    if view_box is None:
+        raise ValueError("an SVG of matplotlib has a viewBox")
+    label = title.translate({ord(c): e for c, e in _ESCAPES.items()})
+    head = f'<svg class="chart" {view_box[0]} role="img" aria-label="{label}">'
+    return re.sub(r"<svg[^>]*>", lambda _: head, text, count=1)
+
+
+_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
+
+
+def _page_font(match: re.Match[str]) -> str:
+    return f"font: {match[1]} var(--sans)"

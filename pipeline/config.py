@@ -82,6 +82,8 @@ class ReportConfig(_Section):
 
     largest_differences: Annotated[int, Field(ge=1, le=30)]
     picture_dpi: Annotated[int, Field(ge=50, le=300)]
+    picture_levels: Annotated[int, Field(ge=1, le=12)]
+    fat_fraction_scale_percent: Annotated[float, Field(gt=0, le=100)]
 
 
 class Config(_Section):

@@ -19,8 +19,8 @@ from PIL import Image
 
 Pixels = NDArray[np.uint8]
 
-#: Colours of the charts. Blue and orange stay apart for every kind of colour vision. The style
-#: sheet has a variable of each name with the same value, and another one for dark screens.
+#: Colours of the page and its charts, by the name of their variable in the style sheet. Blue
+#: and orange stay apart for every kind of colour vision.
 COLOURS: Mapping[str, str] = MappingProxyType(
     {
         "ink": "#1c2733",
@@ -32,6 +32,21 @@ COLOURS: Mapping[str, str] = MappingProxyType(
         "right-soft": "#a5c8e6",
         "left": "#cf6412",
         "left-soft": "#f2c49c",
+    }
+)
+
+#: The same for dark screens.
+DARK_COLOURS: Mapping[str, str] = MappingProxyType(
+    {
+        "ink": "#e6ebf1",
+        "muted": "#9aa8b7",
+        "line": "#2c3642",
+        "band": "#232c37",
+        "paper": "#12171d",
+        "right": "#62a9e8",
+        "right-soft": "#2b4f70",
+        "left": "#f08a3c",
+        "left-soft": "#6e4522",
     }
 )
 

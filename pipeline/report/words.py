@@ -129,6 +129,14 @@ def kind_title(name: str) -> str:
     return _KINDS.get(name) or _written(name).lower()
 
 
+def ratio_title(name: str) -> str:
+    """A ratio's name, e.g. "Hamstrings : quadriceps"."""
+    top, _, bottom = name.partition("_to_")
+    if not bottom:
+        return _written(name)
+    return f"{group_title(top)}\u2009:\u2009{group_title(bottom).lower()}"
+
+
 def verdict_text(verdict: Verdict | None) -> str:
     """A verdict as the page words it."""
     return "no verdict" if verdict is None else _VERDICTS[verdict]

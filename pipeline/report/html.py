@@ -1,0 +1,317 @@
+"""The report: results and evidence in, one HTML page and its figures out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.config import ReportConfig
+from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURES, Structure
+from pipeline.core.results import (
+    Finding,
+    GroupResult,
+    Measurement,
+    Measures,
+    MuscleResult,
+    Severity,
+    Verdict,
+)
+from pipeline.report import charts, pictures, words
+from pipeline.report.drawing import (
+    COLOURS,
+    DARK_COLOURS,
+    Pixels,
+    inline_svg,
+    picture_url,
+    to_png,
+)
+from pipeline.report.evidence import RenderedReport, ReportEvidence
+from pipeline.report.numbers import Numbers
+
+#: Charts are drawn twice, for a desk and for a phone; the style sheet shows one of them.
+_WIDE_PX, _NARROW_PX = 980, 350
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A muscle or group in a table.
+
+    Attributes:
+        base: JSON pointer of the result.
+        title: its name.
+        result: the result itself.
+        reasons: why something is missing or unsure.
+    """
+
+    base: str
+    title: str
+    result: MuscleResult | GroupResult
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """A difference as a bar across the middle, all in percent of the width; None = no bar."""
+
+    left: float
+    width: float
+    side: str
+    interval_left: float | None
+    interval_width: float | None
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A picture on the page."""
+
+    name: str
+    source: str
+    width: int
+    height: int
+
+
+def render_report(
+    measures: Measures, evidence: ReportEvidence | None, *, config: ReportConfig
+) -> RenderedReport:
+    """Build the report. Pure: the same arguments give the same bytes.
+
+    Args:
+        measures: the published results; every number of the page is one of theirs.
+        evidence: images, labels and transforms for the pictures; None: a page without pictures.
+        config: what is shown and how finely.
+    """
+    lead = words.lead_of(measures)
+    figures: dict[str, bytes] = {}
+    shown_charts = _charts(measures, lead, figures)
+    shown_pictures = {} if evidence is None else _pictures(evidence, config, figures)
+    num = Numbers(measures)
+    environment = Environment(
+        loader=PackageLoader("pipeline.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        num=num,
+        words=words,
+        verdict_text=words.verdict_text,
+        verdict_class=words.verdict_class,
+        leading=lambda result: words.leading(result, lead),
+        lead_key=words.lead_key(lead),
+        volume_field=_volume_field,
+        muscle_title=words.muscle_title,
+    )
+    html = environment.get_template("report.html.j2").render(
+        _context(measures, evidence, config=config, lead=lead, num=num),
+        charts=shown_charts,
+        pictures=shown_pictures,
+    )
+    return RenderedReport(html, figures)
+
+
+def _context(
+    measures: Measures,
+    evidence: ReportEvidence | None,
+    *,
+    config: ReportConfig,
+    lead: words.Lead,
+    num: Numbers,
+) -> dict[str, Any]:
+    limb = measures.measures
+    muscles = [
+        _Row(
+            f"/measures/muscles/{i}",
+            words.muscle_title(m.name),
+            m,
+            tuple(words.reasons(m, lead)),
+        )
+        for i, m in enumerate(limb.muscles)
+    ]
+    groups = [
+        _Row(f"/measures/groups/{i}", words.group_title(g.name), g, tuple(words.reasons(g, lead)))
+        for i, g in enumerate(limb.groups)
+    ]
+    first_groups = [groups[i] for i in words.summary_groups(measures)]
+    verdicts = [words.leading(m, lead).verdict for m in limb.muscles]
+    lean_reasons = dict.fromkeys(
+        reason
+        for m in limb.muscles
+        for reason in (m.right.lean_reason, m.left.lean_reason)
+        if reason is not None
+    )
+    return {
+        "measures": measures,
+        "lead": lead,
+        "lead_name": "lean volume" if lead == "lean_volume" else "total volume",
+        "lean_reasons": tuple(lean_reasons),
+        "colours": COLOURS,
+        "dark_colours": DARK_COLOURS,
+        "regions": [
+            (words.region_title(region), [r for r in muscles if r.result.region == region])
+            for region in dict.fromkeys(m.region for m in limb.muscles)
+        ],
+        "groups": groups,
+        "first_groups": list(zip(first_groups, _bars(first_groups, lead), strict=True)),
+        "largest": [
+            _sentence(muscles[i], lead, num)
+            for i in words.largest(measures, lead, config.largest_differences)
+        ],
+        "counts": {verdict.name: verdicts.count(verdict) for verdict in Verdict},
+        "judged": sum(v is not None for v in verdicts),
+        "unjudged": words.unjudged(measures, lead),
+        "partly": [
+            row.title
+            for row in muscles
+            if (a := words.leading(row.result, lead)).extent == "matched" and a.verdict is not None
+        ],
+        "undrawn": [
+            row
+            for row in muscles
+            if words.leading(row.result, lead).index_percent is None
+        ],
+        "profiles_comparable": charts.profiles_comparable(measures),
+        "ratios": [
+            (f"/measures/ratios/{i}", words.ratio_title(r.name), r)
+            for i, r in enumerate(limb.ratios)
+        ],
+        "findings": _findings(measures.findings),
+        "worst_overlaps": sorted(measures.registration.overlap.items(), key=lambda p: (p[1], p[0]))[
+            :5
+        ],
+        "has_limits": any(m.healthy_limit_percent is not None for m in limb.muscles),
+        "has_expected": any(m.expected_volume_ml is not None for m in limb.muscles),
+        "legend": [] if evidence is None else _legend(evidence),
+        "evidence": evidence,
+        "fat_scale_percent": config.fat_fraction_scale_percent,
+        "configuration": json.dumps(
+            measures.provenance.configuration, indent=2, ensure_ascii=False, sort_keys=True
+        ),
+    }
+
+
+def _sentence(row: _Row, lead: words.Lead, num: Numbers) -> dict[str, Any]:
+    return {
+        "row": row,
+        "difference": words.difference(row.result, row.base, lead, num),
+        "interval": words.interval(row.result, row.base, lead, num),
+        "note": words.extent_note(row.result, row.base, lead, num),
+        "asymmetry": words.leading(row.result, lead),
+    }
+
+
+def _volume_field(measurement: Measurement, prefix: str = "") -> str:
+    """Name of the field a table shows: the whole volume, else the part in view."""
+    whole = f"{prefix}volume_whole_ml"
+    return whole if getattr(measurement, whole) is not None else f"{prefix}volume_in_view_ml"
+
+
+def _bars(rows: Sequence[_Row], lead: words.Lead) -> list[_Bar | None]:
+    """Bars of all rows on one scale."""
+    values = [words.leading(row.result, lead) for row in rows]
+    ends = [10.0]
+    for a in values:
+        drawn = (a.index_percent, a.interval_low_percent, a.interval_high_percent)
+        ends += [abs(v) for v in drawn if v is not None]
+    scale = 50.0 / max(ends)
+    bars: list[_Bar | None] = []
+    for a in values:
+        if a.index_percent is None:
+            bars.append(None)
+            continue
+        low, high = a.interval_low_percent, a.interval_high_percent
+        length = scale * abs(a.index_percent)
+        bars.append(
+            _Bar(
+                left=50.0 if a.index_percent > 0 else 50.0 - length,
+                width=length,
+                side="right" if a.index_percent > 0 else "left",
+                interval_left=None if low is None else 50.0 + scale * low,
+                interval_width=None if low is None or high is None else scale * (high - low),
+            )
+        )
+    return bars
+
+
+def _charts(
+    measures: Measures, lead: words.Lead, figures: dict[str, bytes]
+) -> dict[str, dict[str, Markup]]:
+    """Charts as elements of the page, wide and narrow; the wide ones become figure files."""
+    titles = {
+        "asymmetry": "Difference between the sides for every muscle with its 95 % interval; "
+        "the table below holds the same numbers",
+        "profiles": "Cross-sections of every muscle along the limb, right and left overlaid",
+    }
+    drawn = {
+        "asymmetry": [
+            charts.asymmetry_chart(measures, lead, width_px=w) for w in (_WIDE_PX, _NARROW_PX)
+        ],
+        "profiles": [
+            charts.profile_chart(measures, columns=columns, width_px=w)
+            for columns, w in ((5, _WIDE_PX), (2, _NARROW_PX))
+        ],
+    }
+    shown: dict[str, dict[str, Markup]] = {}
+    for name, (wide, narrow) in drawn.items():
+        if wide is None or narrow is None:
+            continue
+        figures[f"{name}.svg"] = wide
+        shown[name] = {
+            size: Markup(inline_svg(svg, prefix=f"{name}-{size}", title=titles[name]))
+            for size, svg in (("wide", wide), ("narrow", narrow))
+        }
+    return shown
+
+
+def _pictures(
+    evidence: ReportEvidence, config: ReportConfig, figures: dict[str, bytes]
+) -> dict[str, _Picture]:
+    """Pictures as elements of the page; each is a figure file too."""
+    levels = pictures.axial_levels(evidence, config.picture_levels)
+    if not levels:
+        return {}
+    dpi = config.picture_dpi
+    drawn: dict[str, Pixels | None] = {
+        "segmentation_axial": pictures.segmentation_axial(evidence, levels, dpi=dpi),
+        "segmentation_coronal": pictures.segmentation_coronal(evidence, levels, dpi=dpi),
+        "fat_fraction": pictures.fat_fraction_map(
+            evidence, levels, scale_percent=config.fat_fraction_scale_percent, dpi=dpi
+        ),
+        "registration": pictures.registration_overlay(evidence, levels, dpi=dpi),
+    }
+    shown: dict[str, _Picture] = {}
+    for name, pixels in drawn.items():
+        if pixels is None:
+            continue
+        figures[f"{name}.png"] = to_png(pixels)
+        shown[name] = _Picture(name, picture_url(pixels), pixels.shape[1], pixels.shape[0])
+    return shown
+
+
+def _legend(evidence: ReportEvidence) -> list[tuple[str, str, str]]:
+    """Number, title and colour of what the label map holds; bones have no number."""
+    present = {value % LEFT_OFFSET for value in evidence.labels.values()}
+    return [
+        ("" if isinstance(s, Structure) else str(s.id), s.title, s.colour)
+        for s in STRUCTURES
+        if s.id in present
+    ]
+
+
+def _findings(findings: Sequence[Finding]) -> list[tuple[str, list[tuple[str, Finding]]]]:
+    """Findings by severity, worst first, each with its JSON pointer; empty severities left out."""
+    order: Mapping[Severity, str] = {
+        Severity.ERROR: "Errors",
+        Severity.WARNING: "Warnings",
+        Severity.INFO: "Notes",
+    }
+    by_severity = [
+        (title, [(f"/findings/{i}", f) for i, f in enumerate(findings) if f.severity is severity])
+        for severity, title in order.items()
+    ]
+    return [(title, found) for title, found in by_severity if found]

@@ -57,7 +57,10 @@ def _say_error(error: MyosymmetryError, who: str = "") -> int:
 
 def _parser(prog: str, description: str, **keywords: Any) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=prog, description=description, formatter_class=argparse.RawTextHelpFormatter, **keywords
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawTextHelpFormatter,
+        **keywords,
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
     return parser

@@ -58,7 +58,6 @@ class RegisterConfig(_Section):
 
     working_voxel_mm: Positive
     knee_blend_mm: Positive
-    distance_cap_mm: Positive
     lowest_overlap: Share
 
 

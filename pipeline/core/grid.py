@@ -105,9 +105,7 @@ class Grid:
 
     def crop(self, lower: tuple[int, int, int], upper: tuple[int, int, int]) -> Grid:
         """The sub-grid with indices lower <= i < upper (upper exclusive)."""
-        if any(
-            not 0 <= a < b <= n for a, b, n in zip(lower, upper, self.shape, strict=True)
-        ):
+        if any(not 0 <= a < b <= n for a, b, n in zip(lower, upper, self.shape, strict=True)):
             raise InvariantError(
                 "A crop must lie inside its grid",
                 expected=f"within {self.shape}",

@@ -142,9 +142,8 @@ class Measurement(_Model):
             raise ValueError("a muscle that is ok has a whole volume")
         if self.volume_in_view_ml is not None and self.volume_in_view_ml <= 0:
             raise ValueError("a muscle without volume is absent, not 0 mL")
-        if (
-            self.status is not Status.ABSENT
-            and (self.lean_volume_in_view_ml is None) != (self.lean_reason is not None)
+        if self.status is not Status.ABSENT and (self.lean_volume_in_view_ml is None) != (
+            self.lean_reason is not None
         ):
             raise ValueError("a lean volume is given, or the reason why not")
         return self

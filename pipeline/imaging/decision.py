@@ -37,9 +37,7 @@ def decide(soft: SoftLabels, grid: Grid) -> LabelMap:
     best = np.zeros(grid.shape, dtype=np.float32)
     total = np.zeros(grid.shape, dtype=np.float32)
     for value, membership in sorted(soft.memberships.items()):
-        box, values = (
-            _own_box(membership) if same else _resample(membership, soft.grid, grid)
-        )
+        box, values = _own_box(membership) if same else _resample(membership, soft.grid, grid)
         better = values > best[box]
         labels[box][better] = value
         best[box][better] = values[better]

@@ -28,6 +28,7 @@ from pipeline.core.results import (
 )
 from pipeline.core.scan import Leg, Participant, SegmentedLeg, SegmentedLegs, StageResult
 from pipeline.core.volume import Quantity
+from pipeline.imaging.alignment import matched_coordinate
 from pipeline.imaging.asymmetry import (
     index_from_log_ratio,
     interval_percent,
@@ -168,7 +169,7 @@ def _measure_leg(
         if match.succeeded and match.extent is not None:
             extent = match.extent
             weights = slab_weights(
-                extent.coordinate(points, leg.side),
+                matched_coordinate(match, extent, points, leg.side),
                 extent.low_mm,
                 extent.high_mm,
                 leg.grid.voxel_sizes_mm[2],
@@ -256,12 +257,9 @@ class _Compare:
 
     def measurements(self, name: str) -> tuple[Measurement, Measurement]:
         """Right and left measurement of a structure."""
-        both_whole = all(
-            name in raw and raw[name].extent.cut is None for raw in self._raw.values()
-        )
+        both_whole = all(name in raw and raw[name].extent.cut is None for raw in self._raw.values())
         right, left = (
-            self._measurement(name, side, both_whole=both_whole)
-            for side in (Side.RIGHT, Side.LEFT)
+            self._measurement(name, side, both_whole=both_whole) for side in (Side.RIGHT, Side.LEFT)
         )
         return right, left
 
@@ -474,11 +472,11 @@ def _smaller(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else min(a, b)
 
 
-def _group(group: MuscleGroup, muscles: Sequence[MuscleResult], config: MeasureConfig) -> GroupResult:
+def _group(
+    group: MuscleGroup, muscles: Sequence[MuscleResult], config: MeasureConfig
+) -> GroupResult:
     members = [m for m in muscles if m.name in group.muscles]
-    compared = [
-        m for m in members if Status.ABSENT not in (m.right.status, m.left.status)
-    ]
+    compared = [m for m in members if Status.ABSENT not in (m.right.status, m.left.status)]
     right = _sum([m.right for m in compared], missing=len(members) - len(compared))
     left = _sum([m.left for m in compared], missing=len(members) - len(compared))
     lean, total = _asymmetries(right, left, group.healthy_limit_percent, config)
@@ -553,9 +551,9 @@ def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
         fat_volume_in_view_ml=fat,
         fat_fraction_percent=100.0 * fat / volume if fat is not None else None,
         fat_fraction_core_percent=100.0 * (1.0 - core / volume) if core is not None else None,
-        lean_reason=None if lean is not None else next(
-            m.lean_reason for m in members if m.lean_reason is not None
-        ),
+        lean_reason=None
+        if lean is not None
+        else next(m.lean_reason for m in members if m.lean_reason is not None),
         valid_share=_mean_share(members, volume),
         matched_share=min(matched / volume, 1.0) if matched is not None else None,
         length_mm=None,

@@ -35,9 +35,7 @@ def segment(
         soft = chosen.segment_leg(leg)
         labels = decide(soft, leg.grid)
         labelled = labelled_levels(soft, leg.grid)
-        segmented.append(
-            with_labels(leg, labels, confidence=soft.confidence, labelled=labelled)
-        )
+        segmented.append(with_labels(leg, labels, confidence=soft.confidence, labelled=labelled))
     right, left = segmented
     return StageResult(SegmentedLegs(right, left, chosen.describe(legs)))
 

@@ -172,6 +172,19 @@ def write_bytes(path: Path, content: bytes) -> None:
         handle.write(content)
 
 
+def write_dataset_description(root: Path, version: str) -> None:
+    """The BIDS description of the output folder, where it is missing or older."""
+    value = {
+        "Name": "myosymmetry: per-muscle left/right asymmetry",
+        "BIDSVersion": "1.9.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "myosymmetry", "Version": version}],
+    }
+    path = root / "dataset_description.json"
+    if read_json(path) != value:
+        write_json(path, value)
+
+
 def transform_to_json(transform: SpatialTransform) -> dict[str, Any]:
     """A transform as JSON values, exact: matrices map RAS mm of from_space to to_space."""
     common = {"from_space": transform.from_space, "to_space": transform.to_space}

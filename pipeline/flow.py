@@ -1,0 +1,416 @@
+"""The pipeline. Read this first: the stages in order, what is saved, and how a run resumes.
+
+    load -> canonicalise -> separate -> segment -> register -> measure -> report
+
+`segment` and `register` cost time and are saved; they are reused when nothing they rest on has
+changed (inputs, their configuration, the code). The other stages are cheap and always run. The
+report is built from what was saved, and then the results file is published, last.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import ValidationError
+
+from pipeline.config import Config, default_config
+from pipeline.core.anatomy import OWN_SCHEME, Side
+from pipeline.core.errors import UsageError
+from pipeline.core.match import LegMatch
+from pipeline.core.results import (
+    EngineUsed,
+    Finding,
+    LimbMeasures,
+    Measures,
+    RegistrationQuality,
+    Severity,
+)
+from pipeline.core.scan import (
+    CanonicalScan,
+    EngineInfo,
+    LegPair,
+    LoadedSubject,
+    SegmentedLegs,
+    StageResult,
+)
+from pipeline.core.volume import LabelMap
+from pipeline.imaging.labels import split_labels
+from pipeline.imaging.orientation import to_canonical
+from pipeline.io.derivatives import (
+    SubjectFolder,
+    exclusive,
+    write_bytes,
+    write_dataset_description,
+    write_json,
+    write_text,
+)
+from pipeline.io.discover import subject_labels
+from pipeline.io.stage_results import (
+    labelled_levels,
+    load_match,
+    load_segmentation,
+    save_images,
+    save_match,
+    save_segmentation,
+)
+from pipeline.provenance import provenance, stage_key
+from pipeline.report import label_table, load_evidence, measures_table, render_report
+from pipeline.stages.canonicalise import canonicalise
+from pipeline.stages.load import load_subject
+from pipeline.stages.measure import measure
+from pipeline.stages.register import register
+from pipeline.stages.segment import describe_engine, segment, with_labels
+from pipeline.stages.separate import separate_legs
+
+logger = logging.getLogger(__name__)
+
+STAGES = ("load", "canonicalise", "separate", "segment", "register", "measure", "report")
+
+#: Told the stage that begins, its number from 1, and how many there are.
+Progress = Callable[[str, int, int], None]
+
+T = TypeVar("T")
+
+_INTERVAL_BASIS = (
+    "95 % intervals rest on the published scan-rescan variation of thigh muscle volume alone "
+    "(RMS-CV {cv:g} % per side, PMC6240750); the method's own uncertainty is not in them yet."
+)
+
+
+@dataclass(frozen=True)
+class ProcessedSubject:
+    """What a run leaves behind."""
+
+    measures: Measures
+    report: Path
+    reused: bool
+
+
+def process_subject(
+    data: Path,
+    out: Path,
+    subject: str,
+    *,
+    session: str | None = None,
+    labels: Path | None = None,
+    config: Config | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> ProcessedSubject:
+    """From the images of one subject to the published results and the report.
+
+    Args:
+        data: folder with one folder per subject.
+        out: folder for the results; never equal to or inside the subject's input folder.
+        subject, session: labels, with or without their prefix.
+        labels: a label map made elsewhere, used by the engine "given".
+        config: configuration; None: the default.
+        force: reuse nothing that was saved earlier.
+        progress: told about each stage as it begins.
+
+    Raises:
+        UsageError, InputError, SubjectUnusableError: see the message; nothing is published.
+    """
+    config = config if config is not None else default_config()
+    subject, session = subject_labels(subject, session)
+    folder = SubjectFolder(out, subject, session)
+    _refuse_output_in_input(data / subject, out)
+    run = _Run(folder, config, force=force, progress=progress)
+
+    run.begin("load")
+    manual = folder.manual_labels if folder.manual_labels.is_file() else None
+    if manual is not None:
+        section = config.segment.model_copy(
+            update={"engine": "given", "label_scheme": OWN_SCHEME.name}
+        )
+        config = config.model_copy(update={"segment": section})
+    loaded = run.note(
+        load_subject(
+            data,
+            subject,
+            session=session,
+            labels=manual if manual is not None else labels,
+            label_scheme=config.segment.label_scheme,
+            config=config.load,
+        )
+    )
+    with exclusive(folder):
+        finished = None if force else _finished(folder, config, loaded)
+        if finished is not None:
+            logger.info("%s: nothing has changed, results are kept", folder.stem)
+            return ProcessedSubject(finished, folder.report, reused=True)
+
+        run.begin("canonicalise")
+        scan = run.note(canonicalise(loaded, config=config.canonicalise))
+        run.begin("separate")
+        legs = run.note(separate_legs(scan, config=config.separate))
+        # From here on saved results change: what was published before no longer describes them.
+        folder.measures.unlink(missing_ok=True)
+        run.begin("segment")
+        segmented = run.segment(loaded, scan, legs, config)
+        run.begin("register")
+        match = run.register(scan, legs, segmented, config)
+        run.begin("measure")
+        limb = run.note(
+            measure(segmented, match, participant=loaded.participant, config=config.measure)
+        )
+        results = _results(
+            loaded,
+            scan,
+            _engine_used(segmented.engine, manual=manual is not None),
+            _quality(match),
+            limb,
+            run.findings,
+            config,
+        )
+        run.begin("report")
+        save_images(folder, scan)
+        write_text(folder.label_table, label_table())
+        _write_report(folder, results, config)
+        write_text(folder.table, measures_table(results))
+        write_dataset_description(out, results.provenance.software_version)
+        write_json(folder.run_record, results.provenance.model_dump(mode="json"))
+        write_text(folder.measures, results.model_dump_json(indent=1) + "\n")
+    return ProcessedSubject(results, folder.report, reused=False)
+
+
+def rebuild_report(
+    out: Path, subject: str, *, session: str | None = None, config: Config | None = None
+) -> Path:
+    """Build the report again from the published results and the saved derivatives.
+
+    Raises:
+        UsageError: there are no valid results to build it from.
+    """
+    config = config if config is not None else default_config()
+    folder = SubjectFolder(out, *subject_labels(subject, session))
+    results = read_measures(folder.measures)
+    if results is None:
+        raise UsageError(
+            f"There are no finished results of {folder.stem} to report on",
+            expected=f"a valid {folder.measures.name}",
+            found="none" if not folder.measures.exists() else "one that does not fit its schema",
+            action="process the subject first",
+        )
+    with exclusive(folder):
+        _write_report(folder, results, config)
+    return folder.report
+
+
+def read_measures(path: Path) -> Measures | None:
+    """Published results; None where they are missing or do not fit their schema."""
+    try:
+        return Measures.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
+        return None
+
+
+def validate_results(out: Path) -> tuple[list[str], int]:
+    """Check every published result below a folder; problems in words, and how many there are.
+
+    Raises:
+        UsageError: the folder is not there.
+    """
+    if not out.is_dir():
+        raise UsageError("The results folder is not there", found=str(out))
+    problems = []
+    paths = sorted(out.glob("sub-*/**/*_measures.json"))
+    for path in paths:
+        try:
+            Measures.model_validate_json(path.read_text(encoding="utf-8"))
+        except (ValidationError, UnicodeDecodeError) as error:
+            first = str(error).splitlines()[0]
+            problems.append(f"{path.relative_to(out)}: {first}")
+        report = path.with_name(path.name.replace("_measures.json", "_report.html"))
+        if not report.is_file():
+            problems.append(f"{path.relative_to(out)}: its report {report.name} is missing")
+    return problems, len(paths)
+
+
+def inspect_subject(
+    data: Path, subject: str, *, session: str | None = None, config: Config | None = None
+) -> dict[str, Any]:
+    """What would be used of a subject, as JSON-like values."""
+    config = config if config is not None else default_config()
+    result = load_subject(
+        data,
+        subject,
+        session=session,
+        label_scheme=config.segment.label_scheme,
+        config=config.load,
+    )
+    loaded = result.value
+    images: dict[str, str] = {str(q): s.grid.describe() for q, s in loaded.images.items()}
+    if loaded.labels is not None:
+        images["labels"] = loaded.labels.grid.describe()
+    return {
+        "subject": loaded.subject,
+        "session": loaded.session,
+        "images": images,
+        "inputs": dict(loaded.inputs),
+        "findings": [finding.message for finding in result.findings],
+    }
+
+
+class _Run:
+    """One run: collects findings, tells the progress, reuses saved stages."""
+
+    def __init__(
+        self, folder: SubjectFolder, config: Config, *, force: bool, progress: Progress | None
+    ) -> None:
+        self.findings: list[Finding] = []
+        self._folder = folder
+        self._force = force
+        self._progress = progress
+        self._segment_key = ""
+
+    def begin(self, stage: str) -> None:
+        """Say that a stage begins."""
+        number = STAGES.index(stage) + 1
+        logger.info("%s: %s (%d of %d)", self._folder.stem, stage, number, len(STAGES))
+        if self._progress is not None:
+            self._progress(stage, number, len(STAGES))
+
+    def note(self, result: StageResult[T]) -> T:
+        """Keep the findings of a stage and hand on its value."""
+        for finding in result.findings:
+            level = logging.INFO if finding.severity is Severity.INFO else logging.WARNING
+            logger.log(level, "%s: %s", self._folder.stem, finding.message)
+        self.findings += result.findings
+        return result.value
+
+    def segment(
+        self, loaded: LoadedSubject, scan: CanonicalScan, legs: LegPair, config: Config
+    ) -> SegmentedLegs:
+        """Labels saved earlier where they are still current, else new ones."""
+        engine = describe_engine(legs, config=config.segment)
+        sections = [config.canonicalise, config.separate, config.segment]
+        self._segment_key = stage_key(
+            "segment",
+            section=[section.model_dump(mode="json") for section in sections],
+            upstream={**loaded.inputs, "engine": f"{engine.name} {engine.digest}"},
+        )
+        found = None if self._force else load_segmentation(self._folder, self._segment_key)
+        if found is not None:
+            logger.info("%s: labels saved earlier are reused", self._folder.stem)
+            return _saved_segmentation(scan, legs, *found)
+        segmented = self.note(segment(legs, config=config.segment))
+        save_segmentation(self._folder, scan, segmented, self._segment_key)
+        return segmented
+
+    def register(
+        self, scan: CanonicalScan, legs: LegPair, segmented: SegmentedLegs, config: Config
+    ) -> LegMatch:
+        """The match saved earlier where it is still current, else a new one."""
+        key = stage_key(
+            "register",
+            section=config.register_.model_dump(mode="json"),
+            upstream={"segment": self._segment_key},
+        )
+        found = None if self._force else load_match(self._folder, key)
+        if found is not None:
+            logger.info("%s: registration saved earlier is reused", self._folder.stem)
+            return found
+        match = self.note(register(segmented, config=config.register_))
+        save_match(self._folder, scan.grid, legs, match, key)
+        return match
+
+
+def _saved_segmentation(
+    scan: CanonicalScan,
+    legs: LegPair,
+    labels: LabelMap,
+    engine: EngineInfo,
+    sides: Mapping[str, Any],
+) -> SegmentedLegs:
+    canonical = to_canonical(labels.data, scan.storage, scan.grid.shape)
+    segmented = {
+        side: with_labels(
+            legs[side],
+            split_labels(canonical, legs[side]),
+            confidence=sides[side]["confidence"],
+            labelled=labelled_levels(
+                sides[side]["labelled_levels"], legs[side].grid.shape[2]
+            ),
+        )
+        for side in Side
+    }
+    return SegmentedLegs(segmented[Side.RIGHT], segmented[Side.LEFT], engine)
+
+
+def _refuse_output_in_input(subject_folder: Path, out: Path) -> None:
+    inside, target = subject_folder.resolve(), out.resolve()
+    if target == inside or inside in target.parents:
+        raise UsageError(
+            "The output folder lies inside the subject's input folder",
+            expected="results beside the data, never among them",
+            found=str(out),
+            action=f"use for example {subject_folder.parent.parent / 'derivatives'}",
+        )
+
+
+def _finished(folder: SubjectFolder, config: Config, loaded: LoadedSubject) -> Measures | None:
+    """Published results that this very run would give again, or None."""
+    results = read_measures(folder.measures)
+    if results is None or not folder.report.is_file():
+        return None
+    return results if results.provenance == provenance(config, loaded.inputs) else None
+
+
+def _results(
+    loaded: LoadedSubject,
+    scan: CanonicalScan,
+    engine: EngineUsed,
+    registration: RegistrationQuality,
+    limb: LimbMeasures,
+    findings: Sequence[Finding],
+    config: Config,
+) -> Measures:
+    return Measures(
+        subject=loaded.subject,
+        session=loaded.session,
+        contrasts=tuple(str(quantity) for quantity in scan.images),
+        grid=scan.grid.describe(),
+        side_evidence=loaded.side_evidence,
+        interval_basis=_INTERVAL_BASIS.format(cv=config.measure.scan_rescan_cv_percent),
+        engine=engine,
+        registration=registration,
+        measures=limb,
+        findings=tuple(findings),
+        provenance=provenance(config, loaded.inputs),
+    )
+
+
+def _engine_used(engine: EngineInfo, *, manual: bool) -> EngineUsed:
+    note = f"Labels: found by the engine {engine.name!r} of this program."
+    if engine.name == "given":
+        note = "Labels: given with the scan; this program did not find the muscles itself."
+    if manual:
+        note = "Labels: corrected by hand; the manual label map beside the automatic one was used."
+    return EngineUsed(name=engine.name, version=engine.version, digest=engine.digest, note=note)
+
+
+def _quality(match: LegMatch) -> RegistrationQuality:
+    return RegistrationQuality(
+        succeeded=match.succeeded,
+        reason=match.reason,
+        overlap_mean=float(np.mean(list(match.overlap.values()))) if match.overlap else None,
+        overlap_before_mean=(
+            float(np.mean(list(match.overlap_before.values()))) if match.overlap_before else None
+        ),
+        overlap=dict(match.overlap),
+        surface_distance_mm=dict(match.surface_distance_mm),
+        inverse_error_mm=match.inverse_error_mm if match.succeeded else None,
+    )
+
+
+def _write_report(folder: SubjectFolder, results: Measures, config: Config) -> None:
+    rendered = render_report(results, load_evidence(folder), config=config.report)
+    for name, content in rendered.figures.items():
+        write_bytes(folder.figure(name), content)
+    write_text(folder.report, rendered.html)

@@ -84,9 +84,7 @@ def asymmetry(
         index_percent=index,
         log_ratio=None if index is None else math.log(right / left),
         smaller_over_larger=None if index is None else min(right, left) / max(right, left),
-        smaller_side=(
-            None if not index else (Side.LEFT if index > 0 else Side.RIGHT)
-        ),
+        smaller_side=(None if not index else (Side.LEFT if index > 0 else Side.RIGHT)),
         se_method_percent=None,
         se_total_percent=None if index is None else SE_TOTAL_PERCENT,
         interval_low_percent=low,
@@ -330,9 +328,7 @@ def _group_result(group, muscles: tuple[MuscleResult, ...], single_contrast: boo
         fat = None if single_contrast or not good else sum(fats) / len(fats)
         sides[side] = measurement(
             sum(volumes) if volumes else None,
-            status=(
-                Status.OK if not missing else Status.TRUNCATED if volumes else Status.ABSENT
-            ),
+            status=(Status.OK if not missing else Status.TRUNCATED if volumes else Status.ABSENT),
             reason=f"not whole on both sides: {', '.join(missing)}" if missing else None,
             fat_percent=fat,
             lean_reason=SINGLE_CONTRAST_REASON if single_contrast else None,

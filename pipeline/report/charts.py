@@ -37,8 +37,8 @@ def asymmetry_chart(measures: Measures, lead: Lead, *, width_px: int) -> bytes:
     """Bars of every muscle that has an asymmetry, by region, with interval and healthy limits.
 
     A bar to the right says that the right side is larger. Pale bars are within measurement
-    error, hatched ones stand for the matched extent only. Muscles without a number are left out;
-    the page lists them.
+    error, empty ones have no verdict, hatched ones stand for the matched extent only. Muscles
+    without a number are left out; the page lists them.
 
     Args:
         measures: the results.
@@ -170,7 +170,10 @@ def _reach(rows: Sequence[_Row]) -> float:
         if a is None:
             continue
         drawn = (
-            a.index_percent, a.interval_low_percent, a.interval_high_percent, row.limit_percent
+            a.index_percent,
+            a.interval_low_percent,
+            a.interval_high_percent,
+            row.limit_percent,
         )
         ends += [abs(v) for v in drawn if v is not None]
     return 5.0 * math.ceil(max(ends) / 5.0 + 0.2)
@@ -183,9 +186,7 @@ def _percent_ticks(axes: Axes, reach: float, *, size: float) -> None:
     axes.tick_params(axis="x", length=0, labelsize=size - 1.0, pad=6)
     axes.grid(axis="x", color=COLOURS["line"], linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.set_xlabel(
-        f"difference between the sides, {NO_BREAK}% of their mean", fontsize=size - 1.0
-    )
+    axes.set_xlabel(f"difference between the sides, {NO_BREAK}% of their mean", fontsize=size - 1.0)
 
 
 def _bar(axes: Axes, y: float, row: _Row) -> None:
@@ -206,15 +207,18 @@ def _bar(axes: Axes, y: float, row: _Row) -> None:
         for end in (-row.limit_percent, row.limit_percent):
             axes.plot([end, end], [y - 0.42, y + 0.42], color=COLOURS["muted"], linewidth=1.0)
     side = "right" if a.index_percent > 0 else "left"
-    faint = a.verdict in (None, Verdict.WITHIN_ERROR)
+    faint = a.verdict is Verdict.WITHIN_ERROR
     matched = a.extent == "matched"
+    outlined = faint or matched or a.verdict is None
+    fill = COLOURS[f"{side}-soft"] if faint or matched else COLOURS[side]
     axes.barh(
         y,
         a.index_percent,
         height=0.56,
-        facecolor=COLOURS[f"{side}-soft"] if faint or matched else COLOURS[side],
+        facecolor="none" if a.verdict is None else fill,
         edgecolor=COLOURS[side],
-        linewidth=0.8 if faint or matched else 0.0,
+        linewidth=0.8 if outlined else 0.0,
+        linestyle=(0, (3, 2)) if a.verdict is None else "-",
         hatch="////" if matched else None,
         zorder=2.5,
     )
@@ -256,6 +260,10 @@ def _profile_panel(axes: Axes, result: MuscleResult, *, joints: bool) -> None:
         axes.set_xlim(halves[0] / 2.0, halves[-1] / 2.0)
         named = [int(h) for h in halves if h in _HALF_SEGMENTS]
         axes.set_xticks([h / 2.0 for h in named], [_HALF_SEGMENTS[h] for h in named])
+        # Names at the ends stay inside the panel.
+        for label, h in zip(axes.get_xticklabels(), named, strict=True):
+            if h in (halves[0], halves[-1]):
+                label.set_horizontalalignment("left" if h == halves[0] else "right")
     else:
         axes.xaxis.set_major_locator(_few_ticks())
 

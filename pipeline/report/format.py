@@ -4,7 +4,8 @@ Rules (HTML and TSV alike):
 
 - A missing value is "n/a", never 0.
 - A value that is not 0 never reads as 0: where the usual decimals would round it away, one
-  significant digit is shown instead (0.03 % stays 0.03 %, not 0.0 %).
+  significant digit is shown instead (0.03 % stays 0.03 %, not 0.0 %). What is below a millionth
+  is the noise of floating-point arithmetic and reads as 0.
 - HTML: volumes have three significant digits (523, 63.2, 4.21 mL), percentages one decimal,
   shares whole percents (and ">99 %" when a share is nearly but not wholly 1), ratios two decimals.
 - TSV: volumes, percentages and ratios have two more decimals than a scan can justify, so that
@@ -60,13 +61,18 @@ _PLACES = {
 }
 
 
+#: Smaller values are rounding noise (two equal sums of voxels differ by about 1e-14 of them).
+_NOISE = 1e-6
+
+
 def decimals(value: float, places: int) -> str:
     """The value with so many decimals; one significant digit where that would read as 0."""
     text = f"{value:.{places}f}"
-    if value != 0 and float(text) == 0:
+    if float(text) != 0:
+        return text
+    if abs(value) >= _NOISE:
         return format(Decimal(f"{value:.1g}"), "f")
-    # -0.0 is 0.
-    return text.removeprefix("-") if value == 0 else text
+    return text.removeprefix("-")
 
 
 def show(value: float | None, style: Style, *, unit: bool = False) -> str:
@@ -94,7 +100,7 @@ def show(value: float | None, style: Style, *, unit: bool = False) -> str:
     else:
         shown = abs(value) if style is Style.MAGNITUDE_PERCENT else value
         text = decimals(shown, _PLACES[style])
-        if style is Style.SIGNED_PERCENT and value > 0:
+        if style is Style.SIGNED_PERCENT and float(text) > 0:
             text = "+" + text
     text = text.replace("-", MINUS) if style is not Style.PLAIN else text.replace("-", MINUS, 1)
     return f"{text}{NO_BREAK}{_UNITS[style]}" if unit and style in _UNITS else text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -34,7 +35,8 @@ from pipeline.report.evidence import RenderedReport, ReportEvidence
 from pipeline.report.numbers import Numbers
 
 #: Charts are drawn twice, for a desk and for a phone; the style sheet shows one of them.
-_WIDE_PX, _NARROW_PX = 980, 350
+_WIDTHS_PX: Mapping[str, int] = MappingProxyType({"wide": 980, "narrow": 350})
+_PROFILE_COLUMNS: Mapping[str, int] = MappingProxyType({"wide": 5, "narrow": 2})
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,10 @@ def _context(
         "colours": COLOURS,
         "dark_colours": DARK_COLOURS,
         "regions": [
-            (words.region_title(region), [r for r in muscles if r.result.region == region])
+            (
+                words.region_title(region),
+                [r for r, m in zip(muscles, limb.muscles, strict=True) if m.region == region],
+            )
             for region in dict.fromkeys(m.region for m in limb.muscles)
         ],
         "groups": groups,
@@ -171,15 +176,14 @@ def _context(
             if (a := words.leading(row.result, lead)).extent == "matched" and a.verdict is not None
         ],
         "undrawn": [
-            row
-            for row in muscles
-            if words.leading(row.result, lead).index_percent is None
+            row for row in muscles if words.leading(row.result, lead).index_percent is None
         ],
         "profiles_comparable": charts.profiles_comparable(measures),
         "ratios": [
             (f"/measures/ratios/{i}", words.ratio_title(r.name), r)
             for i, r in enumerate(limb.ratios)
         ],
+        "ratio_notes": any(r.reason is not None for r in limb.ratios),
         "findings": _findings(measures.findings),
         "worst_overlaps": sorted(measures.registration.overlap.items(), key=lambda p: (p[1], p[0]))[
             :5
@@ -242,28 +246,30 @@ def _charts(
     measures: Measures, lead: words.Lead, figures: dict[str, bytes]
 ) -> dict[str, dict[str, Markup]]:
     """Charts as elements of the page, wide and narrow; the wide ones become figure files."""
-    titles = {
-        "asymmetry": "Difference between the sides for every muscle with its 95 % interval; "
-        "the table below holds the same numbers",
-        "profiles": "Cross-sections of every muscle along the limb, right and left overlaid",
-    }
-    drawn = {
-        "asymmetry": [
-            charts.asymmetry_chart(measures, lead, width_px=w) for w in (_WIDE_PX, _NARROW_PX)
-        ],
-        "profiles": [
-            charts.profile_chart(measures, columns=columns, width_px=w)
-            for columns, w in ((5, _WIDE_PX), (2, _NARROW_PX))
-        ],
+    asymmetry = [charts.asymmetry_chart(measures, lead, width_px=w) for w in _WIDTHS_PX.values()]
+    profiles = [
+        charts.profile_chart(measures, columns=columns, width_px=_WIDTHS_PX[size])
+        for size, columns in _PROFILE_COLUMNS.items()
+    ]
+    drawn: dict[str, tuple[str, list[bytes]]] = {
+        "asymmetry": (
+            "Difference between the sides for every muscle with its 95 % interval; "
+            "the table below holds the same numbers",
+            asymmetry,
+        ),
+        "profiles": (
+            "Cross-sections of every muscle along the limb, right and left overlaid",
+            [svg for svg in profiles if svg is not None],
+        ),
     }
     shown: dict[str, dict[str, Markup]] = {}
-    for name, (wide, narrow) in drawn.items():
-        if wide is None or narrow is None:
+    for name, (title, images) in drawn.items():
+        if not images:
             continue
-        figures[f"{name}.svg"] = wide
+        figures[f"{name}.svg"] = images[0]
         shown[name] = {
-            size: Markup(inline_svg(svg, prefix=f"{name}-{size}", title=titles[name]))
-            for size, svg in (("wide", wide), ("narrow", narrow))
+            size: Markup(inline_svg(svg, prefix=f"{name}-{size}", title=title))
+            for size, svg in zip(_WIDTHS_PX, images, strict=True)
         }
     return shown
 

@@ -75,9 +75,7 @@ def axial_levels(evidence: ReportEvidence, count: int) -> list[int]:
     return sorted({int(occupied[round(p)]) for p in places}, reverse=True)
 
 
-def segmentation_axial(
-    evidence: ReportEvidence, levels: Sequence[int], *, dpi: int
-) -> Pixels:
+def segmentation_axial(evidence: ReportEvidence, levels: Sequence[int], *, dpi: int) -> Pixels:
     """Labels over the image at several levels; the numbers are those of the legend."""
     box = _label_box(evidence)
     slices = [_axial(evidence, k, box) for k in levels]
@@ -92,9 +90,7 @@ def segmentation_axial(
         return to_pixels(figure)
 
 
-def segmentation_coronal(
-    evidence: ReportEvidence, levels: Sequence[int], *, dpi: int
-) -> Pixels:
+def segmentation_coronal(evidence: ReportEvidence, levels: Sequence[int], *, dpi: int) -> Pixels:
     """Labels over the image from the front, with the levels of the axial slices marked."""
     box = _label_box(evidence)
     labels = evidence.labels.data
@@ -296,9 +292,7 @@ def _montage(
     for n, piece in enumerate(slices):
         x = (n % columns) * (panel_width + gap)
         y = height - (n // columns + 1) * panel_height - (n // columns) * gap
-        axes = figure.add_axes(
-            (x / width, y / height, panel_width / width, panel_height / height)
-        )
+        axes = figure.add_axes((x / width, y / height, panel_width / width, panel_height / height))
         axes.set_facecolor(_BACKGROUND)
         axes.set_axis_off()
         axes.set_autoscale_on(False)

@@ -49,7 +49,7 @@ _KINDS: Mapping[str, str] = MappingProxyType(
     {
         "compartment": "compartment",
         "functional_group": "functional group",
-        "pair": "taken as one: the border between them is often incomplete on MRI",
+        "pair": "pair",
         "limb": "limb",
     }
 )
@@ -272,26 +272,24 @@ def unjudged(measures: Measures, lead: Lead) -> list[Unjudged]:
 def reasons(result: MuscleResult | GroupResult, lead: Lead) -> list[str]:
     """Everything that says why something is missing or unsure, each once, sides named."""
     said: list[str] = []
+    known: list[str] = []
     for field in ("reason", "lean_reason"):
         right, left = getattr(result.right, field), getattr(result.left, field)
         if right is not None and right == left:
-            said.append(f"Both sides: {right}")
+            pairs = [("Both sides", right)]
         else:
-            said += [
-                f"{side}: {reason}"
-                for side, reason in (("Right", right), ("Left", left))
-                if reason is not None
-            ]
-    known = " ".join(said)
+            pairs = [("Right", right), ("Left", left)]
+        said += [f"{side}: {text}" for side, text in pairs if text is not None]
+        known += [text for _, text in pairs if text is not None]
     for asymmetry in (result.asymmetry, result.asymmetry_total_volume):
-        if asymmetry.reason is not None and asymmetry.reason not in known:
-            prefix = "No verdict: "
-            if asymmetry is not leading(result, lead):
-                what = "lean" if asymmetry.of == "lean_volume" else "total"
-                prefix = f"No verdict on {what} volume: "
-            said.append(prefix + asymmetry.reason)
-            known += asymmetry.reason
-    return said
+        text = asymmetry.reason
+        # Most reasons for no verdict repeat why a side has no value.
+        if text is None or any(text in k or k in text for k in known):
+            continue
+        what = "" if asymmetry is leading(result, lead) else f" on {asymmetry.of}"
+        said.append(f"No verdict{what.replace('_', ' ')}: {text}")
+        known.append(text)
+    return list(dict.fromkeys(said))
 
 
 def _written(name: str) -> str:

@@ -1,0 +1,36 @@
+"""The report as files in the output folder of a subject."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.config import ReportConfig
+from pipeline.core.results import Measures
+from pipeline.io.derivatives import SubjectFolder, write_bytes, write_text
+from pipeline.report.evidence import ReportEvidence
+from pipeline.report.html import render_report
+
+
+def write_report(
+    measures: Measures,
+    evidence: ReportEvidence | None,
+    folder: SubjectFolder,
+    *,
+    config: ReportConfig,
+) -> Path:
+    """Render the report and write it with its figures; the page appears last.
+
+    Args:
+        measures: the published results.
+        evidence: what the pictures are drawn from; None: a page without pictures.
+        folder: the subject's output folder.
+        config: what is shown and how finely.
+
+    Returns:
+        The path of the page.
+    """
+    rendered = render_report(measures, evidence, config=config)
+    for name, content in rendered.figures.items():
+        write_bytes(folder.figure(name), content)
+    write_text(folder.report, rendered.html)
+    return folder.report

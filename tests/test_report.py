@@ -1,0 +1,509 @@
+"""The report: every number is the JSON's, nothing is fetched, nothing missing reads as 0."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from factories import make_measures
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.config import default_config
+from pipeline.core.anatomy import LEFT_OFFSET, OWN_SCHEME, STRUCTURES
+from pipeline.core.errors import InvariantError
+from pipeline.core.grid import Grid
+from pipeline.core.results import Finding, Measures, Severity, Status
+from pipeline.core.transform import identity, mirror
+from pipeline.core.volume import LabelMap, Quantity, Volume
+from pipeline.report import (
+    ReportEvidence,
+    label_table,
+    measures_table,
+    pictures,
+    render_report,
+    words,
+)
+from pipeline.report.format import Style, decimals, show, tsv
+from pipeline.report.numbers import Numbers
+
+CONFIG = default_config().report
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """What a test needs of a page: its numbers, texts, ids, links and tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.numbers: list[tuple[dict[str, str], str]] = []
+        self.ids: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.texts: list[str] = []
+        self.tags: list[str] = []
+        self._open: list[str] = []
+        self._number: dict[str, str] | None = None
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self._open.append(tag)
+        found = {k: v or "" for k, v in attrs}
+        self.attributes += [(tag, k, v) for k, v in found.items()]
+        if "id" in found:
+            self.ids.append(found["id"])
+        if tag == "data":
+            self._number = found
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self._open:
+            while self._open.pop() != tag:
+                pass
+        if tag == "data":
+            self._number = None
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self._open or "title" in self._open or not data.strip():
+            return
+        self.texts.append(data.strip())
+        if self._number is not None:
+            self.numbers.append((self._number, data))
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def evidence(
+    *, image: bool = True, fat: bool = True, registered: bool = True, shape=(64, 32, 24)
+) -> ReportEvidence:
+    """Two mirror-symmetric legs of three muscles and a bone on a small grid around x = 0."""
+    affine = np.diag([4.0, 4.0, 12.0, 1.0])
+    affine[:3, 3] = [-4.0 * (shape[0] - 1) / 2, -60.0, -500.0]
+    grid = Grid(shape, affine, "scanner")
+    labels = np.zeros(shape, dtype=np.int16)
+    half = shape[0] // 2
+    for value, columns, rows in (
+        (9, (14, 24), (8, 20)),
+        (13, (4, 13), (5, 14)),
+        (41, (8, 12), (18, 22)),
+    ):
+        right = slice(half + columns[0], half + columns[1])
+        left = slice(half - columns[1], half - columns[0])
+        labels[right, slice(*rows), 2:-2] = value
+        labels[left, slice(*rows), 2:-2] = value + LEFT_OFFSET
+    rng = np.random.default_rng(5)
+    signal = rng.normal(100.0, 12.0, shape).astype(np.float32)
+    fraction = rng.uniform(0.0, 0.3, shape)
+    fraction[:, :, 0] = np.nan
+    to_left = identity("right leg", "left leg") if registered else None
+    return ReportEvidence(
+        labels=LabelMap(labels, grid, OWN_SCHEME),
+        image=Volume(signal, grid, Quantity.WATER) if image else None,
+        fat_fraction=fraction if fat else None,
+        right_to_scanner=identity("right leg", "scanner"),
+        left_to_scanner=mirror(0.0, "left leg", "scanner"),
+        right_to_left=to_left,
+        left_to_right=None if to_left is None else to_left.inverse(),
+    )
+
+
+@pytest.fixture(scope="module")
+def measures() -> Measures:
+    return make_measures()
+
+
+@pytest.fixture(scope="module")
+def rendered(measures: Measures):
+    return render_report(measures, evidence(), config=CONFIG)
+
+
+@pytest.fixture(scope="module")
+def single() -> Measures:
+    return make_measures(single_contrast=True, registered=False)
+
+
+@pytest.fixture(scope="module")
+def single_page(single: Measures) -> Page:
+    text = render_report(
+        single, evidence(image=False, fat=False, registered=False), config=CONFIG
+    ).html
+    return Page(text)
+
+
+def at(document: Any, pointer: str) -> Any:
+    for part in pointer.removeprefix("/").split("/"):
+        document = document[int(part)] if isinstance(document, list) else document[part]
+    return document
+
+
+class TestNumbers:
+    def test_every_number_of_the_page_is_the_one_of_the_json(self, measures, rendered):
+        document = json.loads(measures.model_dump_json())
+        numbers = Page(rendered.html).numbers
+        assert len(numbers) > 400
+        for element, text in numbers:
+            value = at(document, element["data-pointer"])
+            assert float(element["value"]) == value, element
+            style = Style(element["data-style"])
+            assert text in (show(value, style), show(value, style, unit=True)), element
+
+    def test_the_page_shows_what_was_measured_of_every_muscle(self, measures, rendered):
+        shown = {e["data-pointer"] for e, _ in Page(rendered.html).numbers}
+        for i, muscle in enumerate(measures.measures.muscles):
+            wanted = ["asymmetry/index_percent", "asymmetry/interval_low_percent"]
+            wanted += ["asymmetry_total_volume/index_percent", "healthy_limit_percent"]
+            for side in ("right", "left"):
+                whole = getattr(muscle, side).volume_whole_ml is not None
+                extent = "whole" if whole else "in_view"
+                wanted += [f"{side}/volume_{extent}_ml", f"{side}/lean_volume_{extent}_ml"]
+                wanted += [f"{side}/fat_fraction_percent"]
+            document = json.loads(muscle.model_dump_json())
+            for pointer in wanted:
+                if at(document, pointer) is not None:
+                    assert f"/measures/muscles/{i}/{pointer}" in shown
+
+    def test_the_chart_writes_the_same_numbers(self, measures, rendered):
+        svg = rendered.figures["asymmetry.svg"].decode()
+        for muscle in measures.measures.muscles:
+            if muscle.asymmetry.index_percent is not None:
+                text = show(muscle.asymmetry.index_percent, Style.SIGNED_PERCENT)
+                assert re.search(rf">{re.escape(text)}\s+\(", svg), muscle.name
+
+    def test_the_table_for_programs_holds_the_same_values(self, measures):
+        rows = list(csv.DictReader(io.StringIO(measures_table(measures)), delimiter="\t"))
+        results = [*measures.measures.muscles, *measures.measures.groups]
+        assert [r["name"] for r in rows] == [r.name for r in results]
+        for row, result in zip(rows, results, strict=True):
+            for side in ("right", "left"):
+                measurement = getattr(result, side)
+                assert row[f"status_{side}"] == measurement.status
+                for column, field in (
+                    (f"volume_whole_{side}_ml", "volume_whole_ml"),
+                    (f"volume_in_view_{side}_ml", "volume_in_view_ml"),
+                    (f"lean_volume_matched_{side}_ml", "lean_volume_matched_ml"),
+                    (f"fat_fraction_core_{side}_percent", "fat_fraction_core_percent"),
+                ):
+                    assert_cell(row[column], getattr(measurement, field))
+            assert_cell(row["asymmetry_lean_percent"], result.asymmetry.index_percent)
+            assert_cell(row["interval_low_percent"], result.asymmetry.interval_low_percent)
+            total = result.asymmetry_total_volume.index_percent
+            assert_cell(row["asymmetry_total_volume_percent"], total)
+            assert_cell(row["healthy_limit_percent"], result.healthy_limit_percent)
+
+
+def assert_cell(text: str, value: float | None) -> None:
+    if value is None:
+        assert text == "n/a"
+    else:
+        # Two decimals are written.
+        assert float(text) == pytest.approx(value, abs=0.0051)
+
+
+class TestFormat:
+    @given(st.floats(1e-6, 1e5), st.integers(0, 3))
+    def test_what_is_not_zero_never_reads_as_zero(self, value, places):
+        assert float(decimals(value, places)) != 0
+        assert float(decimals(-value, places)) == -float(decimals(value, places))
+        error = abs(float(decimals(value, places)) - value)
+        assert error <= max(0.5 * 10.0**-places, 0.5 * value) * 1.0001
+
+    @given(st.floats(0.5, 1e4))
+    def test_volumes_keep_three_digits(self, value):
+        assert float(show(value, Style.MILLILITRES)) == pytest.approx(value, rel=0.011)
+
+    @pytest.mark.parametrize(
+        ("value", "style", "text"),
+        [
+            (None, Style.MILLILITRES, "n/a"),
+            (523.4, Style.MILLILITRES, "523"),
+            (63.24, Style.MILLILITRES, "63.2"),
+            (99.97, Style.MILLILITRES, "100"),
+            (4.214, Style.MILLILITRES, "4.21"),
+            (-9.81, Style.SIGNED_PERCENT, "\N{MINUS SIGN}9.8"),
+            (9.81, Style.SIGNED_PERCENT, "+9.8"),
+            (0.03, Style.SIGNED_PERCENT, "+0.03"),
+            (0.0, Style.SIGNED_PERCENT, "0.0"),
+            (-1e-14, Style.SIGNED_PERCENT, "0.0"),
+            (-9.81, Style.MAGNITUDE_PERCENT, "9.8"),
+            (0.62, Style.SHARE, "62"),
+            (0.998, Style.SHARE, ">99"),
+            (1.0, Style.SHARE, "100"),
+            (8.8, Style.LIMIT_PERCENT, "\N{PLUS-MINUS SIGN}8.8"),
+        ],
+    )
+    def test_examples(self, value, style, text):
+        assert show(value, style) == text
+
+    def test_tables_for_programs_are_plain(self):
+        assert tsv(-3.14159) == "-3.14"
+        assert tsv(0.0004) == "0.0004"
+        assert tsv(None) == "n/a"
+
+
+class TestHonesty:
+    def test_the_first_line_says_who_made_the_labels(self, measures, rendered):
+        assert Page(rendered.html).texts[0] == measures.engine.note
+
+    def test_every_reason_appears(self, measures, rendered):
+        text = Page(rendered.html).text
+        for result in (*measures.measures.muscles, *measures.measures.groups):
+            for measurement in (result.right, result.left):
+                if measurement.reason is not None:
+                    assert measurement.reason in text
+
+    def test_every_status_and_finding_appears(self, measures, rendered):
+        text = Page(rendered.html).text
+        for status in (Status.ABSENT, Status.TRUNCATED, Status.UNRELIABLE):
+            assert f"left {status}" in text or f"right {status}" in text
+        for finding in measures.findings:
+            assert finding.message in text
+
+    def test_missing_values_read_as_missing(self, single, single_page):
+        pointers = {e["data-pointer"] for e, _ in single_page.numbers}
+        assert not any("lean_volume" in p or "fat_fraction" in p for p in pointers)
+        assert single_page.texts.count("n/a") > 100
+        for cell in measures_table(single).split("\n")[1].split("\t"):
+            assert cell not in ("0", "0.0", "0.00", "")
+
+    def test_total_volume_leads_where_there_is_no_lean_volume_and_says_why(
+        self, single, single_page
+    ):
+        reason = single.measures.muscles[0].right.lean_reason
+        assert single_page.text.index(reason) < single_page.text.index("Muscle groups")
+        assert "Total volume leads on this page" in single_page.text
+        leading = [
+            e["data-pointer"]
+            for e, _ in single_page.numbers
+            if "index_percent" in e["data-pointer"]
+        ]
+        assert all("asymmetry_total_volume" in p for p in leading)
+
+    def test_a_failed_registration_is_said_at_the_top(self, single, single_page):
+        assert single_page.text.index(single.registration.reason) < single_page.text.index(
+            "Muscle groups"
+        )
+
+    def test_errors_are_said_at_the_top(self):
+        error = Finding(
+            code="swap", severity=Severity.ERROR, stage="load", message="Fat and water are swapped."
+        )
+        text = Page(render_report(make_measures(findings=(error,)), None, config=CONFIG).html).text
+        assert text.index(error.message) < text.index("Muscle groups")
+
+    def test_muscles_without_a_number_are_listed_not_drawn(self, rendered):
+        assert "Popliteus" not in rendered.figures["asymmetry.svg"].decode()
+        assert "Without a number, so without a bar: Popliteus" in Page(rendered.html).text
+
+
+class TestWords:
+    def test_the_largest_differences_are_judged_ones_in_order(self, measures):
+        chosen = words.largest(measures, "lean_volume", 30)
+        found = [measures.measures.muscles[i].asymmetry for i in chosen]
+        assert all(a.verdict is not None for a in found)
+        sizes = [abs(a.index_percent) for a in found]
+        assert sizes == sorted(sizes, reverse=True)
+
+    @pytest.mark.parametrize(
+        ("name", "difference", "interval"),
+        [
+            ("vastus_lateralis", "the left is smaller by 10.4 %", "95 % interval 6.3 to 14.6 %"),
+            ("rectus_femoris", "the right is smaller by 10.6 %", "95 % interval 6.4 to 14.7 %"),
+            (
+                "deep_hip_rotators",
+                "the left is smaller by 2.7 %",
+                "95 % interval from 1.4 % larger to 6.9 % smaller",
+            ),
+            (
+                "tensor_fasciae_latae",
+                "the right is smaller by 1.8 %",
+                "95 % interval from 2.4 % larger to 5.9 % smaller",
+            ),
+        ],
+    )
+    def test_differences_in_plain_words(self, measures, name, difference, interval):
+        i = next(i for i, m in enumerate(measures.measures.muscles) if m.name == name)
+        result, base = measures.measures.muscles[i], f"/measures/muscles/{i}"
+        num = Numbers(measures)
+        said = words.difference(result, base, "lean_volume", num).striptags()
+        assert said.replace("\N{NO-BREAK SPACE}", " ") == difference
+        said = words.interval(result, base, "lean_volume", num).striptags()
+        assert said.replace("\N{NO-BREAK SPACE}", " ") == interval
+
+    def test_what_was_not_judged_is_grouped_by_why(self, measures, single):
+        kinds = {u.heading: u.muscles for u in words.unjudged(measures, "lean_volume")}
+        assert kinds == {
+            "Not found": ("Popliteus",),
+            "Not reliable": ("Flexor digitorum longus",),
+        }
+        kinds = {u.heading: u.muscles for u in words.unjudged(single, "total_volume")}
+        assert kinds["Cut by the edge of what was scanned or labelled"] == (
+            "Gluteus maximus",
+            "Iliopsoas",
+        )
+
+    def test_groups_of_the_first_screen_name_equal_sets_once(self, measures):
+        groups = [measures.measures.groups[i] for i in words.summary_groups(measures)]
+        sets = [frozenset(g.muscles) for g in groups]
+        assert len(sets) == len(set(sets))
+        assert groups[0].kind == "limb"
+
+
+class TestPage:
+    def test_the_same_bytes_twice_whatever_the_users_settings(self, measures, rendered):
+        with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 30.0}):
+            again = render_report(measures, evidence(), config=CONFIG)
+        assert again.html == rendered.html
+        assert dict(again.figures) == dict(rendered.figures)
+
+    def test_nothing_is_fetched_and_nothing_runs(self, rendered):
+        page = Page(rendered.html)
+        assert re.search(r"(?i)https?://|//[a-z]+\.", rendered.html) is None
+        assert not {"script", "link", "iframe", "object"} & set(page.tags)
+        for tag, name, value in page.attributes:
+            if name in ("src", "href"):
+                assert value.startswith(("data:image/", "#")), (tag, name)
+            assert not name.startswith("on")
+        assert re.search(r"url\((?!#|&quot;#)", rendered.html) is None
+
+    def test_ids_are_unique_and_links_lead_somewhere(self, rendered):
+        page = Page(rendered.html)
+        assert len(page.ids) == len(set(page.ids))
+        for tag, name, value in page.attributes:
+            if name in ("href", "aria-labelledby"):
+                assert value.removeprefix("#") in page.ids, (tag, value)
+
+    def test_pictures_have_alternative_texts(self, rendered):
+        page = Page(rendered.html)
+        pictures_shown = page.tags.count("img")
+        assert pictures_shown == 4
+        texts = [v for t, k, v in page.attributes if t == "img" and k == "alt"]
+        assert len([t for t in texts if len(t) > 20]) == pictures_shown
+
+    def test_markup_in_texts_is_escaped(self):
+        evil = "<script>alert(1)</script>&\"'"
+        finding = Finding(code="x", severity=Severity.WARNING, stage="load", message=evil)
+        original = make_measures(subject=f"sub-{evil}", findings=(finding,))
+        muscles = list(original.measures.muscles)
+        absent = muscles[29]
+        left = absent.left.model_copy(update={"reason": evil})
+        muscles[29] = absent.model_copy(update={"left": left})
+        limb = original.measures.model_copy(update={"muscles": tuple(muscles)})
+        note = original.engine.model_copy(update={"note": evil})
+        spoilt = original.model_copy(
+            update={"measures": limb, "engine": note, "interval_basis": evil}
+        )
+        text = render_report(spoilt, None, config=CONFIG).html
+        assert "<script" not in text
+        assert Page(text).text.count(evil) >= 4
+        assert text.count(html.escape("<script>")) >= 4
+
+    def test_a_page_without_pictures(self, measures):
+        result = render_report(measures, None, config=CONFIG)
+        assert sorted(result.figures) == ["asymmetry.svg", "profiles.svg"]
+        assert "There is nothing to show" in Page(result.html).text
+
+    def test_labels_alone_give_pictures(self, single):
+        only = evidence(image=False, fat=False, registered=False)
+        figures = render_report(single, only, config=CONFIG).figures
+        assert "segmentation_axial.png" in figures
+        assert not {"fat_fraction.png", "registration.png"} & set(figures)
+
+    def test_it_stays_small_even_for_noise(self, measures):
+        page = render_report(measures, evidence(shape=(320, 200, 24)), config=CONFIG).html
+        assert len(page.encode()) < 3_000_000
+
+
+class TestPictures:
+    def test_the_right_leg_is_on_the_left_of_the_picture(self):
+        both = evidence(image=False)
+        data = both.labels.data.copy()
+        data[data > LEFT_OFFSET] = 0
+        alone = ReportEvidence(
+            labels=LabelMap(data, both.labels.grid, OWN_SCHEME),
+            image=None,
+            fat_fraction=None,
+            right_to_scanner=both.right_to_scanner,
+            left_to_scanner=both.left_to_scanner,
+            right_to_left=None,
+            left_to_right=None,
+        )
+        # The box of the labels is all right leg: put a left voxel far out to widen it.
+        data[2, 16, 12] = 9 + LEFT_OFFSET
+        for draw in (pictures.segmentation_axial, pictures.segmentation_coronal):
+            pixels = draw(alone, [12], dpi=60).astype(int)
+            vivid = pixels.max(axis=2) - pixels.min(axis=2) > 60
+            columns = np.nonzero(vivid)[1]
+            assert np.median(columns) < pixels.shape[1] / 2
+
+    def test_symmetric_legs_cover_each_other(self):
+        both = evidence()
+        grid = both.labels.grid
+        box = (slice(0, grid.shape[0]), slice(0, grid.shape[1]), slice(0, grid.shape[2]))
+        carried = pictures._carried_labels(both, both.right_to_left, 12, box)
+        plane = both.labels.data[:, :, 12]
+        right = np.where(plane < LEFT_OFFSET, plane, 0)
+        assert np.array_equal(carried, right)
+        assert right.any()
+
+    def test_levels_run_from_the_top_over_what_is_labelled(self):
+        levels = pictures.axial_levels(evidence(), 6)
+        assert levels == sorted(levels, reverse=True)
+        assert len(levels) == 6
+        assert min(levels) >= 2
+        assert max(levels) <= 21
+
+    def test_figures_are_readable_images(self, rendered):
+        for name, content in rendered.figures.items():
+            if name.endswith(".png"):
+                assert Image.open(io.BytesIO(content)).size[0] > 300
+
+    def test_evidence_refuses_what_would_draw_wrong_sides(self):
+        good = evidence()
+        flipped = good.labels.grid.affine.copy()
+        flipped[0] *= -1.0
+        grid = Grid(good.labels.grid.shape, flipped, "scanner")
+        with pytest.raises(InvariantError, match="canonical"):
+            ReportEvidence(
+                labels=LabelMap(good.labels.data, grid, OWN_SCHEME),
+                image=None,
+                fat_fraction=None,
+                right_to_scanner=good.right_to_scanner,
+                left_to_scanner=good.left_to_scanner,
+                right_to_left=None,
+                left_to_right=None,
+            )
+        with pytest.raises(InvariantError, match="mirrored"):
+            ReportEvidence(
+                labels=good.labels,
+                image=None,
+                fat_fraction=None,
+                right_to_scanner=good.right_to_scanner,
+                left_to_scanner=identity("left leg", "scanner"),
+                right_to_left=None,
+                left_to_right=None,
+            )
+
+
+class TestLookUpTable:
+    def test_every_label_has_one_row(self):
+        rows = list(csv.DictReader(io.StringIO(label_table()), delimiter="\t"))
+        assert [int(r["index"]) for r in rows] == sorted(OWN_SCHEME.structures)
+        assert len(rows) == 2 * len(STRUCTURES)
+        for column in ("name", "abbreviation"):
+            assert len({r[column] for r in rows}) == len(rows)
+        assert all(re.fullmatch(r"#[0-9a-f]{6}", r["color"]) for r in rows)
+        for row in rows:
+            name, side = OWN_SCHEME.structures[int(row["index"])]
+            assert row["name"] == f"{name}_{side}"

@@ -33,7 +33,9 @@ class LoadConfig(_Section):
 class CanonicaliseConfig(_Section):
     """One grid, cropped to the lower limbs."""
 
+    same_grid_tolerance_mm: Positive
     longest_lower_limb_mm: Positive
+    hip_margin_mm: Positive
     search_voxel_mm: Positive
     noise_multiple: Positive
 

@@ -1,0 +1,298 @@
+"""NIfTI in and out. The only place that imports nibabel."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import DTypeLike, NDArray
+
+from pipeline.core.anatomy import LabelScheme
+from pipeline.core.errors import InputError
+from pipeline.core.grid import Grid
+from pipeline.core.scan import SCANNER_SPACE, Index3
+from pipeline.core.volume import LabelMap, Quantity, Volume
+from pipeline.io.atomic import atomic_write
+
+_GZIP_LEVEL = 2
+_CHUNK_BYTES = 16 * 2**20
+_UNITS_NOT_MM = {1: "metres", 3: "microns"}
+
+
+@dataclass(frozen=True)
+class NiftiSource:
+    """An ImageSource over a NIfTI file, read piece by piece.
+
+    A compressed file is one stream: each read passes through it once and keeps only the box.
+    """
+
+    path: Path
+    grid: Grid
+    offset: int
+    dtype: np.dtype[Any]
+    slope: float
+    intercept: float
+
+    def read(self, lower: Index3, upper: Index3, step: int = 1) -> NDArray[Any]:
+        """See ImageSource.read. Integer data without scaling stays integer.
+
+        Raises:
+            InputError: the file ends before its data do, or is damaged.
+        """
+        nx, ny, nz = self.grid.shape
+        box = tuple(slice(a, b, step) for a, b in zip(lower, upper, strict=True))
+        levels = range(nz)[box[2]]
+        plane_bytes = nx * ny * self.dtype.itemsize
+        scaled = (self.slope, self.intercept) != (1.0, 0.0)
+        keeps = not scaled and self.dtype.kind in "iu"
+        shape = tuple(len(range(n)[s]) for n, s in zip(self.grid.shape, box, strict=True))
+        # Fortran order: a level of the file is one piece of memory here too.
+        out = np.empty(shape, dtype=self.dtype.newbyteorder("=") if keeps else np.float32, order="F")
+        try:
+            with _open(self.path) as stream:
+                _skip(stream, self.offset)
+                at = 0
+                for k, level in enumerate(levels):
+                    _skip(stream, (level - at) * plane_bytes)
+                    raw = _read_exactly(stream, plane_bytes)
+                    at = level + 1
+                    plane = np.frombuffer(raw, dtype=self.dtype).reshape((nx, ny), order="F")
+                    plane = plane[box[0], box[1]]
+                    if scaled:
+                        plane = plane.astype(np.float64) * self.slope + self.intercept
+                    out[:, :, k] = plane
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(
+                f"{self.path.name} is truncated or damaged",
+                expected=f"{self.grid.describe()} of {self.dtype.name}",
+                found=f"the file ends or breaks before its data do ({error})",
+                action="copy or export the file again",
+            ) from error
+        return out
+
+    def digest(self) -> str:
+        """sha256 of the file."""
+        return file_digest(self.path)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, as hexadecimal text."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def open_nifti(
+    path: Path, *, affine_tolerance_mm: float, largest_image_million_voxels: float
+) -> NiftiSource:
+    """Read the header of a NIfTI file and check that it can be trusted.
+
+    Raises:
+        InputError: not a NIfTI image, 4D, no or contradicting orientation, singular affine,
+            units other than mm, absurd size, data that cannot be numbers.
+    """
+    if path.stat().st_size == 0:
+        raise InputError(
+            f"{path.name} is empty",
+            expected="a NIfTI image",
+            found="0 bytes",
+            action="copy or export the file again",
+        )
+    try:
+        image = nib.load(path)
+    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
+        raise InputError(
+            f"{path.name} is not a readable NIfTI image",
+            expected="a .nii or .nii.gz file with a whole header",
+            found=" ".join(str(error).split()) or type(error).__name__,
+            action="copy or export the file again",
+        ) from error
+    if not isinstance(image, nib.Nifti1Image):
+        raise InputError(
+            f"{path.name} is not a NIfTI image", expected="NIfTI-1 or -2", found=type(image).__name__
+        )
+    header = image.header
+    shape = _shape_3d(path, header.get_data_shape(), largest_image_million_voxels)
+    unit = int(header["xyzt_units"]) & 7
+    if unit in _UNITS_NOT_MM:
+        raise InputError(
+            f"{path.name} states its lengths in {_UNITS_NOT_MM[unit]}",
+            expected="millimetres (or no unit, taken as millimetres)",
+            found=_UNITS_NOT_MM[unit],
+            action="convert the file so that its affine and unit are in mm",
+        )
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise InputError(
+            f"{path.name} does not hold plain numbers",
+            expected="an integer or floating-point data type",
+            found=str(dtype),
+            action="export magnitude images",
+        )
+    grid = Grid(shape, _affine(path, header, shape, affine_tolerance_mm), SCANNER_SPACE)
+    slope, intercept = header.get_slope_inter()
+    return NiftiSource(
+        path=path,
+        grid=grid,
+        offset=int(image.dataobj.offset),
+        dtype=dtype,
+        slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept),
+    )
+
+
+def _shape_3d(path: Path, shape: tuple[int, ...], limit_million: float) -> Index3:
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
+        raise InputError(
+            f"{path.name} has {len(shape)} dimensions",
+            expected="one 3D image per file",
+            found=f"shape {' x '.join(map(str, shape))}",
+            action="split the file into one 3D image per contrast",
+        )
+    voxels = int(np.prod(np.array(shape, dtype=object)))
+    if min(shape) < 1 or voxels > limit_million * 1e6:
+        raise InputError(
+            f"{path.name} declares a size that cannot be right",
+            expected=f"at most {limit_million:g} million voxels",
+            found=f"shape {' x '.join(map(str, shape))}",
+            action="check the file, or raise load.largest_image_million_voxels",
+        )
+    return int(shape[0]), int(shape[1]), int(shape[2])
+
+
+def _affine(
+    path: Path, header: nib.Nifti1Header, shape: Index3, tolerance_mm: float
+) -> NDArray[np.float64]:
+    """The affine of a header: sform where its code is set, else qform; never a guess."""
+    sform, scode = header.get_sform(coded=True)
+    try:
+        qform, qcode = header.get_qform(coded=True)
+    except (HeaderDataError, ValueError):
+        qform, qcode = None, 0
+    stated = [form for form in (sform, qform) if form is not None]
+    if not stated:
+        raise InputError(
+            f"{path.name} does not say how it lies in space",
+            expected="a qform or sform with its code set",
+            found=f"qform code {int(qcode)}, sform code {int(scode)}",
+            action="convert the scan again from DICOM; sides cannot be told without it",
+        )
+    for form in stated:
+        determinant = float(np.linalg.det(form[:3, :3]))
+        if not np.all(np.isfinite(form)) or abs(determinant) < 1e-9:
+            raise InputError(
+                f"{path.name} has an affine that does not span a volume",
+                expected="a determinant other than 0 (the voxel volume in mm^3)",
+                found=f"{determinant:.3g}",
+                action="convert the scan again from DICOM",
+            )
+    if len(stated) == 2:
+        grids = [Grid(shape, form, SCANNER_SPACE) for form in stated]
+        apart = grids[0].largest_corner_distance_mm(grids[1])
+        if apart > tolerance_mm:
+            corners = [np.round(grid.corners_mm()[0], 1).tolist() for grid in grids]
+            raise InputError(
+                f"{path.name} states two positions that disagree (sform and qform)",
+                expected=f"corners at most {tolerance_mm:g} mm apart",
+                found=f"{apart:.1f} mm; first corner {corners[0]} by sform, {corners[1]} by qform",
+                action="decide which is right and write it into both",
+            )
+    return np.asarray(stated[0], dtype=np.float64)
+
+
+def _open(path: Path) -> Any:
+    with path.open("rb") as stream:
+        compressed = stream.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if compressed else path.open("rb")
+
+
+def _skip(stream: BinaryIO, count: int) -> None:
+    while count > 0:
+        read = len(_read_exactly(stream, min(count, _CHUNK_BYTES)))
+        count -= read
+
+
+def _read_exactly(stream: BinaryIO, count: int) -> bytes:
+    parts = []
+    while count > 0:
+        part = stream.read(count)
+        if not part:
+            raise EOFError(f"{count} bytes missing")
+        parts.append(part)
+        count -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def write_volume(path: Path, volume: Volume, *, dtype: DTypeLike = np.float32) -> None:
+    """Write an image as .nii.gz, whole or not at all; the same values give the same bytes.
+
+    Integer dtypes keep integral data that fit as they are, and scale everything else over the
+    range of the type (scl_slope).
+    """
+    data, slope, intercept = volume.data, 1.0, 0.0
+    wanted = np.dtype(dtype)
+    if wanted.kind in "iu":
+        low, high = float(data.min()), float(data.max())
+        limits = np.iinfo(wanted)
+        fits = limits.min <= low and high <= limits.max
+        if not (fits and np.array_equal(data, np.rint(data))):
+            # The type's range without its lowest value is symmetric for signed types.
+            lowest = max(float(limits.min), -float(limits.max))
+            slope = (high - low) / (limits.max - lowest) if high > low else 1.0
+            intercept = low - slope * lowest
+            data = np.rint((data - np.float32(intercept)) / np.float32(slope))
+        data = np.clip(data, limits.min, limits.max)
+    _write(path, data.astype(wanted), volume.grid, slope, intercept)
+
+
+def write_label_map(path: Path, labels: LabelMap) -> None:
+    """Write a label map as .nii.gz (uint8), whole or not at all."""
+    _write(path, labels.data.astype(np.uint8), labels.grid, 1.0, 0.0)
+
+
+def _write(
+    path: Path, data: NDArray[Any], grid: Grid, slope: float, intercept: float
+) -> None:
+    header = nib.Nifti1Header()
+    header.set_data_dtype(data.dtype)
+    header.set_data_shape(data.shape)
+    header.set_sform(grid.affine, code=1)
+    header.set_qform(grid.affine, code=1)
+    header.set_xyzt_units("mm")
+    header["scl_slope"], header["scl_inter"] = slope, intercept
+    header["magic"] = b"n+1"
+    header["vox_offset"] = 352
+    with (
+        atomic_write(path) as raw,
+        gzip.GzipFile("", "wb", _GZIP_LEVEL, raw, mtime=0) as stream,
+    ):
+        stream.write(header.binaryblock)
+        stream.write(b"\0" * 4)
+        for level in range(data.shape[2]):
+            stream.write(np.asarray(data[:, :, level]).tobytes(order="F"))
+
+
+def read_volume(path: Path, quantity: Quantity, space: str, unit: str = "a.u.") -> Volume:
+    """Read an image that write_volume wrote."""
+    source = _open_own(path)
+    data = source.read((0, 0, 0), source.grid.shape)
+    return Volume(data.astype(np.float32, copy=False), source.grid.renamed(space), quantity, unit)
+
+
+def read_label_map(path: Path, scheme: LabelScheme) -> LabelMap:
+    """Read a label map that write_label_map wrote."""
+    source = _open_own(path)
+    return LabelMap(source.read((0, 0, 0), source.grid.shape), source.grid, scheme)
+
+
+def _open_own(path: Path) -> NiftiSource:
+    return open_nifti(path, affine_tolerance_mm=np.inf, largest_image_million_voxels=np.inf)

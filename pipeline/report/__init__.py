@@ -2,12 +2,16 @@
 
 from pipeline.report.evidence import RenderedReport, ReportEvidence
 from pipeline.report.html import render_report
+from pipeline.report.saved import load_evidence
 from pipeline.report.tables import label_table, measures_table
+from pipeline.report.writing import write_report
 
 __all__ = [
     "RenderedReport",
     "ReportEvidence",
     "label_table",
+    "load_evidence",
     "measures_table",
     "render_report",
+    "write_report",
 ]

@@ -139,7 +139,7 @@ def _context(
         _Row(f"/measures/groups/{i}", words.group_title(g.name), g, tuple(words.reasons(g, lead)))
         for i, g in enumerate(limb.groups)
     ]
-    first_groups = [groups[i] for i in words.summary_groups(measures)]
+    first_groups = [groups[i] for i in words.summary_groups(measures, lead)]
     verdicts = [words.leading(m, lead).verdict for m in limb.muscles]
     lean_reasons = dict.fromkeys(
         reason
@@ -175,9 +175,13 @@ def _context(
             for row in muscles
             if (a := words.leading(row.result, lead)).extent == "matched" and a.verdict is not None
         ],
-        "undrawn": [
-            row for row in muscles if words.leading(row.result, lead).index_percent is None
-        ],
+        "undrawn": words.by_reasons(
+            [
+                (row.title, row.reasons)
+                for row in muscles
+                if words.leading(row.result, lead).index_percent is None
+            ]
+        ),
         "profiles_comparable": charts.profiles_comparable(measures),
         "ratios": [
             (f"/measures/ratios/{i}", words.ratio_title(r.name), r)

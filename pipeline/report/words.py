@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -51,6 +51,7 @@ _KINDS: Mapping[str, str] = MappingProxyType(
         "functional_group": "functional group",
         "pair": "pair",
         "limb": "limb",
+        "union": "labelled as one",
     }
 )
 
@@ -210,24 +211,36 @@ def largest(measures: Measures, lead: Lead, count: int) -> list[int]:
     return [i for _, i in sorted(judged, key=lambda pair: (-pair[0], pair[1]))[:count]]
 
 
-def summary_groups(measures: Measures) -> list[int]:
-    """Positions of the groups of the first screen: limb first, equal sets of muscles once."""
-    order = {"limb": 0, "functional_group": 1, "compartment": 2}
-    seen: set[frozenset[str]] = set()
-    chosen: list[int] = []
+def summary_groups(measures: Measures, lead: Lead) -> list[int]:
+    """Positions of the groups of the first screen: the limb first, then down the leg.
+
+    Groups of the same muscles (hamstrings, back of the thigh) appear once: the one that has a
+    number, else the one whose name is better known.
+    """
+    order = {"limb": 0, "functional_group": 1, "compartment": 2, "union": 3}
     groups = measures.measures.groups
-    for i in sorted(range(len(groups)), key=lambda i: (order.get(groups[i].kind, 9), i)):
-        members = frozenset(groups[i].muscles)
-        if groups[i].kind in order and members not in seen:
-            seen.add(members)
-            chosen.append(i)
-    first = {m.name: n for n, m in enumerate(measures.measures.muscles)}
 
-    def place(i: int) -> tuple[int, int, int]:
-        members = [first.get(name, len(first)) for name in groups[i].muscles]
-        return (order[groups[i].kind] > 0, min(members, default=0), -len(members))
+    def preference(i: int) -> tuple[bool, int, int]:
+        return (leading(groups[i], lead).index_percent is None, order[groups[i].kind], i)
 
-    return sorted(chosen, key=place)
+    chosen: dict[frozenset[str], int] = {}
+    for i in sorted((i for i, g in enumerate(groups) if g.kind in order), key=preference):
+        chosen.setdefault(frozenset(groups[i].muscles), i)
+    position = {m.name: n for n, m in enumerate(measures.measures.muscles)}
+
+    def place(i: int) -> tuple[bool, int, int]:
+        members = [position.get(name, len(position)) for name in groups[i].muscles]
+        return (groups[i].kind != "limb", min(members, default=0), -len(members))
+
+    return sorted(chosen.values(), key=place)
+
+
+def by_reasons(results: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[str, str]]:
+    """(titles in one sentence, reasons) of results that share their reasons, in order."""
+    together: dict[tuple[str, ...], list[str]] = {}
+    for title, why in results:
+        together.setdefault(why, []).append(title)
+    return [(names(titles), "; ".join(why)) for why, titles in together.items()]
 
 
 def unjudged(measures: Measures, lead: Lead) -> list[Unjudged]:

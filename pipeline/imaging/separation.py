@@ -1,0 +1,175 @@
+"""The surface between the legs: from below the crotch up through the pelvis.
+
+Not a plane at the array's middle: at each level a seam x = f(y) runs from back to front through
+as little body, and as little muscle, as it can. Which way it tends is given first by a midline
+m(z): thin between the legs, and an axis of mirror symmetry of the body.
+
+Everything here gives mirrored results for mirrored input, exactly: ties are broken by solving
+the mirrored problem too and taking the middle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.signal import fftconvolve
+from skimage.filters import threshold_otsu
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+#: How far the seam may leave the midline, mm, and what a step aside costs per coarse voxel.
+_SEAM_REACH_MM = 32.0
+_STEP_COST = 0.15
+#: Body that is no muscle still costs this share of what muscle does.
+_BODY_COST = 0.2
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """A coarse lattice over an array, placed symmetrically along the first axis.
+
+    Attributes:
+        x: fractional array indices of its columns along the first axis, symmetric about the
+            middle of the array.
+        step: array voxels between its points along the three axes.
+    """
+
+    x: Floats
+    step: tuple[int, int, int]
+
+
+def lattice_for(
+    shape: tuple[int, int, int], voxel_mm: tuple[float, float, float], spacing_mm: float
+) -> Lattice:
+    """A lattice of about spacing_mm; never finer than the array."""
+    step = tuple(max(1, int(spacing_mm / size)) for size in voxel_mm)
+    count = (shape[0] - 1) // step[0] + 1
+    x = (shape[0] - 1) / 2.0 + (np.arange(count) - (count - 1) / 2.0) * step[0]
+    return Lattice(x, (step[0], step[1], step[2]))
+
+
+def coarse(array: NDArray[np.floating], lattice: Lattice) -> Floats:
+    """Values of an array on a lattice: linear along the first axis, every n-th elsewhere."""
+    thin = array[:, :: lattice.step[1], :: lattice.step[2]]
+    low = np.floor(lattice.x).astype(int)
+    high = np.ceil(lattice.x).astype(int)
+    return np.asarray(0.5 * (thin[low].astype(np.float64) + thin[high].astype(np.float64)))
+
+
+def body_threshold(signal: Floats) -> float:
+    """Signal above which a voxel is body: half of Otsu's threshold, so that dim coils count."""
+    values = np.sort(signal, axis=None)
+    return 0.5 * float(threshold_otsu(values)) if values[-1] > values[0] else np.inf
+
+
+def midline(body: Flags) -> Floats:
+    """Lattice column of the midline at each level, shape (nz,).
+
+    At each level a column is cheap where it holds little body and where the body is symmetric
+    about it; the midline is the cheapest smooth path through the levels.
+    """
+    there = _path(_midline_cost(body))
+    back = body.shape[0] - 1 - _path(_midline_cost(body[::-1]))
+    return np.asarray((there + back) / 2.0, dtype=np.float64)
+
+
+def _midline_cost(body: Flags) -> Floats:
+    """Cost of each column at each level, shape (nx, nz)."""
+    columns = body.sum(axis=1).astype(np.float64)
+    most = np.maximum(columns.max(axis=0), 1.0)
+    # Self-convolution along x: how much of the body finds its mirror image about a column.
+    values = body.astype(np.float64)
+    doubled = fftconvolve(values, values, mode="full", axes=0).sum(axis=1)
+    symmetry = np.maximum(np.round(doubled[::2], 6), 0.0)
+    best = np.maximum(symmetry.max(axis=0), 1e-9)
+    empty = columns.sum(axis=0) == 0
+    cost = columns / most + 0.5 * (1.0 - symmetry / best)
+    cost[:, empty] = 0.0
+    return np.asarray(cost)
+
+
+def _path(cost: Floats) -> Floats:
+    """Cheapest path through the second axis, at most two columns aside per level."""
+    count, levels = cost.shape
+    total = cost[:, 0].copy()
+    came = np.zeros((count, levels), dtype=np.int64)
+    for level in range(1, levels):
+        options = np.full((5, count), np.inf)
+        for k, move in enumerate((0, -1, 1, -2, 2)):
+            source = np.arange(count) + move
+            inside = (source >= 0) & (source < count)
+            options[k, inside] = total[source[inside]] + _STEP_COST * abs(move)
+        choice = options.argmin(axis=0)
+        came[:, level] = np.arange(count) + np.array([0, -1, 1, -2, 2])[choice]
+        total = options[choice, np.arange(count)] + cost[:, level]
+    path = np.zeros(levels, dtype=np.int64)
+    path[-1] = int(total.argmin())
+    for level in range(levels - 1, 0, -1):
+        path[level - 1] = came[path[level], level]
+    return path.astype(np.float64)
+
+
+def seam(body: Flags, muscle: Floats, middle: Floats, column_mm: float) -> Floats:
+    """Lattice column of the surface between the legs, shape (ny, nz).
+
+    Args:
+        body: body mask on the lattice.
+        muscle: 0 to 1, how much each voxel looks like muscle (1 where nothing is known).
+        middle: midline, lattice column by level.
+        column_mm: distance of the lattice's columns.
+    """
+    reach = max(2, round(_SEAM_REACH_MM / column_mm))
+    there = _seam(body, muscle, middle, reach)
+    last = body.shape[0] - 1
+    back = last - _seam(body[::-1], muscle[::-1], last - middle, reach)
+    surface = (there + back) / 2.0
+    return np.asarray(ndimage.gaussian_filter(surface, (1.0, 1.0), mode="nearest"))
+
+
+def _seam(body: Flags, muscle: Floats, middle: Floats, reach: int) -> Floats:
+    count, depth, levels = body.shape
+    cost_here = body * (_BODY_COST + muscle)
+    out = np.zeros((depth, levels))
+    offsets = np.arange(-reach, reach + 1)
+    for level in range(levels):
+        columns = np.clip(np.floor(middle[level]).astype(int) + offsets, 0, count - 1)
+        away = np.abs(columns - middle[level]) / reach
+        cost = cost_here[columns, :, level] + 0.05 * away[:, None]
+        out[:, level] = columns[_path(cost).astype(int)]
+    return out
+
+
+def between_shares(body: Flags, middle: Floats) -> Floats:
+    """How deep the valley between the legs is at each level, shape (nz,): body at the midline
+    over the largest depth of body on the thinner side. 0: apart; near 1: no valley."""
+    columns = body.sum(axis=1).astype(np.float64)
+    out = np.ones(columns.shape[1])
+    for level in range(columns.shape[1]):
+        at = middle[level]
+        low, high = int(np.floor(at)), int(np.ceil(at))
+        sides = columns[:low, level], columns[high + 1 :, level]
+        smaller = min(float(side.max(initial=0.0)) for side in sides)
+        if smaller > 0:
+            out[level] = min(1.0, float(columns[[low, high], level].min()) / smaller)
+    return out
+
+
+def without_arms(side: Flags) -> Flags:
+    """The leg of one side's body mask: arms and hands removed, level by level.
+
+    A piece stays if it is at least a third of the largest piece of its level; arms and hands
+    beside thighs and hips are smaller.
+    """
+    out = np.zeros_like(side)
+    for level in range(side.shape[2]):
+        pieces, count = ndimage.label(side[:, :, level])
+        if count == 0:
+            continue
+        areas = np.bincount(pieces.ravel())
+        areas[0] = 0
+        out[:, :, level] = (areas >= areas.max() / 3.0)[pieces] & (pieces > 0)
+    return out

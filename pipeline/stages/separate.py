@@ -1,0 +1,312 @@
+"""Separate: two legs out of one scan, the left one mirrored into the pose of a right leg."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline.config import SeparateConfig
+from pipeline.core.anatomy import LEG_SCHEME, Side
+from pipeline.core.errors import SubjectUnusableError
+from pipeline.core.grid import Grid
+from pipeline.core.results import Finding, Severity
+from pipeline.core.scan import CanonicalScan, Index3, Leg, LegPair, StageResult
+from pipeline.core.transform import identity, mirror
+from pipeline.core.volume import DixonPair, LabelMap, Quantity, Volume
+from pipeline.imaging.labels import leg_labels
+from pipeline.imaging.separation import (
+    Lattice,
+    between_shares,
+    body_threshold,
+    coarse,
+    lattice_for,
+    midline,
+    seam,
+    without_arms,
+)
+
+Flags = NDArray[np.bool_]
+
+_SPACES = {Side.RIGHT: "right-leg", Side.LEFT: "left-leg-mirrored"}
+#: Levels with less body than this show no leg, mm^2.
+_SMALLEST_SECTION_MM2 = 100.0
+#: Legs have a valley between them somewhere: body at the midline below this share of its depth.
+_VALLEY_SHARE = 0.7
+
+
+def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult[LegPair]:
+    """Cut a scan into two legs, each in the pose of a right leg.
+
+    The boxes of the legs overlap by a margin around the mid-sagittal surface and hold every
+    given label of their side; `tissue` says which voxels lie on the leg's own side. Arrays are
+    views of the scan's: nothing is copied or resampled.
+
+    Raises:
+        SubjectUnusableError: fewer than two legs in view, or labels of one side only.
+    """
+    findings: list[Finding] = []
+    given = None
+    if scan.labels is not None:
+        given = {side: leg_labels(scan.labels.data, side) for side in Side}
+        _check_both_sides(given)
+    if scan.images:
+        tissue, seen = _from_images(scan, config, findings)
+    else:
+        assert given is not None
+        tissue, seen = _from_labels(given)
+    legs = {}
+    middle = _middle_x(scan.grid, tissue)
+    for side in Side:
+        lower, upper = _box(scan, tissue[side], None if given is None else given[side], config)
+        legs[side] = _leg(scan, side, tissue[side], seen[side], given, middle, lower, upper)
+    if given is not None and scan.images:
+        findings += _label_findings(scan, given, tissue)
+    return StageResult(LegPair(legs[Side.RIGHT], legs[Side.LEFT]), tuple(findings))
+
+
+def _check_both_sides(given: Mapping[Side, NDArray[np.uint8]]) -> None:
+    for side in Side:
+        if not given[side].any():
+            other = "has labels" if given[side.other].any() else "has none either"
+            raise SubjectUnusableError(
+                f"The label map has no label of the {side} leg",
+                expected="labels of both legs",
+                found=f"none on the {side}; the {side.other} leg {other}",
+                action="check the label map and its scheme (--label-scheme)",
+            )
+
+
+def _from_images(
+    scan: CanonicalScan, config: SeparateConfig, findings: list[Finding]
+) -> tuple[dict[Side, Flags], dict[Side, Flags]]:
+    """Own-side body mask and seen levels of both legs."""
+    signal = _signal(scan)
+    lattice = lattice_for(scan.grid.shape, scan.grid.voxel_sizes_mm, config.search_voxel_mm)
+    thin = coarse(signal, lattice)
+    threshold = body_threshold(thin)
+    body = ndimage.binary_opening(thin > threshold, np.ones((3, 3, 1)))
+    middle = midline(body)
+    _check_two_legs(body, middle)
+    muscle = np.ones_like(thin)
+    if scan.dixon is not None:
+        water = coarse(scan.dixon.water.data, lattice)
+        muscle = np.clip(water / np.maximum(thin, 1e-6 + threshold), 0.0, 1.0)
+    surface = seam(body, muscle, middle, lattice.step[0] * scan.grid.voxel_sizes_mm[0])
+    border = _at_full_size(surface, lattice, scan.grid.shape)
+    columns = np.arange(scan.grid.shape[0], dtype=np.float64)[:, None, None]
+    inside = signal > threshold
+    sides = {Side.RIGHT: inside & (columns > border), Side.LEFT: inside & (columns < border)}
+    tissue, seen, volumes = {}, {}, {}
+    area = scan.grid.voxel_volume_mm3 / scan.grid.voxel_sizes_mm[2]
+    for side, mask in sides.items():
+        thin_mask = coarse(mask.astype(np.float32), lattice) > 0.5
+        arms = thin_mask & ~without_arms(thin_mask)
+        if arms.any():
+            mask = mask & ~_near(arms, lattice, scan.grid.shape)
+        tissue[side] = mask
+        levels = np.flatnonzero(mask.sum(axis=(0, 1)) * area >= _SMALLEST_SECTION_MM2)
+        seen[side] = np.zeros(scan.grid.shape[2], dtype=np.bool_)
+        if levels.size:
+            seen[side][levels[0] : levels[-1] + 1] = True
+        volumes[side] = float(mask.sum()) * scan.grid.voxel_volume_ml
+    _check_sizes(volumes, config)
+    touching = float((between_shares(body, middle) > 0).mean()) * (
+        scan.grid.shape[2] * scan.grid.voxel_sizes_mm[2]
+    )
+    if touching > 0:
+        findings.append(
+            Finding(
+                code="legs_touch",
+                severity=Severity.INFO,
+                stage="separate",
+                message=f"The body is in one piece between the legs over {touching:.0f} mm "
+                "(pelvis and touching thighs); the border there was found from the images.",
+                value=touching,
+                unit="mm",
+            )
+        )
+    return tissue, seen
+
+
+def _from_labels(
+    given: Mapping[Side, NDArray[np.uint8]],
+) -> tuple[dict[Side, Flags], dict[Side, Flags]]:
+    """Without an image the labels are all there is; every level counts as seen."""
+    tissue = {side: given[side] != 0 for side in Side}
+    levels = next(iter(given.values())).shape[2]
+    return tissue, {side: np.ones(levels, dtype=np.bool_) for side in Side}
+
+
+def _signal(scan: CanonicalScan) -> NDArray[np.float32]:
+    """What shows the body best: water + fat, else in-phase, else what there is."""
+    if scan.dixon is not None:
+        return np.asarray(scan.dixon.water.data + scan.dixon.fat.data)
+    for quantity in (Quantity.IN_PHASE, Quantity.T1W, Quantity.WATER):
+        if quantity in scan.images:
+            return scan.images[quantity].data
+    return next(iter(scan.images.values())).data
+
+
+def _check_two_legs(body: Flags, middle: NDArray[np.float64]) -> None:
+    if not body.any():
+        raise SubjectUnusableError(
+            "No body was found in the images",
+            expected="both legs in view",
+            found="no connected region of signal",
+            action="check the images",
+        )
+    shares = between_shares(body, middle)[body.any(axis=(0, 1))]
+    if float(np.percentile(shares, 5)) > _VALLEY_SHARE:
+        raise SubjectUnusableError(
+            "The scan does not show two legs side by side",
+            expected="two legs with a gap or a valley between them at some level",
+            found="one piece of body without a valley (one leg, or a trunk)",
+            action="give a scan that shows both legs; a side difference needs both",
+        )
+
+
+def _check_sizes(volumes: Mapping[Side, float], config: SeparateConfig) -> None:
+    small = min(volumes, key=lambda side: volumes[side])
+    large = max(volumes.values())
+    if large == 0 or volumes[small] < config.smallest_leg_share * large:
+        raise SubjectUnusableError(
+            f"Only one leg is in view: the {small} one is missing",
+            expected="both legs",
+            found=f"{volumes[Side.RIGHT]:.0f} mL of body on the right, "
+            f"{volumes[Side.LEFT]:.0f} mL on the left",
+            action="give a scan that shows both legs",
+        )
+
+
+def _at_full_size(
+    surface: NDArray[np.float64], lattice: Lattice, shape: Index3
+) -> NDArray[np.float64]:
+    """The surface as fractional index of the first axis for every (y, z) of the array."""
+    y = np.clip(np.arange(shape[1]) / lattice.step[1], 0, surface.shape[0] - 1)
+    z = np.clip(np.arange(shape[2]) / lattice.step[2], 0, surface.shape[1] - 1)
+    grid = np.meshgrid(y, z, indexing="ij")
+    columns = ndimage.map_coordinates(surface, grid, order=1, mode="nearest")
+    # Counted from the middle, so that mirrored surfaces stay exact mirror images.
+    middle = (len(lattice.x) - 1) / 2.0
+    return np.asarray((shape[0] - 1) / 2.0 + (columns - middle) * lattice.step[0])
+
+
+def _near(mask: Flags, lattice: Lattice, shape: Index3) -> Flags:
+    """A lattice mask at full size, nearest neighbour."""
+    middle = (len(lattice.x) - 1) / 2.0
+    offset = np.arange(shape[0]) - (shape[0] - 1) / 2.0
+    # Round half away from the middle, the same on both sides.
+    steps = np.sign(offset) * np.floor(np.abs(offset) / lattice.step[0] + 0.5)
+    if len(lattice.x) % 2 == 0:
+        steps = np.where(offset < 0, -0.5, 0.5) + np.sign(offset) * np.floor(
+            np.abs(offset) / lattice.step[0]
+        )
+    x = np.clip(np.rint(middle + steps), 0, mask.shape[0] - 1).astype(int)
+    y = np.minimum(np.arange(shape[1]) // lattice.step[1], mask.shape[1] - 1)
+    z = np.minimum(np.arange(shape[2]) // lattice.step[2], mask.shape[2] - 1)
+    return mask[np.ix_(x, y, z)]
+
+
+def _middle_x(grid: Grid, tissue: Mapping[Side, Flags]) -> float:
+    """World x of the plane the left leg is mirrored through: half-way between the legs."""
+    centres = []
+    for mask in tissue.values():
+        weights = [mask.sum(axis=tuple({0, 1, 2} - {k}), dtype=np.float64) for k in range(3)]
+        index = [float(w @ np.arange(w.size) / w.sum()) for w in weights]
+        centres.append(grid.index_to_world(index)[0])
+    return float(np.mean(centres))
+
+
+def _box(
+    scan: CanonicalScan, tissue: Flags, labels: NDArray[np.uint8] | None, config: SeparateConfig
+) -> tuple[Index3, Index3]:
+    """Box of a leg: its tissue and its labels with a margin, all levels."""
+    mask = tissue if labels is None else tissue | (labels != 0)
+    lower, upper = [0, 0, 0], list(scan.grid.shape)
+    for axis in (0, 1):
+        present = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        margin = int(np.ceil(config.margin_mm / scan.grid.voxel_sizes_mm[axis]))
+        lower[axis] = max(0, int(present[0]) - margin)
+        upper[axis] = min(scan.grid.shape[axis], int(present[-1]) + 1 + margin)
+    return (lower[0], lower[1], lower[2]), (upper[0], upper[1], upper[2])
+
+
+def _leg(
+    scan: CanonicalScan,
+    side: Side,
+    tissue: Flags,
+    seen: Flags,
+    given: Mapping[Side, NDArray[np.uint8]] | None,
+    middle: float,
+    lower: Index3,
+    upper: Index3,
+) -> Leg:
+    box = tuple(slice(a, b) for a, b in zip(lower, upper, strict=True))
+    space = _SPACES[side]
+    grid = scan.grid.crop(lower, upper)
+    if side is Side.LEFT:
+        # Mirrored world, and storage reversed so that its first axis again runs to the right.
+        to_leg = mirror(middle, grid.space, space)
+        flip = np.eye(4)
+        flip[0, 0], flip[0, 3] = -1.0, grid.shape[0] - 1
+        grid = Grid(grid.shape, to_leg.matrix @ grid.affine @ flip, space)
+    else:
+        to_leg = identity(grid.space, space)
+        grid = grid.renamed(space)
+
+    def own(array: NDArray[np.generic]) -> NDArray[np.generic]:
+        part = array[box]
+        return part[::-1] if side is Side.LEFT else part
+
+    images = {
+        quantity: Volume(own(image.data), grid, quantity, image.unit)
+        for quantity, image in scan.images.items()
+    }
+    dixon = None
+    if scan.dixon is not None:
+        dixon = DixonPair(images[Quantity.WATER], images[Quantity.FAT], own(scan.dixon.valid))
+    labels = None
+    if given is not None:
+        labels = LabelMap(np.ascontiguousarray(own(given[side])), grid, LEG_SCHEME)
+    return Leg(
+        side=side,
+        grid=grid,
+        images=images,
+        dixon=dixon,
+        tissue=own(tissue),
+        seen=seen,
+        given=labels,
+        to_scanner=to_leg.inverse(),
+        lower=lower,
+    )
+
+
+def _label_findings(
+    scan: CanonicalScan,
+    given: Mapping[Side, NDArray[np.uint8]],
+    tissue: Mapping[Side, Flags],
+) -> list[Finding]:
+    """Labels that lie on the other leg's side of the surface."""
+    findings = []
+    for side in Side:
+        wrong = int(np.count_nonzero(tissue[side.other] & (given[side] != 0)))
+        share = wrong / max(1, int(np.count_nonzero(given[side])))
+        if share > 0.005:
+            volume = wrong * scan.grid.voxel_volume_ml
+            findings.append(
+                Finding(
+                    code="labels_on_other_side",
+                    severity=Severity.WARNING,
+                    stage="separate",
+                    side=side,
+                    message=f"{volume:.0f} mL ({100 * share:.1f} %) of the labels given as "
+                    f"{side} lie on the {side.other} side of the body; the given sides were kept.",
+                    value=100.0 * share,
+                    threshold=0.5,
+                    unit="percent",
+                )
+            )
+    return findings

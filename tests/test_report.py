@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
-from factories import make_measures
+from factories import asymmetry, make_measures, measurement
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -259,9 +259,9 @@ class TestHonesty:
     def test_every_reason_appears(self, measures, rendered):
         text = Page(rendered.html).text
         for result in (*measures.measures.muscles, *measures.measures.groups):
-            for measurement in (result.right, result.left):
-                if measurement.reason is not None:
-                    assert measurement.reason in text
+            for side in (result.right, result.left):
+                if side.reason is not None:
+                    assert side.reason in text
 
     def test_every_status_and_finding_appears(self, measures, rendered):
         text = Page(rendered.html).text
@@ -415,6 +415,30 @@ class TestPage:
         result = render_report(measures, None, config=CONFIG)
         assert sorted(result.figures) == ["asymmetry.svg", "profiles.svg"]
         assert "There is nothing to show" in Page(result.html).text
+
+    def test_a_page_where_nothing_could_be_measured(self, measures):
+        gone = measurement(None, status=Status.ABSENT, reason="not labelled")
+        none = asymmetry(None, None, reason="absent")
+        update = {
+            "right": gone,
+            "left": gone,
+            "asymmetry": none,
+            "asymmetry_total_volume": none.model_copy(update={"of": "total_volume"}),
+        }
+        limb = measures.measures.model_copy(
+            update={
+                "muscles": tuple(m.model_copy(update=update) for m in measures.measures.muscles),
+                "groups": tuple(
+                    g.model_copy(update={**update, "muscles_compared": ()})
+                    for g in measures.measures.groups
+                ),
+                "expected_flagged_by_chance": None,
+            }
+        )
+        empty = measures.model_copy(update={"measures": limb})
+        page = Page(render_report(empty, None, config=CONFIG).html)
+        assert "No muscle could be judged on both sides" in page.text
+        assert not any("index_percent" in e["data-pointer"] for e, _ in page.numbers)
 
     def test_labels_alone_give_pictures(self, single):
         only = evidence(image=False, fat=False, registered=False)

@@ -25,6 +25,9 @@ _HALF_SEGMENTS: Mapping[int, str] = MappingProxyType(
     {0: "hip", 1: "mid-thigh", 2: "knee", 3: "mid-calf", 4: "ankle"}
 )
 
+#: More names than this do not fit below a panel; then only the joints are named.
+_MOST_LEVEL_NAMES = 3
+
 
 @dataclass(frozen=True)
 class _Row:
@@ -259,6 +262,8 @@ def _profile_panel(axes: Axes, result: MuscleResult, *, joints: bool) -> None:
         halves = np.arange(math.floor(2.0 * low), math.ceil(2.0 * high) + 1)
         axes.set_xlim(halves[0] / 2.0, halves[-1] / 2.0)
         named = [int(h) for h in halves if h in _HALF_SEGMENTS]
+        if len(named) > _MOST_LEVEL_NAMES:
+            named = [h for h in named if h % 2 == 0]
         axes.set_xticks([h / 2.0 for h in named], [_HALF_SEGMENTS[h] for h in named])
         # Names at the ends stay inside the panel.
         for label, h in zip(axes.get_xticklabels(), named, strict=True):

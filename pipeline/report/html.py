@@ -58,7 +58,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Bar:
-    """A difference as a bar across the middle, all in percent of the width; None = no bar."""
+    """A difference as a bar from the middle, all in percent of the width."""
 
     left: float
     width: float
@@ -126,32 +126,33 @@ def _context(
     num: Numbers,
 ) -> dict[str, Any]:
     limb = measures.measures
+    told = words.common_lean_reason(measures)
     muscles = [
         _Row(
             f"/measures/muscles/{i}",
             words.muscle_title(m.name),
             m,
-            tuple(words.reasons(m, lead)),
+            tuple(words.reasons(m, lead, told=told)),
         )
         for i, m in enumerate(limb.muscles)
     ]
     groups = [
-        _Row(f"/measures/groups/{i}", words.group_title(g.name), g, tuple(words.reasons(g, lead)))
+        _Row(
+            f"/measures/groups/{i}",
+            words.group_title(g.name),
+            g,
+            tuple(words.reasons(g, lead, told=told)),
+        )
         for i, g in enumerate(limb.groups)
     ]
     first_groups = [groups[i] for i in words.summary_groups(measures, lead)]
+    compared = [r for r in first_groups if words.leading(r.result, lead).index_percent is not None]
     verdicts = [words.leading(m, lead).verdict for m in limb.muscles]
-    lean_reasons = dict.fromkeys(
-        reason
-        for m in limb.muscles
-        for reason in (m.right.lean_reason, m.left.lean_reason)
-        if reason is not None
-    )
     return {
         "measures": measures,
         "lead": lead,
         "lead_name": "lean volume" if lead == "lean_volume" else "total volume",
-        "lean_reasons": tuple(lean_reasons),
+        "lean_reason": told,
         "colours": COLOURS,
         "dark_colours": DARK_COLOURS,
         "regions": [
@@ -162,7 +163,8 @@ def _context(
             for region in dict.fromkeys(m.region for m in limb.muscles)
         ],
         "groups": groups,
-        "first_groups": list(zip(first_groups, _bars(first_groups, lead), strict=True)),
+        "first_groups": list(zip(compared, _bars(compared, lead), strict=True)),
+        "groups_not_compared": [r.title for r in first_groups if r not in compared],
         "largest": [
             _sentence(muscles[i], lead, num)
             for i in words.largest(measures, lead, config.largest_differences)
@@ -219,26 +221,24 @@ def _volume_field(measurement: Measurement, prefix: str = "") -> str:
     return whole if getattr(measurement, whole) is not None else f"{prefix}volume_in_view_ml"
 
 
-def _bars(rows: Sequence[_Row], lead: words.Lead) -> list[_Bar | None]:
-    """Bars of all rows on one scale."""
+def _bars(rows: Sequence[_Row], lead: words.Lead) -> list[_Bar]:
+    """Bars of all rows on one scale; every row has a number."""
     values = [words.leading(row.result, lead) for row in rows]
     ends = [10.0]
     for a in values:
         drawn = (a.index_percent, a.interval_low_percent, a.interval_high_percent)
         ends += [abs(v) for v in drawn if v is not None]
     scale = 50.0 / max(ends)
-    bars: list[_Bar | None] = []
+    bars: list[_Bar] = []
     for a in values:
-        if a.index_percent is None:
-            bars.append(None)
-            continue
+        index = a.index_percent or 0.0
         low, high = a.interval_low_percent, a.interval_high_percent
-        length = scale * abs(a.index_percent)
+        length = scale * abs(index)
         bars.append(
             _Bar(
-                left=50.0 if a.index_percent > 0 else 50.0 - length,
+                left=50.0 if index > 0 else 50.0 - length,
                 width=length,
-                side="right" if a.index_percent > 0 else "left",
+                side="right" if index > 0 else "left",
                 interval_left=None if low is None else 50.0 + scale * low,
                 interval_width=None if low is None or high is None else scale * (high - low),
             )

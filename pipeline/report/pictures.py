@@ -30,7 +30,7 @@ _TEXT = "#f2f4f7"
 _RIGHT_LINE = "#6cb6ff"
 _LEFT_LINE = "#ff9d3c"
 #: Voxels of a muscle whose fat fraction is not defined.
-_UNDEFINED = (0.75, 0.25, 0.75)
+_UNDEFINED = (1.0, 0.42, 0.29)
 
 #: Room around what is labelled, so that the skin is in the picture.
 _MARGIN_MM = 18.0
@@ -77,8 +77,9 @@ def axial_levels(evidence: ReportEvidence, count: int) -> list[int]:
 
 def segmentation_axial(evidence: ReportEvidence, levels: Sequence[int], *, dpi: int) -> Pixels:
     """Labels over the image at several levels; the numbers are those of the legend."""
-    box = _label_box(evidence)
-    slices = [_axial(evidence, k, box) for k in levels]
+    slices = [
+        _axial(evidence, k, box) for k, box in zip(levels, _boxes(evidence, levels), strict=True)
+    ]
     window = _window(slices)
     with drawing():
         figure, panels = _montage(slices, columns=2, dpi=dpi)
@@ -124,8 +125,9 @@ def fat_fraction_map(
     """
     if evidence.fat_fraction is None:
         return None
-    box = _label_box(evidence)
-    slices = [_axial(evidence, k, box) for k in levels]
+    slices = [
+        _axial(evidence, k, box) for k, box in zip(levels, _boxes(evidence, levels), strict=True)
+    ]
     window = _window(slices)
     colours = matplotlib.colormaps["viridis"]
     with drawing():
@@ -208,6 +210,27 @@ def registration_overlay(
 def _label_box(evidence: ReportEvidence) -> Box:
     """Box of everything labelled, with a margin."""
     return _padded_box(evidence, evidence.labels.data != 0)
+
+
+def _boxes(evidence: ReportEvidence, levels: Sequence[int]) -> list[Box]:
+    """Boxes of one size around the labels of each level: both legs wide, centred front to back.
+
+    A shank lies further back than a thigh; with one box for all levels most of each panel would
+    be empty.
+    """
+    width, _, height = _label_box(evidence)
+    grid = evidence.labels.grid
+    ends = []
+    for k in levels:
+        rows = np.flatnonzero(np.any(evidence.labels.data[:, :, k] != 0, axis=0))
+        ends.append((int(rows[0]), int(rows[-1]) + 1))
+    margin = round(_MARGIN_MM / grid.voxel_sizes_mm[1])
+    depth = min(grid.shape[1], max(b - a for a, b in ends) + 2 * margin)
+    boxes = []
+    for a, b in ends:
+        first = min(max(0, (a + b - depth) // 2), grid.shape[1] - depth)
+        boxes.append((width, slice(first, first + depth), height))
+    return boxes
 
 
 def _padded_box(evidence: ReportEvidence, mask: NDArray[np.bool_]) -> Box:

@@ -245,6 +245,7 @@ def by_reasons(results: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[str
 
 def unjudged(measures: Measures, lead: Lead) -> list[Unjudged]:
     """Muscles without a verdict, by kind of reason."""
+    told = common_lean_reason(measures)
     kinds: dict[str, tuple[str, str]] = {
         Status.TRUNCATED: (
             "Cut by the edge of what was scanned or labelled",
@@ -269,7 +270,7 @@ def unjudged(measures: Measures, lead: Lead) -> list[Unjudged]:
         else:
             if lead == "lean_volume" and (result.right.lean_reason or result.left.lean_reason):
                 kind = "lean"
-        for reason in reasons(result, lead):
+        for reason in reasons(result, lead, told=told):
             found[kind].setdefault(reason, []).append(muscle_title(result.name))
     return [
         Unjudged(
@@ -282,12 +283,30 @@ def unjudged(measures: Measures, lead: Lead) -> list[Unjudged]:
     ]
 
 
-def reasons(result: MuscleResult | GroupResult, lead: Lead) -> list[str]:
-    """Everything that says why something is missing or unsure, each once, sides named."""
+def common_lean_reason(measures: Measures) -> str | None:
+    """Why no muscle has a lean volume, where one reason holds for all that are there."""
+    sides = [s for m in measures.measures.muscles for s in (m.right, m.left)]
+    found = {s.lean_reason for s in sides if s.status is not Status.ABSENT}
+    return found.pop() if len(found) == 1 else None
+
+
+def reasons(
+    result: MuscleResult | GroupResult, lead: Lead, *, told: str | None = None
+) -> list[str]:
+    """Everything that says why something is missing or unsure, each once, sides named.
+
+    Args:
+        result: the muscle or group.
+        lead: which asymmetry leads.
+        told: a reason the page gives once for all muscles and that is not repeated.
+    """
     said: list[str] = []
-    known: list[str] = []
+    known: list[str] = [] if told is None else [told]
     for field in ("reason", "lean_reason"):
-        right, left = getattr(result.right, field), getattr(result.left, field)
+        right, left = (
+            None if (text := getattr(side, field)) == told else text
+            for side in (result.right, result.left)
+        )
         if right is not None and right == left:
             pairs = [("Both sides", right)]
         else:

@@ -97,9 +97,11 @@ def to_svg(figure: Figure) -> bytes:
 
 def to_pixels(figure: Figure) -> Pixels:
     """The figure at its own resolution as RGB, (height, width, 3)."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3]
+    width, height = FigureCanvasAgg(figure).get_width_height()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="rgba", dpi="figure", facecolor=figure.get_facecolor())
+    pixels = np.frombuffer(buffer.getvalue(), dtype=np.uint8)
+    return pixels.reshape(height, width, 4)[:, :, :3].copy()
 
 
 def to_png(pixels: Pixels) -> bytes:

@@ -4,59 +4,76 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.filters import threshold_otsu
+
+from pipeline.imaging.sampling import centred_lattice, odd_step, otsu
 
 #: Where the scanner blanked the air, or no air is in view, noise cannot be measured; voxels
 #: below this share of the tissue's signal are taken as having none (cortical bone, metal, air).
 _SHARE_WITHOUT_AIR = 0.05
+#: The limit never reaches further into the tissue than this share of its signal.
+_LARGEST_SHARE = 0.25
+#: Air is what lies below this share of the threshold between body and background.
+_AIR_SHARE = 0.25
+#: Fewer voxels than this share of an image are no measurable air.
+_SMALLEST_AIR = 0.02
+#: Median of a Rayleigh distribution in units of its mode: sqrt(2 ln 2).
+_RAYLEIGH_MEDIAN = 1.1774
 _LARGEST_SAMPLE = 2_000_000
 
 
-def noise_level(signal: NDArray[np.float32]) -> float | None:
+def noise_level(
+    image: NDArray[np.float32], signal: NDArray[np.float32] | None = None
+) -> float | None:
     """Standard deviation of the noise of a magnitude image, from the air around the body.
 
     The air of a magnitude image is Rayleigh distributed with mode sigma; its median is
-    1.1774 sigma. Air is what lies below a quarter of the threshold between body and background;
-    exact zeros are blanked voxels, not measurements.
-
-    Returns:
-        sigma in units of the signal; None where there is no measurable air.
-    """
-    sample = _sample(signal)
-    threshold = float(threshold_otsu(sample)) if sample.max() > sample.min() else 0.0
-    air = sample[(sample > 0) & (sample < 0.25 * threshold)]
-    if air.size < 0.02 * sample.size:
-        return None
-    return float(np.median(air)) / 1.1774
-
-
-def above_noise(signal: NDArray[np.float32], multiple: float) -> NDArray[np.bool_]:
-    """Voxels whose signal stands clear of the noise.
+    sigma sqrt(2 ln 2) (Gudbjartsson and Patz 1995, doi 10.1002/mrm.1910340618). Exact zeros are
+    blanked voxels, not measurements.
 
     Args:
-        signal: magnitude image (water + fat), arbitrary units.
-        multiple: how many standard deviations of the noise count as clear.
+        image: magnitudes, arbitrary units.
+        signal: image that tells air from body, same shape; None: `image` itself.
+
+    Returns:
+        sigma in units of the image; None where there is no measurable air.
     """
+    values = _sample(image)
+    body = values if signal is None else _sample(signal)
+    air = values[(values > 0) & (body < _AIR_SHARE * (otsu(body) or 0.0))]
+    if air.size < _SMALLEST_AIR * values.size:
+        return None
+    return float(np.median(air)) / _RAYLEIGH_MEDIAN
+
+
+def above_noise(
+    water: NDArray[np.float32], fat: NDArray[np.float32], multiple: float
+) -> NDArray[np.bool_]:
+    """Voxels whose signal, water + fat, stands clear of the noise.
+
+    Args:
+        water, fat: magnitude images of one shape, arbitrary units.
+        multiple: how many standard deviations of the noise of the sum count as clear.
+
+    Returns:
+        True where a fraction of the signal means anything.
+    """
+    signal = water + fat
     sample = _sample(signal)
-    threshold = float(threshold_otsu(sample)) if sample.max() > sample.min() else 0.0
-    tissue = sample[sample > threshold]
+    tissue = sample[sample > (otsu(sample) or 0.0)]
     typical = float(np.median(tissue)) if tissue.size else 0.0
     limit = _SHARE_WITHOUT_AIR * typical
-    sigma = noise_level(signal)
-    if sigma is not None:
-        # In very noisy scans the multiple may reach into the tissue: never above a quarter of it.
-        limit = min(max(limit, multiple * sigma), 0.25 * typical)
+    sigmas = [noise_level(image, signal) for image in (water, fat)]
+    if sigmas[0] is not None and sigmas[1] is not None:
+        measured = multiple * float(np.hypot(sigmas[0], sigmas[1]))
+        limit = min(max(limit, measured), _LARGEST_SHARE * typical)
     return np.asarray(signal > limit)
 
 
-def _sample(signal: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Every n-th voxel along each axis, symmetric about the middle, so that a mirrored image
-    gives the same sample."""
-    step = max(1, int(np.ceil((signal.size / _LARGEST_SAMPLE) ** (1.0 / 3.0))))
-    parts = tuple(slice(((n - 1) % step) // 2, None, step) for n in signal.shape)
-    # Symmetric only where the remainder is even; both halves together always are.
-    forward = signal[parts].ravel()
-    if all(((n - 1) % step) % 2 == 0 for n in signal.shape):
-        return np.sort(forward)
-    backward = signal[::-1][parts].ravel()
-    return np.sort(np.concatenate([forward, backward]))
+def _sample(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Voxels on a coarse lattice that a mirrored image shares."""
+    step = odd_step((image.size / _LARGEST_SAMPLE) ** (1.0 / 3.0) + 1.0)
+    parts = []
+    for size in image.shape:
+        first, count = centred_lattice(size, step)
+        parts.append(slice(first, first + (count - 1) * step + 1, step))
+    return np.ascontiguousarray(image[tuple(parts)]).ravel()

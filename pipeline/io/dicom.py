@@ -40,35 +40,60 @@ _TAGS = (
     "PerFrameFunctionalGroupsSequence",
 )
 
-#: What the parts of ImageType and the words of a series description say an image shows.
-_WORDS: Mapping[str, Quantity] = MappingProxyType(
+#: What a part of ImageType says an image shows, as the vendors write it.
+_IMAGE_TYPES: Mapping[str, Quantity] = MappingProxyType(
     {
         "w": Quantity.WATER,
         "water": Quantity.WATER,
         "f": Quantity.FAT,
         "fat": Quantity.FAT,
         "ip": Quantity.IN_PHASE,
-        "in": Quantity.IN_PHASE,
-        "inphase": Quantity.IN_PHASE,
         "in_phase": Quantity.IN_PHASE,
+        "inphase": Quantity.IN_PHASE,
+        "op": Quantity.OPPOSED_PHASE,
+        "opp_phase": Quantity.OPPOSED_PHASE,
+        "out_phase": Quantity.OPPOSED_PHASE,
+        "outphase": Quantity.OPPOSED_PHASE,
+        "opposed_phase": Quantity.OPPOSED_PHASE,
+        "ff": Quantity.FAT_FRACTION,
+        "fat_frac": Quantity.FAT_FRACTION,
+        "fat_fraction": Quantity.FAT_FRACTION,
+    }
+)
+#: Phrases of a series' name, words parted by single blanks; the first that is found counts.
+_PHRASES: tuple[tuple[str, Quantity], ...] = (
+    (r"\b(pdff|fat ?frac(tion)?)\b", Quantity.FAT_FRACTION),
+    (r"\bwater\b", Quantity.WATER),
+    (r"\bfat\b", Quantity.FAT),
+    (r"\bin ?phase\b", Quantity.IN_PHASE),
+    (r"\b(opp|opposed|out|out of) ?phase\b", Quantity.OPPOSED_PHASE),
+)
+#: Techniques against fat or water say nothing of what an image shows.
+_SUPPRESSED = re.compile(r"\b(fat|water) ?(sat|sup|exc|sel|free)\w*\b")
+#: Names of Dixon sequences; only beside one do single letters at the end of a name count.
+_DIXON = re.compile(r"dixon|ideal|flex|lava|vibe|star ?map|quant")
+_LETTERS: Mapping[str, Quantity] = MappingProxyType(
+    {
+        "w": Quantity.WATER,
+        "f": Quantity.FAT,
+        "ip": Quantity.IN_PHASE,
+        "in": Quantity.IN_PHASE,
         "op": Quantity.OPPOSED_PHASE,
         "opp": Quantity.OPPOSED_PHASE,
         "out": Quantity.OPPOSED_PHASE,
-        "outphase": Quantity.OPPOSED_PHASE,
-        "out_phase": Quantity.OPPOSED_PHASE,
-        "opposedphase": Quantity.OPPOSED_PHASE,
-        "opp_phase": Quantity.OPPOSED_PHASE,
         "ff": Quantity.FAT_FRACTION,
-        "pdff": Quantity.FAT_FRACTION,
-        "fat_frac": Quantity.FAT_FRACTION,
-        "fatfraction": Quantity.FAT_FRACTION,
-        "fat_fraction": Quantity.FAT_FRACTION,
-        "t1": Quantity.T1W,
-        "t1w": Quantity.T1W,
     }
 )
+_T1 = re.compile(r"\bt1w?\b")
 #: Slices may be this uneven, as a share of their distance, before they are no stack.
 _UNEVEN_SHARE = 0.01
+#: ... and this uneven whatever their distance, mm: headers state positions to some digits only.
+_UNEVEN_MM = 0.01
+#: Slices of one stack agree in pixel spacing and direction cosines to this.
+_SAME_SPACING_MM = 1e-4
+_SAME_COSINE = 1e-3
+#: A stack whose slices shift sideways by more than this share of their distance is sheared.
+_SHEAR_SHARE = 0.02
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -83,9 +108,13 @@ class DicomSeries:
 
 @dataclass(frozen=True, eq=False)
 class DicomSource:
-    """An ImageSource over one DICOM series; level k is files[k], or frame k of one file."""
+    """An ImageSource over one DICOM series.
+
+    Level k is the file files[order[k]], or frame order[k] of the only file.
+    """
 
     files: tuple[Path, ...]
+    order: tuple[int, ...]
     grid: Grid
 
     def read(self, lower: Index3, upper: Index3, step: int = 1) -> NDArray[Any]:
@@ -94,12 +123,29 @@ class DicomSource:
         Raises:
             InputError: a file that cannot be decoded.
         """
-        box = tuple(slice(a, b, step) for a, b in zip(lower, upper, strict=True))
+        in_plane = tuple(slice(a, b, step) for a, b in zip(lower[:2], upper[:2], strict=True))
+        wanted = self.order[lower[2] : upper[2] : step]
         if len(self.files) == 1:
-            return np.asarray(_decode(self.files[0], 1)[box], dtype=np.float32)
-        levels = range(self.grid.shape[2])[box[2]]
-        planes = [_decode(self.files[k], k + 1)[:, :, 0][box[0], box[1]] for k in levels]
-        return np.stack(planes, axis=2).astype(np.float32, copy=False)
+            frames = _decode(self.files[0], 1)
+            if frames.shape != self.grid.shape:
+                raise _not_as_stated(1, self.grid.shape, frames.shape)
+            return np.asarray(frames[in_plane][:, :, list(wanted)], dtype=np.float32)
+        planes = []
+        for k in wanted:
+            plane = _decode(self.files[k], k + 1)
+            if plane.shape != (*self.grid.shape[:2], 1):
+                raise _not_as_stated(k + 1, (*self.grid.shape[:2], 1), plane.shape)
+            planes.append(plane[:, :, 0][in_plane].astype(np.float32))
+        return np.stack(planes, axis=2)
+
+
+def _not_as_stated(number: int, stated: Index3, found: tuple[int, ...]) -> InputError:
+    return InputError(
+        f"DICOM file {number} of a series does not hold what its header says",
+        expected=" x ".join(map(str, stated)),
+        found=" x ".join(map(str, found)),
+        action="export the series again",
+    )
 
 
 def find_dicom(files: Sequence[Path]) -> dict[Quantity, DicomSeries]:
@@ -142,17 +188,23 @@ def _header(path: Path) -> pydicom.Dataset | None:
 
 def contrast_of(header: pydicom.Dataset) -> Quantity | None:
     """What an image shows: from ImageType first, then from the series' name; None if unknown."""
-    image_type = [str(part).lower() for part in header.get("ImageType") or ()]
     # The first two parts say original or derived, and primary or secondary.
-    for part in image_type[2:]:
-        if part in _WORDS:
-            return _WORDS[part]
-    for text in (header.get("SeriesDescription"), header.get("ProtocolName")):
-        words = re.split(r"[^a-z0-9]+", str(text or "").lower())
-        # The contrast stands at the end of a name: "t1_vibe_dixon_tra_W".
-        for word in reversed(words):
-            if word in _WORDS:
-                return _WORDS[word]
+    for part in list(header.get("ImageType") or ())[2:]:
+        if str(part).lower() in _IMAGE_TYPES:
+            return _IMAGE_TYPES[str(part).lower()]
+    names = [str(header.get(key) or "") for key in ("SeriesDescription", "ProtocolName")]
+    for name in names:
+        words = re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()
+        words = _SUPPRESSED.sub(" ", words)
+        for phrase, quantity in _PHRASES:
+            if re.search(phrase, words):
+                return quantity
+        last = words.split()[-1] if words.split() else ""
+        if _DIXON.search(words):
+            # A Dixon sequence without a stated contrast may be any of its images.
+            return _LETTERS.get(last)
+        if _T1.search(words):
+            return Quantity.T1W
     return None
 
 
@@ -177,44 +229,91 @@ def open_dicom(series: DicomSeries, *, largest_image_million_voxels: float) -> D
 
 
 def _open_classic(series: DicomSeries) -> DicomSource:
+    return _stack(series, series.headers, {(int(h.Columns), int(h.Rows)) for h in series.headers})
+
+
+def _open_enhanced(series: DicomSeries) -> DicomSource:
+    """Frames of one enhanced file: what each shows and where stands in its functional groups."""
+    header = series.headers[0]
+    shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
+    frames = header.get("PerFrameFunctionalGroupsSequence") or []
+    planes, kinds = [], set()
+    for frame in frames:
+        plane = pydicom.Dataset()
+        for groups in (shared, frame):
+            for sequence in (
+                "PlanePositionSequence",
+                "PlaneOrientationSequence",
+                "PixelMeasuresSequence",
+            ):
+                if groups.get(sequence):
+                    plane.update(groups[sequence].value[0])
+            if groups.get("MRImageFrameTypeSequence"):
+                kinds.add(str(groups.MRImageFrameTypeSequence[0].get("FrameType")))
+        planes.append(plane)
+    if len(kinds) > 1:
+        raise InputError(
+            f"The DICOM {series.quantity} series shows several contrasts in one file",
+            expected="one file or series per contrast",
+            found=f"{len(kinds)} frame types: {'; '.join(sorted(kinds))}",
+            action="export the contrasts as series of their own, or convert them to NIfTI",
+        )
+    return _stack(series, planes, {(int(header.Columns), int(header.Rows))})
+
+
+def _stack(
+    series: DicomSeries, planes: Sequence[pydicom.Dataset], sizes: set[tuple[int, int]]
+) -> DicomSource:
+    """Order planes along their normal and find their grid.
+
+    Args:
+        series: names the series in messages.
+        planes: one data set per slice with its position, orientation and pixel spacing.
+        sizes: columns and rows that occur.
+    """
     name = f"The DICOM {series.quantity} series"
     try:
-        positions = np.array([h.ImagePositionPatient for h in series.headers], dtype=np.float64)
-        orientations = np.array(
-            [h.ImageOrientationPatient for h in series.headers], dtype=np.float64
-        )
-        spacings = np.array([h.PixelSpacing for h in series.headers], dtype=np.float64)
-        sizes = {(int(h.Columns), int(h.Rows)) for h in series.headers}
+        positions = np.array([p.ImagePositionPatient for p in planes], dtype=np.float64)
+        orientations = np.array([p.ImageOrientationPatient for p in planes], dtype=np.float64)
+        spacings = np.array([p.PixelSpacing for p in planes], dtype=np.float64)
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(
             f"{name} does not say where its slices lie",
-            expected="ImagePositionPatient, ImageOrientationPatient and PixelSpacing in each file",
-            found=f"missing or unreadable: {error}",
+            expected="ImagePositionPatient, ImageOrientationPatient and PixelSpacing of each slice",
+            found="at least one slice without them",
             action="export the series again",
         ) from error
-    if len(sizes) > 1 or np.ptp(spacings, axis=0).max() > 1e-4:
+    if len(planes) < 2:
+        raise InputError(
+            f"{name} is a single slice",
+            expected="a stack of slices",
+            found=f"{len(planes)} slice",
+            action="export the whole series",
+        )
+    if len(sizes) > 1 or np.ptp(spacings, axis=0).max() > _SAME_SPACING_MM:
         raise InputError(
             f"{name} mixes slices of different size",
             expected="one matrix and pixel spacing",
             found=f"{len(sizes)} matrix sizes, pixel spacings differing by "
             f"{np.ptp(spacings, axis=0).max():.3g} mm",
+            action="keep the slices of one acquisition",
         )
-    if np.ptp(orientations, axis=0).max() > 1e-3:
+    if np.ptp(orientations, axis=0).max() > _SAME_COSINE:
         raise InputError(
             f"{name} mixes slices of different orientation",
             expected="one orientation",
             found=f"direction cosines differing by {np.ptp(orientations, axis=0).max():.3g}",
+            action="keep the slices of one acquisition",
         )
-    if len(series.files) < 2:
-        raise InputError(f"{name} is a single slice", expected="a stack of slices", found="1 slice")
     row, column = orientations[0][:3], orientations[0][3:]
     normal = np.cross(row, column)
     along = positions @ normal
     order = np.argsort(along, kind="stable")
     steps = np.diff(along[order])
     step = float(np.median(steps))
-    if step <= 0 or np.abs(steps - step).max() > max(_UNEVEN_SHARE * step, 0.01):
-        worst = int(np.argmax(np.abs(steps - step)))
+    uneven = np.abs(steps - step)
+    if step <= 0 or uneven.max() > max(_UNEVEN_SHARE * step, _UNEVEN_MM):
+        worst = int(np.argmax(uneven))
         raise InputError(
             f"{name} has missing, doubled or unevenly spaced slices",
             expected=f"{step:.3f} mm from each slice to the next",
@@ -224,11 +323,13 @@ def _open_classic(series: DicomSeries) -> DicomSource:
         )
     first, last = positions[order[0]], positions[order[-1]]
     between = (last - first) / (len(order) - 1)
-    if np.linalg.norm(between - step * normal) > 0.02 * step:
+    sideways = float(np.linalg.norm(between - step * normal))
+    if sideways > _SHEAR_SHARE * step:
         raise InputError(
             f"{name} is sheared (gantry tilt)",
             expected="slices stacked along their normal",
-            found=f"a sideways shift of {np.linalg.norm(between - step * normal):.2f} mm per slice",
+            found=f"a sideways shift of {sideways:.2f} mm per slice",
+            action="resample the series onto an upright stack first",
         )
     columns, rows = next(iter(sizes))
     affine = np.eye(4)
@@ -237,31 +338,16 @@ def _open_classic(series: DicomSeries) -> DicomSource:
     affine[:3, 2] = between
     affine[:3, 3] = first
     grid = Grid((columns, rows, len(order)), _LPS_TO_RAS @ affine, SCANNER_SPACE)
-    return DicomSource(tuple(series.files[k] for k in order), grid)
-
-
-def _open_enhanced(series: DicomSeries) -> DicomSource:
-    image = _read(series.files[0], 1)
-    if image.GetDimension() != 3:
-        raise InputError(
-            f"The DICOM {series.quantity} series is not one volume",
-            expected="frames of one stack",
-            found=f"{image.GetDimension()} dimensions",
-        )
-    affine = np.eye(4)
-    direction = np.array(image.GetDirection()).reshape(3, 3)
-    affine[:3, :3] = direction * np.array(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    size = image.GetSize()
-    grid = Grid((size[0], size[1], size[2]), _LPS_TO_RAS @ affine, SCANNER_SPACE)
-    return DicomSource(series.files, grid)
+    return DicomSource(series.files, tuple(int(k) for k in order), grid)
 
 
 def _decode(path: Path, number: int) -> NDArray[Any]:
     """Pixels of a file, axes x, y, z, rescaled as the header says."""
-    array = sitk.GetArrayFromImage(_read(path, number))
-    if array.ndim == 2:
-        array = array[None]
+    image: Any = _read(path, number)
+    array = sitk.GetArrayFromImage(image)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise _not_as_stated(number, image.GetSize(), (*image.GetSize(), array.shape[-1]))
+    array = array.reshape((-1, *array.shape[-2:]))
     return np.asarray(array.transpose(2, 1, 0))
 
 

@@ -68,7 +68,7 @@ def _list(data: Path, prefix: str, what: str) -> list[str]:
         raise InputError(
             f"There is no {what} in {data}",
             expected=f"folders named {prefix}...",
-            found=_some(sorted(p.name for p in data.iterdir())) or "an empty folder",
+            found=some(sorted(p.name for p in data.iterdir())) or "an empty folder",
         )
     return names
 
@@ -86,7 +86,7 @@ def subject_folder(data: Path, subject: str, session: str | None) -> Path:
         raise InputError(
             f"There is no subject {subject} in {data}",
             expected="a folder of that name",
-            found=f"{len(names)} subjects, such as {_some(near)}",
+            found=f"{len(names)} subjects, such as {some(near)}",
             action="check the label",
         )
     folder = data / subject
@@ -96,14 +96,14 @@ def subject_folder(data: Path, subject: str, session: str | None) -> Path:
             raise UsageError(
                 f"{subject} has several sessions",
                 expected="--session-label with one of them",
-                found=_some(sessions),
+                found=some(sessions),
             )
         return folder
     if session not in sessions:
         raise InputError(
             f"{subject} has no session {session}",
             expected="a folder of that name",
-            found=_some(sessions) or "no sessions",
+            found=some(sessions) or "no sessions",
             action="check the label",
         )
     return folder / session
@@ -152,16 +152,32 @@ def read_participant(data: Path, subject: str) -> Participant:
     path = data / "participants.tsv"
     if not path.is_file():
         return Participant()
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            "participants.tsv cannot be read",
+            expected="a table with tabs between its columns, in UTF-8",
+            found=str(error),
+            action="save it again as tab-separated UTF-8 text",
+        ) from error
     names = (subject, subject.removeprefix("sub-"))
-    row = next((r for r in rows if (r.get("participant_id") or "").strip() in names), None)
-    if row is None:
+    mine = [r for r in rows if (r.get("participant_id") or "").strip() in names]
+    if not mine:
         return Participant()
+    if len(mine) > 1:
+        raise InputError(
+            f"participants.tsv has {len(mine)} rows for {subject}",
+            expected="one row per subject",
+            found=f"{len(mine)} rows",
+            action="keep one of them",
+        )
+    row = mine[0]
     return Participant(
         height_m=_number(row, "height_m", 0.5, 2.6, subject),
         mass_kg=_number(row, "mass_kg", 5.0, 400.0, subject),
-        sex=_text(row, "sex"),
+        sex=_sex(row, subject),
         dominant_side=_side(row, "dominant_side", subject),
         injured_side=_side(row, "injured_side", subject),
     )
@@ -192,6 +208,22 @@ def _number(
     return value
 
 
+def _sex(row: Mapping[str, str | None], subject: str) -> str | None:
+    text = _text(row, "sex")
+    if text is None:
+        return None
+    sexes = {"f": "female", "female": "female", "m": "male", "male": "male"}
+    sexes |= {"o": "other", "other": "other"}
+    if text.lower() not in sexes:
+        raise InputError(
+            f"participants.tsv: sex of {subject} is not one that is known",
+            expected="female, male, other (or f, m, o), or n/a",
+            found=repr(text),
+            action="correct it",
+        )
+    return sexes[text.lower()]
+
+
 def _side(row: Mapping[str, str | None], column: str, subject: str) -> Side | None:
     text = _text(row, column)
     if text is None or text.lower() in ("both", "ambidextrous"):
@@ -206,6 +238,7 @@ def _side(row: Mapping[str, str | None], column: str, subject: str) -> Side | No
     return sides[text.lower()]
 
 
-def _some(names: Sequence[str], count: int = 5) -> str:
+def some(names: Sequence[str], count: int = 5) -> str:
+    """The first few names, and how many more there are."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more

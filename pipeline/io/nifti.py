@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ from pipeline.io.atomic import atomic_write
 
 _GZIP_LEVEL = 2
 _CHUNK_BYTES = 16 * 2**20
+#: Corners of a qform further than this from the sform mean that the affine is sheared.
+_SHEAR_MM = 0.1
 _UNITS_NOT_MM = {1: "metres", 3: "microns"}
 
 
@@ -55,7 +56,9 @@ class NiftiSource:
         keeps = not scaled and self.dtype.kind in "iu"
         shape = tuple(len(range(n)[s]) for n, s in zip(self.grid.shape, box, strict=True))
         # Fortran order: a level of the file is one piece of memory here too.
-        out = np.empty(shape, dtype=self.dtype.newbyteorder("=") if keeps else np.float32, order="F")
+        out = np.empty(
+            shape, dtype=self.dtype.newbyteorder("=") if keeps else np.float32, order="F"
+        )
         try:
             with _open(self.path) as stream:
                 _skip(stream, self.offset)
@@ -69,6 +72,10 @@ class NiftiSource:
                     if scaled:
                         plane = plane.astype(np.float64) * self.slope + self.intercept
                     out[:, :, k] = plane
+                if at == nz:
+                    # Reading on to the end makes gzip compare its checksum.
+                    while stream.read(_CHUNK_BYTES):
+                        pass
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(
                 f"{self.path.name} is truncated or damaged",
@@ -77,16 +84,6 @@ class NiftiSource:
                 action="copy or export the file again",
             ) from error
         return out
-
-    def digest(self) -> str:
-        """sha256 of the file."""
-        return file_digest(self.path)
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, as hexadecimal text."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def open_nifti(
@@ -98,7 +95,16 @@ def open_nifti(
         InputError: not a NIfTI image, 4D, no or contradicting orientation, singular affine,
             units other than mm, absurd size, data that cannot be numbers.
     """
-    if path.stat().st_size == 0:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(
+            f"{path.name} cannot be read",
+            expected="a NIfTI image",
+            found=error.strerror or str(error),
+            action="check the file, or the link, and its permissions",
+        ) from error
+    if size == 0:
         raise InputError(
             f"{path.name} is empty",
             expected="a NIfTI image",
@@ -116,9 +122,11 @@ def open_nifti(
         ) from error
     if not isinstance(image, nib.Nifti1Image):
         raise InputError(
-            f"{path.name} is not a NIfTI image", expected="NIfTI-1 or -2", found=type(image).__name__
+            f"{path.name} is not a NIfTI image",
+            expected="NIfTI-1 or -2",
+            found=type(image).__name__,
         )
-    header = image.header
+    header: Any = image.header
     shape = _shape_3d(path, header.get_data_shape(), largest_image_million_voxels)
     unit = int(header["xyzt_units"]) & 7
     if unit in _UNITS_NOT_MM:
@@ -138,10 +146,11 @@ def open_nifti(
         )
     grid = Grid(shape, _affine(path, header, shape, affine_tolerance_mm), SCANNER_SPACE)
     slope, intercept = header.get_slope_inter()
+    proxy: Any = image.dataobj
     return NiftiSource(
         path=path,
         grid=grid,
-        offset=int(image.dataobj.offset),
+        offset=int(proxy.offset),
         dtype=dtype,
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
@@ -169,9 +178,7 @@ def _shape_3d(path: Path, shape: tuple[int, ...], limit_million: float) -> Index
     return int(shape[0]), int(shape[1]), int(shape[2])
 
 
-def _affine(
-    path: Path, header: nib.Nifti1Header, shape: Index3, tolerance_mm: float
-) -> NDArray[np.float64]:
+def _affine(path: Path, header: Any, shape: Index3, tolerance_mm: float) -> NDArray[np.float64]:
     """The affine of a header: sform where its code is set, else qform; never a guess."""
     sform, scode = header.get_sform(coded=True)
     try:
@@ -259,14 +266,19 @@ def write_label_map(path: Path, labels: LabelMap) -> None:
     _write(path, labels.data.astype(np.uint8), labels.grid, 1.0, 0.0)
 
 
-def _write(
-    path: Path, data: NDArray[Any], grid: Grid, slope: float, intercept: float
-) -> None:
-    header = nib.Nifti1Header()
+def _write(path: Path, data: NDArray[Any], grid: Grid, slope: float, intercept: float) -> None:
+    nifti: Any = nib
+    header = nifti.Nifti1Header()
     header.set_data_dtype(data.dtype)
     header.set_data_shape(data.shape)
     header.set_sform(grid.affine, code=1)
     header.set_qform(grid.affine, code=1)
+    # A qform cannot hold shear; a wrong second statement is worse than none.
+    if (
+        Grid(grid.shape, header.get_qform(), grid.space).largest_corner_distance_mm(grid)
+        > _SHEAR_MM
+    ):
+        header.set_qform(None, code=0)
     header.set_xyzt_units("mm")
     header["scl_slope"], header["scl_inter"] = slope, intercept
     header["magic"] = b"n+1"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +23,37 @@ from pipeline.core.scan import (
     StorageMap,
 )
 from pipeline.core.volume import DixonPair, LabelMap, Quantity, Volume
-from pipeline.imaging.labels import sides_by_place
-from pipeline.imaging.lower_limbs import body_mask, upper_end_of_hips
+from pipeline.imaging.lower_limbs import body_mask, find_lower_limbs
 from pipeline.imaging.noise import above_noise
 from pipeline.imaging.orientation import input_box, nearest_axes, reorient, reoriented_grid
+from pipeline.imaging.sampling import centred_lattice, odd_step
+from pipeline.imaging.sides import place_sides
+from pipeline.io.schemes import settle_version
+
+_LABELS = "labels"
+#: Fat fraction maps come as fractions (noise reaches a little beyond 1) or as percent.
+_LARGEST_FRACTION = 2.0
+_LARGEST_PERCENT = 200.0
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """A source seen in canonical orientation, whole."""
+
+    source: ImageSource
+    storage: StorageMap
+    grid: Grid
+
+    def read(self, lower: Index3, upper: Index3, step: int = 1) -> NDArray[Any]:
+        """Canonical voxels lower <= i < upper; with a step, the last one is upper - 1."""
+        box = input_box(self.storage, lower, upper)
+        return reorient(self.source.read(*box, step), self.storage.axes, self.storage.flips)
+
+
+def _turn(source: ImageSource) -> _Turned:
+    axes, flips = nearest_axes(source.grid.affine)
+    storage = StorageMap(source.grid, axes, flips, (0, 0, 0))
+    return _Turned(source, storage, reoriented_grid(source.grid, axes, flips))
 
 
 def canonicalise(
@@ -33,45 +62,44 @@ def canonicalise(
     """Read a subject's images into canonical storage order, cropped to the lower limbs.
 
     Voxels stay exactly those of the input: axes are renamed and reversed, nothing is resampled.
+    A mirrored body gives the mirrored scan.
 
     Raises:
         InputError: images or labels on different grids, values that are no signal, labels
             without a meaning.
         SubjectUnusableError: a long scan in which no pair of legs is found.
     """
-    sources: dict[str, ImageSource] = {str(q): s for q, s in subject.images.items()}
+    turned = {str(quantity): _turn(source) for quantity, source in subject.images.items()}
     if subject.labels is not None:
-        sources["labels"] = subject.labels
-    grid = _common_grid(sources, config.same_grid_tolerance_mm)
-    axes, flips = nearest_axes(grid.affine)
-    whole = reoriented_grid(grid, axes, flips)
-    uncropped = StorageMap(grid, axes, flips, (0, 0, 0))
-    first, last, findings = _lower_limbs(subject, whole, uncropped, config)
-    storage = StorageMap(grid, axes, flips, (0, 0, first))
+        turned[_LABELS] = _turn(subject.labels)
+    first_source = _on_one_grid(turned, config.same_grid_tolerance_mm)
+    whole = first_source.grid
+    first, last, findings = _lower_limbs(subject, turned, whole, config)
     lower, upper = (0, 0, first), (whole.shape[0], whole.shape[1], last)
     canonical = whole.crop(lower, upper)
-    box = input_box(uncropped, lower, upper)
+    stored = first_source.storage
+    storage = StorageMap(stored.input_grid, stored.axes, stored.flips, lower)
 
-    images = {}
-    for quantity, source in subject.images.items():
-        data = reorient(source.read(*box), axes, flips)
-        images[quantity] = _image(data, canonical, quantity)
+    images = {
+        quantity: _image(turned[quantity].read(lower, upper), canonical, quantity)
+        for quantity in subject.images
+    }
     labels = None
-    if subject.labels is not None and subject.label_scheme is not None:
-        data = reorient(subject.labels.read(*box), axes, flips)
+    if subject.label_scheme is not None:
+        data = turned[_LABELS].read(lower, upper)
         labels = _labels(data, canonical, subject.label_scheme)
     dixon = None
     if Quantity.WATER in images and Quantity.FAT in images:
         water, fat = images[Quantity.WATER], images[Quantity.FAT]
-        valid = above_noise(water.data + fat.data, config.noise_multiple)
+        valid = above_noise(water.data, fat.data, config.noise_multiple)
         dixon = DixonPair(water, fat, valid)
     scan = CanonicalScan(canonical, images, dixon, labels, storage)
     return StageResult(scan, tuple(findings))
 
 
-def _common_grid(sources: Mapping[str, ImageSource], tolerance_mm: float) -> Grid:
-    """The one grid of all images, that of the first."""
-    (first, reference), *others = sources.items()
+def _on_one_grid(turned: Mapping[str, _Turned], tolerance_mm: float) -> _Turned:
+    """The first of the sources, when all lie on its grid (stored in whatever order)."""
+    (first, reference), *others = turned.items()
     for name, source in others:
         same_shape = source.grid.shape == reference.grid.shape
         apart = source.grid.largest_corner_distance_mm(reference.grid)
@@ -84,52 +112,60 @@ def _common_grid(sources: Mapping[str, ImageSource], tolerance_mm: float) -> Gri
                 action="give images of one acquisition; resample label maps onto the image "
                 "with nearest-neighbour interpolation",
             )
-    return reference.grid
+    return reference
 
 
 def _lower_limbs(
-    subject: LoadedSubject, whole: Grid, storage: StorageMap, config: CanonicaliseConfig
+    subject: LoadedSubject, turned: Mapping[str, _Turned], whole: Grid, config: CanonicaliseConfig
 ) -> tuple[int, int, list[Finding]]:
     """Levels to read: all of a scan of the legs, the lower part of one of the whole body."""
     levels = whole.shape[2]
     level_mm = whole.voxel_sizes_mm[2]
-    if levels * level_mm <= config.longest_lower_limb_mm or not subject.images:
+    # A map of fractions has no signal to find a body by: its air is as bright as its fat.
+    signals = [turned[q] for q in subject.images if q is not Quantity.FAT_FRACTION]
+    if levels * level_mm <= config.longest_lower_limb_mm or not signals:
         return 0, levels, []
-    step = max(1, int(config.search_voxel_mm / max(whole.voxel_sizes_mm)))
-    signal: NDArray[np.floating] | None = None
-    for source in subject.images.values():
-        coarse = source.read((0, 0, 0), source.grid.shape, step).astype(np.float32)
-        signal = coarse if signal is None else signal + coarse
-    assert signal is not None
-    body = body_mask(reorient(np.nan_to_num(signal), storage.axes, storage.flips))
-    found = upper_end_of_hips(body, step * level_mm, margin_mm=config.hip_margin_mm)
+    step = odd_step(config.search_voxel_mm / whole.voxel_volume_mm3 ** (1.0 / 3.0))
+    lattice = [centred_lattice(size, step) for size in whole.shape]
+    lower = (lattice[0][0], lattice[1][0], lattice[2][0])
+    ends = [first + (count - 1) * step + 1 for first, count in lattice]
+    shape = tuple(count for _, count in lattice)
+    signal = np.zeros(shape, dtype=np.float32)
+    for image in signals:
+        signal += np.nan_to_num(image.read(lower, (ends[0], ends[1], ends[2]), step))
+    found = find_lower_limbs(body_mask(signal), step * level_mm, margin_mm=config.hip_margin_mm)
     if found is None:
         raise SubjectUnusableError(
             "No pair of legs was found in a scan longer than the lower limbs",
-            expected="two legs side by side",
+            expected="two legs side by side at its lower end",
             found=f"a scan of {levels * level_mm:.0f} mm without them",
             action="check that the scan shows both legs, and its orientation",
         )
-    first, last = (min(levels, k * step) for k in found)
-    message = (
-        f"The scan shows {levels * level_mm:.0f} mm of the body; the {(last - first) * level_mm:.0f} "
-        f"mm from the feet to above the hips were used."
+    # What lies between two looked-at levels belongs to the body where either shows it.
+    first = 0 if found[0] == 0 else lower[2] + (found[0] - 1) * step + 1
+    last = levels if found[1] == lattice[2][1] else lower[2] + found[1] * step
+    used_mm = (last - first) * level_mm
+    return (
+        first,
+        last,
+        [
+            Finding(
+                code="cropped_to_lower_limbs",
+                severity=Severity.INFO,
+                stage="canonicalise",
+                message=f"The scan shows {levels * level_mm:.0f} mm of the body; "
+                f"{used_mm:.0f} mm of it, from the feet to above the hips, were used.",
+                value=used_mm,
+                threshold=config.longest_lower_limb_mm,
+                unit="mm",
+            )
+        ],
     )
-    return first, last, [
-        Finding(
-            code="cropped_to_lower_limbs",
-            severity=Severity.INFO,
-            stage="canonicalise",
-            message=message,
-            value=(last - first) * level_mm,
-            threshold=config.longest_lower_limb_mm,
-            unit="mm",
-        )
-    ]
 
 
-def _image(data: NDArray[np.generic], grid: Grid, quantity: Quantity) -> Volume:
-    values = data.astype(np.float32, copy=False)
+def _image(data: NDArray[Any], grid: Grid, quantity: Quantity) -> Volume:
+    # One memory layout whatever the file's: sums over voxels then agree to the last digit.
+    values = np.ascontiguousarray(data, dtype=np.float32)
     wrong = values.size - int(np.count_nonzero(np.isfinite(values)))
     if wrong:
         raise InputError(
@@ -146,46 +182,70 @@ def _image(data: NDArray[np.generic], grid: Grid, quantity: Quantity) -> Volume:
             found=f"one value in all {values.size} voxels",
             action="export the image again",
         )
-    unit = "a.u."
-    if quantity is Quantity.FAT_FRACTION:
-        # Maps come as fractions or as percent; no fraction exceeds 1 by more than noise.
-        unit = "percent" if float(np.percentile(values[values > 0], 99)) > 2.0 else "1"
-    return Volume(values, grid, quantity, unit)
-
-
-def _labels(data: NDArray[np.generic], grid: Grid, scheme: LabelScheme) -> LabelMap:
-    """A given label map in the project's own ids."""
-    values = np.unique(data)
-    if not np.array_equal(values, np.rint(values.astype(np.float64))):
+    if quantity is not Quantity.FAT_FRACTION:
+        return Volume(values, grid, quantity)
+    typical = float(np.percentile(np.abs(values), 99))
+    if typical > _LARGEST_PERCENT:
         raise InputError(
-            "The label map holds values between the integers",
-            expected="whole numbers",
-            found=f"for example {values[values != np.rint(values.astype(np.float64))][0]:g}",
-            action="resample label maps with nearest-neighbour interpolation",
+            "The fat fraction image is neither in fractions nor in percent",
+            expected="values from 0 to 1 or from 0 to 100",
+            found=f"1 % of the voxels above {typical:.4g}",
+            action="set its scale (scl_slope) so that pure fat is 1 or 100",
         )
+    return Volume(values, grid, quantity, "percent" if typical > _LARGEST_FRACTION else "1")
+
+
+def _labels(data: NDArray[Any], grid: Grid, scheme: LabelScheme) -> LabelMap:
+    """A given label map in the project's own ids."""
+    integers = _integers(data)
+    values = _values(integers)
+    scheme = settle_version(scheme, values)
     known = scheme.structures.keys() | scheme.ignored | {0}
-    unknown = [int(v) for v in values if int(v) not in known]
+    unknown = [value for value in values if value not in known]
     if unknown:
         raise InputError(
             f"The label map has values without a meaning in the scheme {scheme.name!r}",
             expected="0 and " + _ranges(known - {0}),
-            found=", ".join(map(str, unknown[:10])),
+            found=", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else ""),
             action="name the right scheme with --label-scheme, or write a mapping file",
         )
-    integers = data.astype(np.int64)
-    table = np.zeros(int(values.max(initial=0)) + 1, dtype=np.uint8)
-    placed: dict[int, str] = {}
-    for value, (name, side) in scheme.structures.items():
-        if value >= table.size or value not in values:
-            continue
-        if side is None:
-            placed[value] = name
-        else:
+    table = np.zeros(max(values) + 1, dtype=np.uint8)
+    unsided: dict[int, str] = {}
+    for value in values:
+        name, side = scheme.structures.get(value, (None, None))
+        if name is not None and side is None:
+            unsided[value] = name
+        elif name is not None:
             table[value] = OWN_SCHEME.value_of(name, side)
-    out = table[integers]
-    if placed:
-        sides_by_place(integers, placed, grid, out)
-    return LabelMap(out, grid, OWN_SCHEME)
+    own = table[integers]
+    if unsided:
+        own = place_sides(own, integers, unsided, grid)
+    return LabelMap(np.ascontiguousarray(own), grid, OWN_SCHEME)
+
+
+def _integers(data: NDArray[Any]) -> NDArray[np.integer]:
+    """Label values as integers; files often store them as floats."""
+    if np.issubdtype(data.dtype, np.integer):
+        return np.asarray(data)
+    whole = np.rint(data)
+    broken = data[~(data == whole)]
+    if broken.size:
+        raise InputError(
+            "The label map holds values between the integers",
+            expected="whole numbers",
+            found=f"{broken.size} others, for example {float(broken[0]):g}",
+            action="resample label maps with nearest-neighbour interpolation",
+        )
+    return np.asarray(whole, dtype=np.int64)
+
+
+def _values(integers: NDArray[np.integer]) -> list[int]:
+    """The values that occur, ascending."""
+    low, high = int(integers.min()), int(integers.max())
+    if low >= 0 and high < 2**16:
+        # Counting is many times faster than the sorting of np.unique.
+        return [int(v) for v in np.flatnonzero(np.bincount(integers.ravel()))]
+    return [int(v) for v in np.unique(integers)]
 
 
 def _ranges(values: set[int]) -> str:

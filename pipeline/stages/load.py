@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.config import LoadConfig
-from pipeline.core.errors import InputError
+from pipeline.core.errors import ConfigError, InputError
 from pipeline.core.results import Finding, Severity
-from pipeline.core.scan import ImageSource, LoadedSubject, StageResult
+from pipeline.core.scan import ImageSource, LoadedSubject, Participant, StageResult
 from pipeline.core.volume import Quantity
 from pipeline.io.dicom import find_dicom, open_dicom
+from pipeline.io.digest import file_digest, files_digest, text_digest
 from pipeline.io.discover import (
     by_pattern,
     files_below,
     nifti_stem,
     read_participant,
+    some,
     subject_folder,
     subject_labels,
 )
-from pipeline.io.nifti import file_digest, open_nifti
+from pipeline.io.nifti import open_nifti
 from pipeline.io.schemes import load_label_scheme
 
 _LABELS = "labels"
@@ -45,10 +48,76 @@ def load_subject(
     Raises:
         UsageError: a label that is no plain name; a session must be chosen.
         InputError: missing, broken or contradicting files.
+        ConfigError: unknown label scheme or pattern key.
     """
     subject, session = subject_labels(subject, session)
     folder = subject_folder(data, subject, session)
     files = files_below(folder)
+    found = _nifti_files(folder, files, labels, config)
+    sources: dict[str, ImageSource] = {}
+    inputs: dict[str, str] = {}
+    for kind, path in found.items():
+        sources[kind] = open_nifti(
+            path,
+            affine_tolerance_mm=config.affine_tolerance_mm,
+            largest_image_million_voxels=config.largest_image_million_voxels,
+        )
+        inside = folder in path.parents
+        inputs[str(path.relative_to(folder)) if inside else f"labels:{path.name}"] = file_digest(
+            path
+        )
+    evidence = "position stated by the NIfTI affine"
+    if not sources.keys() - {_LABELS}:
+        series = find_dicom([path for path in files if nifti_stem(path) is None])
+        for quantity, one in series.items():
+            sources[str(quantity)] = open_dicom(
+                one, largest_image_million_voxels=config.largest_image_million_voxels
+            )
+            # File names of DICOM exports often hold a person's name: they are not passed on.
+            inputs[f"dicom:{quantity}"] = files_digest(one.files)
+            evidence = "position and orientation stated by the DICOM headers"
+    if not sources:
+        raise InputError(
+            f"{subject} has no image that can be used",
+            expected="files ending in "
+            + ", ".join(f"{endings[0]}.nii.gz" for endings in config.patterns.values())
+            + ", or DICOM files of a Dixon or T1 series",
+            found=_what_is_there(files),
+            action="rename the files, or add their endings to load.patterns",
+        )
+    given = sources.pop(_LABELS, None)
+    scheme = None if given is None else load_label_scheme(label_scheme)
+    participant = read_participant(data, subject)
+    # Facts that lie beside the images change results too.
+    if participant != Participant():
+        inputs["participants.tsv"] = text_digest(repr(participant))
+    if scheme is not None:
+        inputs["label scheme"] = text_digest(repr(sorted(scheme.structures.items())))
+    loaded = LoadedSubject(
+        subject=subject,
+        session=session,
+        images={quantity: sources[quantity] for quantity in Quantity if quantity in sources},
+        labels=given,
+        label_scheme=scheme,
+        participant=participant,
+        inputs=inputs,
+        side_evidence=(evidence,),
+    )
+    return StageResult(loaded, _findings(loaded))
+
+
+def _nifti_files(
+    folder: Path, files: Sequence[Path], labels: Path | None, config: LoadConfig
+) -> dict[str, Path]:
+    """One NIfTI file per kind of image, and the label map."""
+    unknown = config.patterns.keys() - {*map(str, Quantity), _LABELS}
+    if unknown:
+        raise ConfigError(
+            "load.patterns names images that do not exist",
+            expected=f"keys among {', '.join([*map(str, Quantity), _LABELS])}",
+            found=", ".join(sorted(unknown)),
+            action="correct the key in the configuration",
+        )
     named = by_pattern(files, config.patterns)
     if labels is not None:
         if not labels.is_file():
@@ -59,65 +128,37 @@ def load_subject(
                 action="check the path given to --labels",
             )
         named[_LABELS] = [labels]
-    sources: dict[str, ImageSource] = {}
-    used: list[Path] = []
     for kind, paths in named.items():
         if len(paths) > 1:
             raise InputError(
-                f"{subject} has more than one {kind} image",
+                f"There is more than one {kind} file",
                 expected="one file per contrast",
-                found=", ".join(str(p.relative_to(folder)) for p in paths),
+                found=", ".join(str(path.relative_to(folder)) for path in paths),
                 action="keep one, or narrow load.patterns in the configuration",
             )
-        sources[kind] = open_nifti(
-            paths[0],
-            affine_tolerance_mm=config.affine_tolerance_mm,
-            largest_image_million_voxels=config.largest_image_million_voxels,
-        )
-        used.append(paths[0])
-    evidence = ["position stated by the NIfTI affine"]
-    findings: list[Finding] = []
-    if not any(kind != _LABELS for kind in sources):
-        series = find_dicom([path for path in files if nifti_stem(path) is None])
-        for quantity, one in series.items():
-            sources[str(quantity)] = open_dicom(
-                one, largest_image_million_voxels=config.largest_image_million_voxels
-            )
-            used += one.files
-        if series:
-            evidence = ["position and orientation stated by the DICOM headers"]
-    if not sources:
-        raise InputError(
-            f"{subject} has no image that can be used",
-            expected="files ending in "
-            + ", ".join(f"{p[0]}.nii.gz" for p in config.patterns.values())
-            + ", or DICOM files of a Dixon or T1 series",
-            found=", ".join(p.name for p in files[:5]) or "an empty folder",
-            action="rename the files, or add their endings to load.patterns",
-        )
-    inputs = {}
-    for path in used:
-        inside = folder in path.parents
-        name = str(path.relative_to(folder)) if inside else f"labels:{path.name}"
-        inputs[name] = file_digest(path)
-    given = sources.pop(_LABELS, None)
-    if not sources:
-        findings.append(
-            Finding(
-                code="labels_without_image",
-                severity=Severity.WARNING,
-                stage="load",
-                message="There is a label map and no image: volumes only, no lean volumes.",
-            )
-        )
-    loaded = LoadedSubject(
-        subject=subject,
-        session=session,
-        images={Quantity(kind): source for kind, source in sources.items()},
-        labels=given,
-        label_scheme=None if given is None else load_label_scheme(label_scheme),
-        participant=read_participant(data, subject),
-        inputs=inputs,
-        side_evidence=tuple(evidence),
+    return {kind: paths[0] for kind, paths in named.items()}
+
+
+def _findings(loaded: LoadedSubject) -> tuple[Finding, ...]:
+    if loaded.images:
+        return ()
+    return (
+        Finding(
+            code="labels_without_image",
+            severity=Severity.WARNING,
+            stage="load",
+            message="There is a label map and no image: volumes only, no lean volumes.",
+        ),
     )
-    return StageResult(loaded, tuple(findings))
+
+
+def _what_is_there(files: Sequence[Path]) -> str:
+    """What a folder holds, without names of files that may name a person."""
+    images = [path.name for path in files if nifti_stem(path) is not None]
+    others = len(files) - len(images)
+    parts = []
+    if images:
+        parts.append(f"NIfTI files that no pattern fits: {some(images)}")
+    if others:
+        parts.append(f"{others} other files, none of them DICOM of a known contrast")
+    return "; ".join(parts) or "an empty folder"

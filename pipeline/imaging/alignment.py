@@ -8,6 +8,7 @@ the legs inverts the transform.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, ndimage
 
-from pipeline.core.anatomy import LEG_SCHEME, Side
+from pipeline.core.anatomy import LEG_SCHEME, STRUCTURE_IDS, Side
 from pipeline.core.grid import Grid
 from pipeline.core.match import LegMatch, MatchedExtent
 from pipeline.core.scan import SegmentedLeg
@@ -27,8 +28,10 @@ Matrix = NDArray[np.float64]
 
 #: A radius typical of a leg, mm: turns strains and rotations into millimetres for the prior.
 _LEG_RADIUS_MM = 100.0
-_ITERATIONS = 30
+_ITERATIONS = 25
 _LARGEST_STRAIN = 0.25
+#: Blur in lattice voxels, stride of the points that are compared, and whether the fit is affine.
+_LEVELS = ((4.0, 4, False), (2.0, 3, False), (1.2, 2, True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,37 +76,43 @@ class Channel:
     spacing_mm: float
     volume_mm3: float
 
-    def points(self) -> Floats:
-        """RAS mm of all lattice points, shape (n, 3)."""
-        index = np.indices(self.values.shape).reshape(3, -1).T
-        return np.asarray(self.origin + self.spacing_mm * index, dtype=np.float64)
+    def samples(self, stride: int) -> tuple[Floats, Floats]:
+        """RAS mm (n, 3) and values (n,) of every stride-th lattice point along each axis."""
+        first = [((n - 1) % stride) // 2 for n in self.values.shape]
+        index = np.stack(
+            np.meshgrid(
+                *(np.arange(f, n, stride) for f, n in zip(first, self.values.shape, strict=True)),
+                indexing="ij",
+            ),
+            axis=-1,
+        ).reshape(-1, 3)
+        points = self.origin + self.spacing_mm * index
+        return points, self.values[tuple(index.T)].astype(np.float64)
 
 
-def channels(
-    leg: SegmentedLeg, names: Iterable[str], *, spacing_mm: float, blur_mm: float
+def occupancies(
+    leg: SegmentedLeg, names: Iterable[str], *, spacing_mm: float
 ) -> dict[str, Channel]:
-    """Smooth channels of the structures a leg shows.
+    """How much of each lattice point's neighbourhood a structure fills, 0 to 1.
 
-    Where a structure is cut by the field of view it is blurred as if it went on.
+    One channel per structure the leg shows, on lattices of the same spacing.
     """
-    ids = {name: value for value, (name, _) in LEG_SCHEME.structures.items()}
     labels, grid = leg.labels.data, leg.leg.grid
     boxes = ndimage.find_objects(labels)
-    sizes = np.array(grid.voxel_sizes_mm)
-    reach = np.ceil(3.0 * blur_mm / sizes).astype(int) + 1
+    # Averages over about one lattice voxel where the scan is finer than the lattice.
+    smoothing = [max(0.0, 0.4 * (spacing_mm / size - 1.0)) for size in grid.voxel_sizes_mm]
+    reach = [int(np.ceil(2.0 * spacing_mm / size)) for size in grid.voxel_sizes_mm]
     out = {}
     for name in names:
-        value = ids[name]
+        value = STRUCTURE_IDS[name]
         box = boxes[value - 1] if value <= len(boxes) else None
         if box is None:
             continue
         start = np.array([max(0, s.start - r) for s, r in zip(box, reach, strict=True)])
-        stop = np.array(
-            [min(n, s.stop + r) for s, r, n in zip(box, reach, grid.shape, strict=True)]
-        )
+        stop = [min(n, s.stop + r) for s, r, n in zip(box, reach, grid.shape, strict=True)]
         mask = labels[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] == value
         smooth = ndimage.gaussian_filter(
-            mask.astype(np.float32), blur_mm / sizes, mode="nearest", truncate=3.0
+            mask.astype(np.float32), smoothing, mode="nearest", truncate=2.5
         )
         out[name] = _on_lattice(
             smooth, grid, start, spacing_mm, float(mask.sum()) * grid.voxel_volume_mm3
@@ -111,14 +120,32 @@ def channels(
     return out
 
 
+def blurred(channel: Channel, blur_mm: float) -> Channel:
+    """A channel blurred by a Gaussian and widened by the blur.
+
+    Where a structure is cut by the field of view it is blurred as if it went on.
+    """
+    sigma = blur_mm / channel.spacing_mm
+    pad = int(np.ceil(2.5 * sigma))
+    wide = np.pad(channel.values, pad, mode="edge")
+    return Channel(
+        ndimage.gaussian_filter(wide, sigma, mode="nearest", truncate=2.5),
+        channel.origin - pad * channel.spacing_mm,
+        channel.spacing_mm,
+        channel.volume_mm3,
+    )
+
+
 def _on_lattice(
-    smooth: NDArray[np.float32], grid: Grid, start: NDArray[np.intp], spacing: float, volume: float
+    smooth: NDArray[np.float32],
+    grid: Grid,
+    start: NDArray[np.integer],
+    spacing: float,
+    volume: float,
 ) -> Channel:
     """Sample a crop of the leg's grid on an axis-aligned lattice of its world."""
-    stop = start + np.array(smooth.shape) - 1
-    corners = np.array(
-        [[(start, stop)[(k >> a) & 1][a] for a in range(3)] for k in range(8)], dtype=np.float64
-    )
+    ends = np.stack([start, start + np.array(smooth.shape) - 1]).astype(np.float64)
+    corners = np.array(list(itertools.product(*ends.T)))
     world = grid.index_to_world(corners)
     origin = world.min(axis=0)
     shape = np.ceil((world.max(axis=0) - origin) / spacing).astype(int) + 1
@@ -129,8 +156,7 @@ def _on_lattice(
         offset=inverse[:3, :3] @ origin + inverse[:3, 3] - start,
         output_shape=tuple(shape),
         order=1,
-        mode="constant",
-        cval=0.0,
+        mode="nearest",
         output=np.float32,
     )
     return Channel(values, origin, spacing, volume)
@@ -159,31 +185,29 @@ class _Problem:
 def _problem(
     source: Mapping[str, Channel],
     target: Mapping[str, Channel],
-    source_window: Window,
-    target_window: Window,
+    windows: tuple[Window, Window],
+    *,
+    stride: int,
 ) -> _Problem:
-    terms, centres, weights = [], [], []
-    for name in source:
-        if name not in target:
-            continue
+    """Terms of a fit of source onto target, over the points in both windows."""
+    terms, centres, volumes = [], [], []
+    for name in sorted(source.keys() & target.keys()):
         channel, other = source[name], target[name]
-        points = channel.points()
-        keep = source_window.contains(points)
-        if not keep.any():
+        points, values = channel.samples(stride)
+        keep = windows[0].contains(points)
+        if not keep.any() or min(other.values.shape) < 2:
             continue
-        gradients = (
-            tuple(g / np.float32(other.spacing_mm) for g in np.gradient(other.values))
-            if min(other.values.shape) > 1
-            else tuple(np.zeros_like(other.values) for _ in range(3))
+        points, values = points[keep], values[keep]
+        gradients = tuple(
+            (g / other.spacing_mm).astype(np.float32) for g in np.gradient(other.values)
         )
         # Large muscles would otherwise drown small ones altogether.
         weight = float(np.mean([channel.volume_mm3, other.volume_mm3])) ** (-1.0 / 3.0)
-        values = channel.values.reshape(-1)[keep].astype(np.float64)
-        terms.append(_Term(points[keep], values, other, gradients, weight))
-        centres.append(np.average(points[keep], axis=0, weights=values + 1e-9))
-        weights.append(channel.volume_mm3)
-    centre = np.average(centres, axis=0, weights=weights) if centres else np.zeros(3)
-    return _Problem(terms, target_window, np.asarray(centre, dtype=np.float64))
+        terms.append(_Term(points, values, other, gradients, weight))
+        centres.append(np.average(points, axis=0, weights=values + 1e-9))
+        volumes.append(channel.volume_mm3)
+    centre = np.average(centres, axis=0, weights=volumes) if centres else np.zeros(3)
+    return _Problem(terms, windows[1], np.asarray(centre, dtype=np.float64))
 
 
 def _sample(channel: Channel, image: NDArray[np.float32], points: Floats) -> Floats:
@@ -327,16 +351,19 @@ def align(
     windows = window_of(left), window_of(right)
     if windows[0] is None or windows[1] is None:
         return None
+    base = [occupancies(leg, names, spacing_mm=spacing_mm) for leg in (left, right)]
     best: Matrix | None = None
-    for blur, affine in ((4.0 * spacing_mm, False), (1.5 * spacing_mm, False), (spacing_mm, True)):
-        pair = [channels(leg, names, spacing_mm=spacing_mm, blur_mm=blur) for leg in (left, right)]
-        forward = _problem(pair[0], pair[1], windows[0], windows[1])
-        backward = _problem(pair[1], pair[0], windows[1], windows[0])
+    for blur, stride, affine in _LEVELS:
+        pair = [
+            {name: blurred(channel, blur * spacing_mm) for name, channel in leg.items()}
+            for leg in base
+        ]
+        forward = _problem(pair[0], pair[1], (windows[0], windows[1]), stride=stride)
+        backward = _problem(pair[1], pair[0], (windows[1], windows[0]), stride=stride)
         if not forward.terms or not backward.terms:
             return None
-        candidates = list(starts) if best is None else [best]
         fits = []
-        for start in candidates:
+        for start in list(starts) if best is None else [best]:
             there, cost_there = _fit(forward, start, affine=affine)
             back, cost_back = _fit(backward, np.linalg.inv(start), affine=affine)
             fits.append((cost_there + cost_back, there, back))
@@ -404,11 +431,10 @@ def surface_distances(
     a: NDArray[np.uint8], b: NDArray[np.uint8], names: Iterable[str], spacing_mm: float
 ) -> dict[str, float]:
     """Mean symmetric distance of the boundaries by structure name, mm."""
-    ids = {name: value for value, (name, _) in LEG_SCHEME.structures.items()}
     boxes = [ndimage.find_objects(array) for array in (a, b)]
     out = {}
     for name in names:
-        value = ids[name]
+        value = STRUCTURE_IDS[name]
         box = tuple(
             slice(max(0, min(s.start, t.start) - 1), max(s.stop, t.stop) + 1)
             for s, t in zip(boxes[0][value - 1], boxes[1][value - 1], strict=True)

@@ -145,15 +145,14 @@ def open_nifti(
             action="export magnitude images",
         )
     grid = Grid(shape, _affine(path, header, shape, affine_tolerance_mm), SCANNER_SPACE)
-    slope, intercept = header.get_slope_inter()
     proxy: Any = image.dataobj
     return NiftiSource(
         path=path,
         grid=grid,
         offset=int(proxy.offset),
         dtype=dtype,
-        slope=1.0 if slope is None else float(slope),
-        intercept=0.0 if intercept is None else float(intercept),
+        slope=float(image.dataobj.slope),
+        intercept=float(image.dataobj.inter),
     )
 
 

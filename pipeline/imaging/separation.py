@@ -24,6 +24,10 @@ Flags = NDArray[np.bool_]
 #: How far the seam may leave the midline, mm, and what a step aside costs per coarse voxel.
 _SEAM_REACH_MM = 32.0
 _STEP_COST = 0.15
+#: The midline is straighter than a seam, and symmetry weighs more than how thin the body is:
+#: inside the pelvis there is no thin place.
+_MIDLINE_STEP_COST = 0.6
+_SYMMETRY_WEIGHT = 2.0
 #: Body that is no muscle still costs this share of what muscle does.
 _BODY_COST = 0.2
 
@@ -72,8 +76,8 @@ def midline(body: Flags) -> Floats:
     At each level a column is cheap where it holds little body and where the body is symmetric
     about it; the midline is the cheapest smooth path through the levels.
     """
-    there = _path(_midline_cost(body))
-    back = body.shape[0] - 1 - _path(_midline_cost(body[::-1]))
+    there = _path(_midline_cost(body), _MIDLINE_STEP_COST)
+    back = body.shape[0] - 1 - _path(_midline_cost(body[::-1]), _MIDLINE_STEP_COST)
     return np.asarray((there + back) / 2.0, dtype=np.float64)
 
 
@@ -87,12 +91,12 @@ def _midline_cost(body: Flags) -> Floats:
     symmetry = np.maximum(np.round(doubled[::2], 6), 0.0)
     best = np.maximum(symmetry.max(axis=0), 1e-9)
     empty = columns.sum(axis=0) == 0
-    cost = columns / most + 0.5 * (1.0 - symmetry / best)
+    cost = columns / most + _SYMMETRY_WEIGHT * (1.0 - symmetry / best)
     cost[:, empty] = 0.0
     return np.asarray(cost)
 
 
-def _path(cost: Floats) -> Floats:
+def _path(cost: Floats, step_cost: float) -> Floats:
     """Cheapest path through the second axis, at most two columns aside per level."""
     count, levels = cost.shape
     total = cost[:, 0].copy()
@@ -102,7 +106,7 @@ def _path(cost: Floats) -> Floats:
         for k, move in enumerate((0, -1, 1, -2, 2)):
             source = np.arange(count) + move
             inside = (source >= 0) & (source < count)
-            options[k, inside] = total[source[inside]] + _STEP_COST * abs(move)
+            options[k, inside] = total[source[inside]] + step_cost * abs(move)
         choice = options.argmin(axis=0)
         came[:, level] = np.arange(count) + np.array([0, -1, 1, -2, 2])[choice]
         total = options[choice, np.arange(count)] + cost[:, level]
@@ -139,7 +143,7 @@ def _seam(body: Flags, muscle: Floats, middle: Floats, reach: int) -> Floats:
         columns = np.clip(np.floor(middle[level]).astype(int) + offsets, 0, count - 1)
         away = np.abs(columns - middle[level]) / reach
         cost = cost_here[columns, :, level] + 0.05 * away[:, None]
-        out[:, level] = columns[_path(cost).astype(int)]
+        out[:, level] = columns[_path(cost, _STEP_COST).astype(int)]
     return out
 
 

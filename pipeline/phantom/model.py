@@ -296,23 +296,30 @@ def _fill(
     target[:muscles] = count + rim
     fat = max(1.0, len(points) - target[:muscles].sum())
     target[muscles:] = fat / (len(sites) - muscles)
-    w = np.array([weights.get(k, 0.0) for k in names] + [0.0] * (len(sites) - muscles))
+    w = np.array([weights.get(k, np.nan) for k in names] + [0.0] * (len(sites) - muscles))
+    between = _squared(sites, sites)
+    np.fill_diagonal(between, np.inf)
+    w = np.where(np.isnan(w), np.nanmean(w) if names else 0.0, w)
+    born = np.array([k not in weights for k in names] + [False] * (len(sites) - muscles))
+    w = _alive(w, born, target, between, step)
     # The weights are found on every third point, then finished on all of them.
-    for stride, rounds in ((_SOLVER_STEP**2, 2 * _ITERATIONS), (1, 4)):
+    for stride, rounds in ((_SOLVER_STEP**2, 2 * _ITERATIONS), (1, 16)):
         subset = points[::stride] if stride == 1 else points[_thin(index)]
         distances = _squared(subset, sites)
         share = len(points) / max(1, len(subset))
         for turn in range(rounds):
             cell = np.bincount((distances - w).argmin(axis=1), minlength=len(sites)) * share
-            gain = 0.9 / (1.0 + 0.08 * turn)
+            gain = 0.5 / (1.0 + 0.05 * turn)
             w += gain * np.clip(target - cell, -0.5 * target, 0.5 * target) * step**2 / np.pi
+            if turn < rounds - 2:
+                w = _alive(w, cell == 0, target, between, step)
             w -= w.mean()
     power = distances - w
     nearest = power.argmin(axis=1)
     # Distance of each point from the border of its cell: half the difference of powers over the
     # distance of the two sites, smallest over all neighbours.
     own = power[np.arange(len(points)), nearest]
-    apart = np.sqrt(_squared(sites, sites))
+    apart = np.sqrt(np.where(np.isinf(between), 0.0, between))
     margin = np.full(len(points), np.inf)
     for k in range(len(sites)):
         other = nearest != k
@@ -327,6 +334,16 @@ def _fill(
     plane[index[:, 0], index[:, 1]] = code
     weights.clear()
     weights.update({k: float(w[j]) for j, k in enumerate(names)})
+
+
+def _alive(
+    w: Floats, dead: NDArray[np.bool_], target: Floats, between: Floats, step: float
+) -> Floats:
+    """Weights that give empty cells room around their own site, about as much as they need."""
+    out = w.copy()
+    for k in np.flatnonzero(dead):
+        out[k] = (w - between[k]).max() + 0.5 * target[k] * step**2 / np.pi
+    return out
 
 
 def _thin(index: NDArray[np.intp]) -> NDArray[np.bool_]:

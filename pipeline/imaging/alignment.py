@@ -1,22 +1,27 @@
-"""Affine alignment of two legs by their labels, structure by structure.
+"""Alignment of two legs by the surfaces of their labelled structures.
 
-Each structure is a smooth channel (its label blurred by a few millimetres). The transform
-minimises the squared difference of same-named channels by Gauss-Newton steps, over the points
-that both legs show. Forward and backward fits are averaged as geodesic mean, so that exchanging
-the legs inverts the transform.
+Each structure becomes a surface with normals, in mm. Surfaces of the same name are laid onto each
+other by iterated closest points with point-to-plane distances (Chen & Medioni, Image Vis Comput
+1992;10:145), measured in both directions: from the left leg to the right one in the right leg's
+space and back in the left leg's. Exchanging the legs therefore inverts the transform. Distances
+are down-weighted as in Geman & McClure (Bull ISI 1987;52:5), so that what only one leg shows
+pulls little.
+
+Surfaces that exist only because the field of view or the labelling ends there are left out.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, ndimage
+from scipy.spatial import cKDTree
+from skimage.measure import marching_cubes
 
-from pipeline.core.anatomy import LEG_SCHEME, STRUCTURE_IDS, Side
+from pipeline.core.anatomy import LEG_SCHEME, Side
 from pipeline.core.grid import Grid
 from pipeline.core.match import LegMatch, MatchedExtent
 from pipeline.core.scan import SegmentedLeg
@@ -24,14 +29,33 @@ from pipeline.core.transform import SpatialTransform
 from pipeline.imaging.limb_axis import axis_mm
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+Flags = NDArray[np.bool_]
 Matrix = NDArray[np.float64]
 
-#: A radius typical of a leg, mm: turns strains and rotations into millimetres for the prior.
+#: Length, mm, over which strains and turns of a leg act: makes parameters comparable.
 _LEG_RADIUS_MM = 100.0
-_ITERATIONS = 25
-_LARGEST_STRAIN = 0.25
-#: Blur in lattice voxels, stride of the points that are compared, and whether the fit is affine.
-_LEVELS = ((4.0, 4, False), (2.0, 3, False), (1.2, 2, True))
+#: Stretches of one leg against the other stay between 1 / this and this.
+_LARGEST_STRETCH = 1.25
+#: Strain of a leg against the other that needs no proof; larger ones must be earned.
+_USUAL_STRAIN = 0.06
+#: Labelling that ends with more than this share of a structure's largest area ends bluntly: the
+#: end is not anatomy. Natural ends taper.
+_BLUNT_SHARE = 0.25
+#: Faces of one structure that are searched for partners, and that look for one: in coarse fits,
+#: and in fine ones.
+_COARSE = (400, 100)
+_FINE = (3000, 400)
+#: Neighbouring samples err together; about this many of them count as one in the prior.
+_SAMPLES_PER_OBSERVATION = 10.0
+#: Structures lie this far apart in the fourth coordinate of the search tree: never neighbours.
+_APART_MM = 1e5
+#: Surfaces of the same structure face the same way; below this cosine they do not correspond.
+_LEAST_COSINE = 0.3
+#: Starts that are followed, after a look at all of them.
+_FOLLOWED = 4
+#: Cost of a sample that the other leg cannot show, between 0 (on the surface) and 1 (far off).
+_UNSEEN_COST = 0.35
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +66,15 @@ class Window:
     first: int
     last: int
 
-    def contains(self, points: Floats) -> NDArray[np.bool_]:
-        """Whether points (..., 3) of the leg's space lie in the window, to the voxel edges."""
+    def contains(self, points: Floats, margin: float = 0.5) -> Flags:
+        """Whether points (..., 3) of the leg's space lie in the window.
+
+        Args:
+            points: RAS mm in the leg's space.
+            margin: levels beyond the centres of the first and last one; 0.5 is the voxel edge.
+        """
         level = self.grid.world_to_index(points)[..., 2]
-        return np.asarray((level > self.first - 0.5) & (level < self.last + 0.5))
+        return np.asarray((level >= self.first - margin) & (level <= self.last + margin))
 
     def edge_levels(self) -> tuple[float, float]:
         """Lower and upper edge as fractional index of the third axis."""
@@ -61,253 +90,449 @@ def window_of(leg: SegmentedLeg) -> Window | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Channel:
-    """One structure as a smooth image on an axis-aligned working lattice.
+class Surface:
+    """Small faces of the surface of one structure.
 
     Attributes:
-        values: float32, 0 to 1; outside the box it is 0.
-        origin: RAS mm of values[0, 0, 0].
-        spacing_mm: working voxel size.
-        volume_mm3: labelled volume of the structure.
+        points: RAS mm (n, 3), centres of the faces.
+        normals: outward unit vectors (n, 3).
+        areas: mm^2 (n,).
+        volume_mm3: labelled volume.
+        centre: RAS mm (3,), centre of the labelled volume.
+        cut: whether the field of view or the labelling cuts the structure.
     """
-
-    values: NDArray[np.float32]
-    origin: Floats
-    spacing_mm: float
-    volume_mm3: float
-
-    def samples(self, stride: int) -> tuple[Floats, Floats]:
-        """RAS mm (n, 3) and values (n,) of every stride-th lattice point along each axis."""
-        first = [((n - 1) % stride) // 2 for n in self.values.shape]
-        index = np.stack(
-            np.meshgrid(
-                *(np.arange(f, n, stride) for f, n in zip(first, self.values.shape, strict=True)),
-                indexing="ij",
-            ),
-            axis=-1,
-        ).reshape(-1, 3)
-        points = self.origin + self.spacing_mm * index
-        return points, self.values[tuple(index.T)].astype(np.float64)
-
-
-def occupancies(
-    leg: SegmentedLeg, names: Iterable[str], *, spacing_mm: float
-) -> dict[str, Channel]:
-    """How much of each lattice point's neighbourhood a structure fills, 0 to 1.
-
-    One channel per structure the leg shows, on lattices of the same spacing.
-    """
-    labels, grid = leg.labels.data, leg.leg.grid
-    boxes = ndimage.find_objects(labels)
-    # Averages over about one lattice voxel where the scan is finer than the lattice.
-    smoothing = [max(0.0, 0.4 * (spacing_mm / size - 1.0)) for size in grid.voxel_sizes_mm]
-    reach = [int(np.ceil(2.0 * spacing_mm / size)) for size in grid.voxel_sizes_mm]
-    out = {}
-    for name in names:
-        value = STRUCTURE_IDS[name]
-        box = boxes[value - 1] if value <= len(boxes) else None
-        if box is None:
-            continue
-        start = np.array([max(0, s.start - r) for s, r in zip(box, reach, strict=True)])
-        stop = [min(n, s.stop + r) for s, r, n in zip(box, reach, grid.shape, strict=True)]
-        mask = labels[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] == value
-        smooth = ndimage.gaussian_filter(
-            mask.astype(np.float32), smoothing, mode="nearest", truncate=2.5
-        )
-        out[name] = _on_lattice(
-            smooth, grid, start, spacing_mm, float(mask.sum()) * grid.voxel_volume_mm3
-        )
-    return out
-
-
-def blurred(channel: Channel, blur_mm: float) -> Channel:
-    """A channel blurred by a Gaussian and widened by the blur.
-
-    Where a structure is cut by the field of view it is blurred as if it went on.
-    """
-    sigma = blur_mm / channel.spacing_mm
-    pad = int(np.ceil(2.5 * sigma))
-    wide = np.pad(channel.values, pad, mode="edge")
-    return Channel(
-        ndimage.gaussian_filter(wide, sigma, mode="nearest", truncate=2.5),
-        channel.origin - pad * channel.spacing_mm,
-        channel.spacing_mm,
-        channel.volume_mm3,
-    )
-
-
-def _on_lattice(
-    smooth: NDArray[np.float32],
-    grid: Grid,
-    start: NDArray[np.integer],
-    spacing: float,
-    volume: float,
-) -> Channel:
-    """Sample a crop of the leg's grid on an axis-aligned lattice of its world."""
-    ends = np.stack([start, start + np.array(smooth.shape) - 1]).astype(np.float64)
-    corners = np.array(list(itertools.product(*ends.T)))
-    world = grid.index_to_world(corners)
-    origin = world.min(axis=0)
-    shape = np.ceil((world.max(axis=0) - origin) / spacing).astype(int) + 1
-    inverse = np.linalg.inv(grid.affine)
-    values = ndimage.affine_transform(
-        smooth,
-        inverse[:3, :3] * spacing,
-        offset=inverse[:3, :3] @ origin + inverse[:3, 3] - start,
-        output_shape=tuple(shape),
-        order=1,
-        mode="nearest",
-        output=np.float32,
-    )
-    return Channel(values, origin, spacing, volume)
-
-
-@dataclass(frozen=True, eq=False)
-class _Term:
-    """One structure of a fit: points of the source with values, and the target's image."""
 
     points: Floats
-    values: Floats
-    target: Channel
-    gradients: tuple[NDArray[np.float32], ...]
-    weight: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Problem:
-    """Everything a fit from one leg to the other needs."""
-
-    terms: Sequence[_Term]
-    target_window: Window
+    normals: Floats
+    areas: Floats
+    volume_mm3: float
     centre: Floats
+    cut: bool
 
+    def thinned(self, count: int) -> Surface:
+        """The surface with at most so many faces, evenly spread."""
+        return self.where(_spread(len(self.points), count))
 
-def _problem(
-    source: Mapping[str, Channel],
-    target: Mapping[str, Channel],
-    windows: tuple[Window, Window],
-    *,
-    stride: int,
-) -> _Problem:
-    """Terms of a fit of source onto target, over the points in both windows."""
-    terms, centres, volumes = [], [], []
-    for name in sorted(source.keys() & target.keys()):
-        channel, other = source[name], target[name]
-        points, values = channel.samples(stride)
-        keep = windows[0].contains(points)
-        if not keep.any() or min(other.values.shape) < 2:
-            continue
-        points, values = points[keep], values[keep]
-        gradients = tuple(
-            (g / other.spacing_mm).astype(np.float32) for g in np.gradient(other.values)
+    def where(self, keep: Flags | Ints) -> Surface:
+        """The surface with some of its faces only."""
+        return Surface(
+            self.points[keep],
+            self.normals[keep],
+            self.areas[keep],
+            self.volume_mm3,
+            self.centre,
+            self.cut,
         )
-        # Large muscles would otherwise drown small ones altogether.
-        weight = float(np.mean([channel.volume_mm3, other.volume_mm3])) ** (-1.0 / 3.0)
-        terms.append(_Term(points, values, other, gradients, weight))
-        centres.append(np.average(points, axis=0, weights=values + 1e-9))
-        volumes.append(channel.volume_mm3)
-    centre = np.average(centres, axis=0, weights=volumes) if centres else np.zeros(3)
-    return _Problem(terms, windows[1], np.asarray(centre, dtype=np.float64))
 
 
-def _sample(channel: Channel, image: NDArray[np.float32], points: Floats) -> Floats:
-    index = ((points - channel.origin) / channel.spacing_mm).T
-    return np.asarray(
-        ndimage.map_coordinates(image, index, order=1, mode="constant", cval=0.0),
-        dtype=np.float64,
-    )
+def surfaces(leg: SegmentedLeg, *, spacing_mm: float) -> dict[str, Surface]:
+    """Surfaces of the structures of a leg by name, without faces that are cuts.
 
+    Between thick slices the outline is interpolated by shape (signed distances of the outlines
+    in their slices; Raya & Udupa, IEEE Trans Med Imaging 1990;9:32). A structure that is not
+    labelled in single levels between its ends is taken to go on there.
 
-def _normal_equations(
-    problem: _Problem, matrix: Matrix, *, affine: bool
-) -> tuple[Matrix, Floats, float]:
-    """J'J, J'r and mean squared residual at a transform."""
-    size = 12 if affine else 6
-    jtj, jtr = np.zeros((size, size)), np.zeros(size)
-    cost, total = 0.0, 0.0
-    for term in problem.terms:
-        moved = term.points @ matrix[:3, :3].T + matrix[:3, 3]
-        inside = problem.target_window.contains(moved)
-        if not inside.any():
+    Args:
+        leg: a leg with labels.
+        spacing_mm: length of the faces along the limb; half of it across.
+    """
+    window = window_of(leg)
+    if window is None:
+        return {}
+    labels = leg.labels.data
+    out = {}
+    for value, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is None:
             continue
-        moved, arm = moved[inside], term.points[inside] - problem.centre
-        residual = _sample(term.target, term.target.values, moved) - term.values[inside]
-        gradient = np.stack([_sample(term.target, g, moved) for g in term.gradients], axis=1)
-        if affine:
-            jacobian = np.concatenate(
-                [gradient, (gradient[:, :, None] * arm[:, None, :]).reshape(-1, 9)], axis=1
-            )
-        else:
-            turned = arm @ matrix[:3, :3].T
-            jacobian = np.concatenate([gradient, np.cross(turned, gradient)], axis=1)
-        jtj += term.weight * jacobian.T @ jacobian
-        jtr += term.weight * jacobian.T @ residual
-        cost += term.weight * float(residual @ residual)
-        # What the source holds there, so that a fit cannot win by leaving the window.
-        total += term.weight * float((term.values[inside] ** 2).sum())
-    return jtj, jtr, cost / total if total > 0 else np.inf
-
-
-def _step(matrix: Matrix, centre: Floats, delta: Floats) -> Matrix:
-    """Apply a parameter step: translation and strain about centre, or a rotation."""
-    out = matrix.copy()
-    moved_centre = matrix[:3, :3] @ centre + matrix[:3, 3] + delta[:3]
-    if delta.size == 12:
-        out[:3, :3] = matrix[:3, :3] + delta[3:].reshape(3, 3)
-    else:
-        wx, wy, wz = delta[3:]
-        out[:3, :3] = (
-            linalg.expm(np.array([[0, -wz, wy], [wz, 0, -wx], [-wy, wx, 0]])) @ (matrix[:3, :3])
-        )
-    out[:3, 3] = moved_centre - out[:3, :3] @ centre
+        surface = _surface(labels, value, box, window, spacing_mm)
+        if surface is not None:
+            out[LEG_SCHEME.structures[value][0]] = surface
     return out
 
 
-def _fit(problem: _Problem, start: Matrix, *, affine: bool) -> tuple[Matrix, float]:
-    """Damped Gauss-Newton from a start; returns the transform and its cost.
+def _surface(
+    labels: NDArray[np.integer],
+    value: int,
+    box: tuple[slice, slice, slice],
+    window: Window,
+    spacing_mm: float,
+) -> Surface | None:
+    grid = window.grid
+    sizes = np.array(grid.voxel_sizes_mm)
+    wanted = np.array([spacing_mm / 2, spacing_mm / 2, spacing_mm])
+    step = np.maximum(1, np.rint(wanted / sizes).astype(int))
+    step[2] = max(1, int(spacing_mm / sizes[2]))
+    # Lattices of all structures share their phase: lattice index 0 is voxel 0, in plane, and the
+    # first level of the window.
+    zero = np.array([0, 0, window.first])
+    low = np.array([(s.start - z) // n for s, z, n in zip(box, zero, step, strict=True)])
+    high = np.array([-((z + 1 - s.stop) // n) for s, z, n in zip(box, zero, step, strict=True)])
+    ends = (np.array([*labels.shape[:2], window.last + 1]) - 1 - zero) // step
+    low, high = np.maximum(low, 0), np.minimum(high, ends)
+    if np.any(high < low):
+        return None
+    part = labels[
+        tuple(
+            slice(z + a * n, z + b * n + 1, n)
+            for z, a, b, n in zip(zero, low, high, step, strict=True)
+        )
+    ]
+    mask = part == value
+    areas = mask.sum(axis=(0, 1))
+    if np.count_nonzero(areas) < 2 or areas.max() < 4:
+        return None
+    # What touches the border of the field of view is taken to go on beyond it; the faces there
+    # are dropped below.
+    open_low, open_high = low == 0, high == ends
+    mask = _padded(_padded(mask, open_low, open_high, axis=0), open_low, open_high, axis=1)
+    start = low - np.array([2, 2, 0])
+    field = _shape_field(mask, sizes[:2] * step[:2], (bool(open_low[2]), bool(open_high[2])))
+    start[2] -= 1
+    finer = max(1, int(np.ceil(step[2] * sizes[2] / spacing_mm - 0.01)))
+    field = _finer_levels(field, finer)
+    vertices, faces = _isosurface(field)
+    lattice = vertices[faces] / np.array([1.0, 1.0, finer]) + start
+    corners = grid.index_to_world(lattice * step + zero)
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    # Descent of the field leads outwards; marching_cubes winds its faces accordingly for a
+    # right-handed lattice.
+    across *= np.sign(np.linalg.det(grid.affine[:3, :3]))
+    length = np.linalg.norm(across, axis=1)
+    centre = lattice.mean(axis=1)
+    eps = 1e-6
+    keep = (length > 0) & np.all((centre >= -eps) & (centre <= ends + eps), axis=1)
+    normals = across / np.maximum(length, 1e-12)[:, None]
+    up = grid.affine[:3, 2] / sizes[2]
+    present = np.flatnonzero(areas) + low[2]
+    largest = float(areas.max())
+    cut = bool(open_low.any() or open_high.any())
+    for level in (present[0], present[-1]):
+        if areas[level - low[2]] > _BLUNT_SHARE * largest:
+            cut = True
+            keep &= (np.abs(centre[:, 2] - level) > 1.0) | (np.abs(normals @ up) < 0.7)
+    if np.count_nonzero(keep) < 10:
+        return None
+    index = np.argwhere(part == value).mean(axis=0)
+    middle = grid.index_to_world((index + low) * step + zero)
+    volume = float(np.count_nonzero(part == value)) * float(np.prod(sizes * step))
+    return Surface(
+        points=corners[keep].mean(axis=1),
+        normals=normals[keep],
+        areas=length[keep] / 2.0,
+        volume_mm3=volume,
+        centre=middle,
+        cut=cut,
+    )
 
-    A weak prior holds each parameter near the start where the images say nothing (e.g. the
-    level of a slab through straight muscles).
+
+def _isosurface(field: NDArray[np.float32]) -> tuple[Floats, Ints]:
+    vertices, faces, _, _ = marching_cubes(field, 0.0)  # type: ignore[no-untyped-call]
+    return np.asarray(vertices, dtype=np.float64), np.asarray(faces, dtype=np.intp)
+
+
+def _padded(mask: Flags, open_low: Flags, open_high: Flags, *, axis: int) -> Flags:
+    """Two more columns on both sides: empty, or the border's where the view ends."""
+    for at_end, go_on in ((False, open_low[axis]), (True, open_high[axis])):
+        width = [(0, 0)] * 3
+        width[axis] = (0, 2) if at_end else (2, 0)
+        mask = np.pad(mask, width, mode="edge") if go_on else np.pad(mask, width)
+    return mask
+
+
+def _shape_field(mask: Flags, sizes: Floats, goes_on: tuple[bool, bool]) -> NDArray[np.float32]:
+    """Signed distance in mm to the outline within each level, positive inside.
+
+    One level is added at each end: the same again where the structure goes on, else such that
+    linear interpolation ends in a tip half a level beyond the last outline.
+    """
+    levels = np.flatnonzero(mask.any(axis=(0, 1)))
+    some = mask[:, :, levels]
+    sampling = (float(sizes[0]), float(sizes[1]), 1e6)
+    field = np.asarray(
+        ndimage.distance_transform_edt(some, sampling=sampling)
+        - ndimage.distance_transform_edt(~some, sampling=sampling),
+        dtype=np.float32,
+    )
+    count = mask.shape[2]
+    first, last = int(levels[0]), int(levels[-1])
+    open_ends = (goes_on[0] and first == 0, goes_on[1] and last == count - 1)
+    ends = []
+    for level, go_on in ((0, open_ends[0]), (-1, open_ends[1])):
+        outline = field[:, :, level]
+        ends.append(outline if go_on else outline - 2.0 * float(outline.max()))
+    stack = np.empty((*mask.shape[:2], count + 2), dtype=np.float32)
+    known = np.arange(first, last + 1)
+    at = np.interp(known, levels, np.arange(levels.size))
+    below = np.floor(at).astype(int)
+    above = np.minimum(below + 1, levels.size - 1)
+    share = (at - below).astype(np.float32)
+    stack[:, :, first + 1 : last + 2] = (1 - share) * field[:, :, below] + share * field[
+        :, :, above
+    ]
+    stack[:, :, : first + 1] = ends[0][:, :, None]
+    stack[:, :, last + 2 :] = ends[1][:, :, None]
+    return stack
+
+
+def _finer_levels(field: NDArray[np.float32], times: int) -> NDArray[np.float32]:
+    """Linear interpolation between the levels of the third axis."""
+    if times == 1:
+        return field
+    at = np.arange((field.shape[2] - 1) * times + 1) / times
+    below = np.minimum(at.astype(int), field.shape[2] - 2)
+    share = (at - below).astype(np.float32)
+    finer = (1 - share) * field[:, :, below] + share * field[:, :, below + 1]
+    return np.asarray(finer, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class LegSurfaces:
+    """What one leg shows for an alignment."""
+
+    surfaces: Mapping[str, Surface]
+    window: Window
+
+    def only(self, names: Iterable[str]) -> LegSurfaces:
+        """The same leg with some of its structures only."""
+        kept = {name: self.surfaces[name] for name in names if name in self.surfaces}
+        return LegSurfaces(kept, self.window)
+
+    def beyond(self, point: Floats, direction: Floats) -> LegSurfaces:
+        """The same leg without what lies before a plane; `direction` points to what is kept."""
+        kept = {}
+        for name, surface in self.surfaces.items():
+            keep = (surface.points - point) @ direction > 0.0
+            if np.count_nonzero(keep) >= 10:
+                kept[name] = surface.where(keep)
+        return LegSurfaces(kept, self.window)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cloud:
+    """Surfaces of one leg, ready to be searched.
+
+    Attributes:
+        points, normals: all faces (m, 3), and the structure each belongs to (m,).
+        tree: nearest face of the same structure, in four dimensions.
+        sample: which faces are compared (n,), and how much each counts (n,).
+        window: what the leg shows.
+    """
+
+    points: Floats
+    normals: Floats
+    structure: Ints
+    tree: cKDTree
+    sample: Ints
+    weight: Floats
+    window: Window
+
+    def nearest(self, points: Floats, structure: Ints, reach_mm: float) -> tuple[Floats, Ints]:
+        """Distance to the nearest face of the same structure (inf if out of reach), and which."""
+        query = np.concatenate([points, _APART_MM * structure[:, None]], axis=1)
+        distance, index = self.tree.query(query, distance_upper_bound=reach_mm)
+        return np.asarray(distance), np.asarray(index)
+
+
+def _cloud(leg: LegSurfaces, names: Sequence[str], counts: tuple[int, int]) -> _Cloud:
+    parts = [leg.surfaces[name].thinned(counts[0]) for name in names]
+    points = np.concatenate([s.points for s in parts])
+    structure = np.concatenate(
+        [np.full(len(s.points), n, dtype=np.intp) for n, s in enumerate(parts)]
+    )
+    sample, weight, start = [], [], 0
+    for part in parts:
+        chosen = _spread(len(part.points), counts[1])
+        area = float(part.areas.sum())
+        # Large muscles count more than small ones, but do not drown them.
+        share = part.areas[chosen] / part.areas[chosen].sum()
+        weight.append(len(chosen) * share * min(1.0, np.sqrt(area / 1e4)))
+        sample.append(start + chosen)
+        start += len(part.points)
+    tree = cKDTree(np.concatenate([points, _APART_MM * structure[:, None]], axis=1))
+    return _Cloud(
+        points=points,
+        normals=np.concatenate([s.normals for s in parts]),
+        structure=structure,
+        tree=tree,
+        sample=np.concatenate(sample),
+        weight=np.concatenate(weight),
+        window=leg.window,
+    )
+
+
+def _spread(count: int, wanted: int) -> Ints:
+    """At most `wanted` of `count` indices, evenly spread."""
+    kept = min(count, wanted)
+    return np.asarray((np.arange(kept) * count) // kept, dtype=np.intp)
+
+
+@dataclass(frozen=True, eq=False)
+class _Matches:
+    """Samples of one leg with their partners in the other, and what became of the rest."""
+
+    offset: Floats
+    moved: Floats
+    normals: Floats
+    weight: Floats
+    unseen_weight: float
+    lost_weight: float
+
+
+def _matches(source: _Cloud, target: _Cloud, matrix: Matrix, *, reach_mm: float) -> _Matches:
+    """Partners of the samples of a leg, at a transform source -> target."""
+    chosen, weight = source.sample, source.weight
+    moved = source.points[chosen] @ matrix[:3, :3].T + matrix[:3, 3]
+    # Half a level inside: faces were only kept between the centres of the end levels.
+    inside = target.window.contains(moved, margin=0.0)
+    unseen = float(weight[~inside].sum())
+    chosen, weight, moved = chosen[inside], weight[inside], moved[inside]
+    distance, partner = target.nearest(moved, source.structure[chosen], reach_mm)
+    found = np.isfinite(distance)
+    partner = np.where(found, partner, 0)
+    turned = source.normals[chosen] @ np.linalg.inv(matrix[:3, :3])
+    turned /= np.linalg.norm(turned, axis=1)[:, None]
+    normals = target.normals[partner]
+    found &= np.einsum("ij,ij->i", turned, normals) > _LEAST_COSINE
+    return _Matches(
+        offset=moved[found] - target.points[partner[found]],
+        moved=moved[found],
+        normals=normals[found],
+        weight=weight[found],
+        unseen_weight=unseen,
+        lost_weight=float(weight[~found].sum()),
+    )
+
+
+def _inverse(matrix: Matrix) -> Matrix:
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Two legs to be laid onto each other."""
+
+    left: _Cloud
+    right: _Cloud
+
+    def both_ways(self, matrix: Matrix, *, reach_mm: float) -> tuple[_Matches, _Matches]:
+        """Matches left -> right at the transform, and right -> left at its inverse."""
+        return (
+            _matches(self.left, self.right, matrix, reach_mm=reach_mm),
+            _matches(self.right, self.left, _inverse(matrix), reach_mm=reach_mm),
+        )
+
+    def cost(self, matrix: Matrix, *, scale_mm: float) -> float:
+        """Mean saturating distance of the surfaces, 0 (identical) to 1 (nowhere near)."""
+        total, weight = 0.0, 0.0
+        for found in self.both_ways(matrix, reach_mm=4.0 * scale_mm):
+            square = np.einsum("ij,ij->i", found.offset, found.offset)
+            total += float(found.weight @ (square / (square + scale_mm**2)))
+            total += _UNSEEN_COST * found.unseen_weight + found.lost_weight
+            weight += float(found.weight.sum()) + found.unseen_weight + found.lost_weight
+        return total / weight if weight > 0 else 1.0
+
+
+def _fit(
+    pair: _Pair,
+    start: Matrix,
+    *,
+    affine: bool,
+    scale_mm: float,
+    iterations: int,
+) -> Matrix:
+    """Gauss-Newton steps on the weighted point-to-plane distances, both ways.
+
+    A weak prior keeps an affine fit near the transform it starts from where the surfaces say
+    nothing, e.g. of the stretch along a slab of straight muscles.
     """
     matrix = start.copy()
-    jtj, jtr, cost = _normal_equations(problem, matrix, affine=affine)
-    damping = 1e-3
-    scale = np.full(12 if affine else 6, 1.0)
-    scale[3:] = _LEG_RADIUS_MM
-    for _ in range(_ITERATIONS):
-        information = np.trace(jtj[:3, :3]) / 3.0
-        prior = 1e-3 * information * np.diag(scale**2)
-        system = jtj + prior + damping * np.diag(np.diag(jtj) + 1e-12)
-        delta = -np.linalg.solve(system, jtr)
-        # One step never moves the leg by more than a muscle's width.
-        delta *= min(1.0, 15.0 / max(1e-9, float(np.abs(delta * scale).max())))
-        trial = _step(matrix, problem.centre, delta)
+    centre = np.average(pair.right.points[pair.right.sample], axis=0, weights=pair.right.weight)
+    size = 12 if affine else 6
+    lengths = np.concatenate([np.ones(3), np.full(size - 3, _LEG_RADIUS_MM)])
+    for _ in range(iterations):
+        information, pull = np.zeros((size, size)), np.zeros(size)
+        forth, back = pair.both_ways(matrix, reach_mm=4.0 * scale_mm)
+        residuals = []
+        for found, is_forth in ((forth, True), (back, False)):
+            residual = np.einsum("ij,ij->i", found.normals, found.offset)
+            square = np.einsum("ij,ij->i", found.offset, found.offset)
+            weight = found.weight / (1.0 + square / scale_mm**2) ** 2
+            if is_forth:
+                normals, arm = found.normals, found.moved - centre
+            else:
+                # A right sample q lies at T^-1 q; a step of T moves it the other way.
+                normals = -found.normals @ np.linalg.inv(matrix[:3, :3])
+                arm = found.moved @ matrix[:3, :3].T + matrix[:3, 3] - centre
+            if affine:
+                turns = (normals[:, :, None] * arm[:, None, :]).reshape(-1, 9)
+            else:
+                turns = np.cross(arm, normals)
+            jacobian = np.concatenate([normals, turns], axis=1) / lengths
+            information += (jacobian * weight[:, None]).T @ jacobian
+            pull += (jacobian * weight[:, None]).T @ residual
+            residuals.append((weight, residual))
+        weights = np.concatenate([w for w, _ in residuals])
+        if weights.sum() < 1.0:
+            return matrix
+        noise = float(weights @ np.concatenate([r for _, r in residuals]) ** 2 / weights.sum())
+        noise = max(noise, 0.25) * _SAMPLES_PER_OBSERVATION
         if affine:
-            trial = _bounded(trial, problem.centre)
-        new_jtj, new_jtr, new_cost = _normal_equations(problem, trial, affine=affine)
-        if new_cost < cost:
-            matrix, jtj, jtr = trial, new_jtj, new_jtr
-            gain, cost = cost - new_cost, new_cost
-            damping = max(damping / 3.0, 1e-6)
-            if gain < 1e-6 * cost or float(np.abs(delta * scale).max()) < 0.02:
-                break
-        else:
-            damping *= 10.0
-            if damping > 1e3:
-                break
-    return matrix, cost
+            prior, offset = _strain_prior(matrix, start, lengths)
+            information += noise * prior
+            pull += noise * offset
+        information += 1e-6 * np.trace(information) / size * np.eye(size)
+        delta = -np.linalg.solve(information, pull)
+        matrix = _stepped(matrix, centre, delta / lengths)
+        if affine:
+            matrix = _bounded(matrix, centre)
+        if float(np.abs(delta).max()) < 0.01:
+            break
+    return matrix
+
+
+def _strain_prior(matrix: Matrix, start: Matrix, lengths: Floats) -> tuple[Matrix, Floats]:
+    """Normal equations of the wish that strains against the start stay small.
+
+    Only the symmetric part of the change costs anything: turning is free.
+    """
+    change = matrix[:3, :3] @ np.linalg.inv(start[:3, :3]) - np.eye(3)
+    prior, offset = np.zeros((12, 12)), np.zeros(12)
+    for i in range(3):
+        for j in range(i, 3):
+            row = np.zeros(12)
+            row[3 + 3 * i + j] += 0.5
+            row[3 + 3 * j + i] += 0.5
+            row /= lengths * _USUAL_STRAIN
+            value = 0.5 * (change[i, j] + change[j, i]) / _USUAL_STRAIN
+            times = 1.0 if i == j else 2.0
+            prior += times * np.outer(row, row)
+            offset += times * value * row
+    return prior, offset
+
+
+def _stepped(matrix: Matrix, centre: Floats, delta: Floats) -> Matrix:
+    """A transform followed by a small translation and turn (or strain) about a centre."""
+    if delta.size == 12:
+        linear = np.eye(3) + delta[3:].reshape(3, 3)
+    else:
+        x, y, z = delta[3:]
+        linear = linalg.expm(np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]))
+    step = np.eye(4)
+    step[:3, :3] = linear
+    step[:3, 3] = centre + delta[:3] - linear @ centre
+    return np.asarray(step @ matrix, dtype=np.float64)
 
 
 def _bounded(matrix: Matrix, centre: Floats) -> Matrix:
-    """The nearest transform whose stretches stay within 1 +- the largest strain."""
+    """The nearest transform whose stretches stay within bounds; `centre` (target) stays put."""
     u, stretch, vt = np.linalg.svd(matrix[:3, :3])
-    clipped = np.clip(stretch, 1.0 - _LARGEST_STRAIN, 1.0 + _LARGEST_STRAIN)
+    clipped = np.clip(stretch, 1.0 / _LARGEST_STRETCH, _LARGEST_STRETCH)
     if np.array_equal(stretch, clipped):
         return matrix
     out = matrix.copy()
-    moved = matrix[:3, :3] @ centre + matrix[:3, 3]
+    source = np.linalg.solve(matrix[:3, :3], centre - matrix[:3, 3])
     out[:3, :3] = (u * clipped) @ vt
-    out[:3, 3] = moved - out[:3, :3] @ centre
+    out[:3, 3] = centre - out[:3, :3] @ source
     return out
 
 
@@ -318,135 +543,170 @@ def translation(shift: Floats) -> Matrix:
     return matrix
 
 
-def geodesic_mean(forward: Matrix, backward: Matrix) -> Matrix:
-    """Transform half-way between a forward fit and the inverse of a backward fit.
+def rigid_from_points(source: Floats, target: Floats, weights: Floats) -> Matrix:
+    """Closed-form rigid transform of point pairs (Kabsch, Acta Cryst A 1976;32:922)."""
+    centres = [np.average(p, axis=0, weights=weights) for p in (source, target)]
+    spread = ((source - centres[0]) * weights[:, None]).T @ (target - centres[1])
+    u, _, vt = np.linalg.svd(spread)
+    turn = vt.T @ np.diag([1.0, 1.0, np.sign(np.linalg.det(vt.T @ u.T))]) @ u.T
+    matrix = np.eye(4)
+    matrix[:3, :3] = turn
+    matrix[:3, 3] = centres[1] - turn @ centres[0]
+    return matrix
 
-    exp((log F - log B) / 2), which becomes its own inverse when the two are exchanged.
-    """
-    logarithm = (np.real(linalg.logm(forward)) - np.real(linalg.logm(backward))) / 2.0
-    mean = np.real(linalg.expm(logarithm))
-    mean[3] = (0.0, 0.0, 0.0, 1.0)
-    return np.asarray(mean, dtype=np.float64)
+
+def leg_surfaces(leg: SegmentedLeg, *, spacing_mm: float) -> LegSurfaces | None:
+    """Surfaces and window of a leg; None where no level was both imaged and labelled."""
+    window = window_of(leg)
+    return None if window is None else LegSurfaces(surfaces(leg, spacing_mm=spacing_mm), window)
 
 
-def align(
-    left: SegmentedLeg,
-    right: SegmentedLeg,
-    names: Sequence[str],
-    *,
-    starts: Sequence[Matrix],
-    spacing_mm: float,
-) -> Matrix | None:
-    """Affine transform of the left leg onto the right one, from the named structures.
+def common_structures(left: LegSurfaces, right: LegSurfaces) -> list[str]:
+    """Structures both legs show, in the order of the vocabulary."""
+    return [name for name in left.surfaces if name in right.surfaces]
+
+
+def centroid_start(left: LegSurfaces, right: LegSurfaces) -> Matrix | None:
+    """Rigid transform by the centres of structures that neither leg shows cut; None below four."""
+    names = [
+        name
+        for name in common_structures(left, right)
+        if not (left.surfaces[name].cut or right.surfaces[name].cut)
+    ]
+    if len(names) < 4:
+        return None
+    pairs = [(left.surfaces[name], right.surfaces[name]) for name in names]
+    weights = np.sqrt([a.volume_mm3 * b.volume_mm3 for a, b in pairs])
+    return rigid_from_points(
+        np.array([a.centre for a, _ in pairs]), np.array([b.centre for _, b in pairs]), weights
+    )
+
+
+def align_rigid(left: LegSurfaces, right: LegSurfaces, starts: Sequence[Matrix]) -> Matrix:
+    """Rigid transform of the left leg onto the right one, by the best of several starts.
 
     Args:
-        left, right: both in right-leg pose.
-        names: structures that move as one segment.
-        starts: first guesses, left to right; the best after a coarse rigid fit is followed.
-        spacing_mm: working voxel size.
-
-    Returns:
-        4x4 matrix in mm, or None where the legs share no structure.
+        left, right: at least one structure in common.
+        starts: first guesses, left to right.
     """
-    windows = window_of(left), window_of(right)
-    if windows[0] is None or windows[1] is None:
-        return None
-    base = [occupancies(leg, names, spacing_mm=spacing_mm) for leg in (left, right)]
-    best: Matrix | None = None
-    for blur, stride, affine in _LEVELS:
-        pair = [
-            {name: blurred(channel, blur * spacing_mm) for name, channel in leg.items()}
-            for leg in base
-        ]
-        forward = _problem(pair[0], pair[1], (windows[0], windows[1]), stride=stride)
-        backward = _problem(pair[1], pair[0], (windows[1], windows[0]), stride=stride)
-        if not forward.terms or not backward.terms:
-            return None
-        fits = []
-        for start in list(starts) if best is None else [best]:
-            there, cost_there = _fit(forward, start, affine=affine)
-            back, cost_back = _fit(backward, np.linalg.inv(start), affine=affine)
-            fits.append((cost_there + cost_back, there, back))
-        _, there, back = min(fits, key=lambda fit: fit[0])
-        best = geodesic_mean(there, back)
+    pair = _pair(left, right, _COARSE)
+    by_cost = sorted(starts, key=lambda start: pair.cost(start, scale_mm=12.0))
+    tried = [
+        _fit(pair, start, affine=False, scale_mm=20.0, iterations=12)
+        for start in by_cost[:_FOLLOWED]
+    ]
+    best = min(tried, key=lambda matrix: pair.cost(matrix, scale_mm=8.0))
+    for scale in (12.0, 8.0):
+        best = _fit(pair, best, affine=False, scale_mm=scale, iterations=15)
     return best
 
 
-def label_pairs(
-    left: SegmentedLeg, right: SegmentedLeg, left_to_right: SpatialTransform, *, spacing_mm: float
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Labels of both legs on one lattice in the left leg's space, 0 where not both were seen.
+def align_affine(left: LegSurfaces, right: LegSurfaces, start: Matrix) -> Matrix:
+    """Affine transform of the left leg onto the right one, from a rigid start nearby."""
+    pair = _pair(left, right, _FINE)
+    matrix = _fit(pair, start, affine=False, scale_mm=6.0, iterations=15)
+    for scale in (8.0, 5.0):
+        matrix = _fit(pair, matrix, affine=True, scale_mm=scale, iterations=20)
+    return matrix
 
-    Nearest-neighbour look-up; for judging the overlap only, nothing is measured on it.
+
+def _pair(left: LegSurfaces, right: LegSurfaces, counts: tuple[int, int]) -> _Pair:
+    names = common_structures(left, right)
+    return _Pair(_cloud(left, names, counts), _cloud(right, names, counts))
+
+
+def overlaps(
+    left: SegmentedLeg,
+    right: SegmentedLeg,
+    right_to_left: SpatialTransform,
+    *,
+    spacing_mm: float,
+) -> dict[str, float]:
+    """Dice coefficient by structure, left labels carried to the right leg's grid.
+
+    Nearest-neighbour look-up at every n-th voxel of the right grid (about spacing_mm apart),
+    only where both legs were seen; for judging the overlap, nothing is measured on it.
     """
     windows = window_of(left), window_of(right)
-    box = ndimage.find_objects((left.labels.data != 0).astype(np.uint8))
-    if not box or windows[0] is None or windows[1] is None:
-        empty = np.zeros((1, 1, 1), dtype=np.uint8)
-        return empty, empty
-    grid = left.leg.grid
-    corners = grid.index_to_world(
-        np.array(
-            [[(s.start, s.stop - 1)[(k >> a) & 1] for a, s in enumerate(box[0])] for k in range(8)],
-            dtype=np.float64,
-        )
-    )
-    low, high = corners.min(axis=0) - 20.0, corners.max(axis=0) + 20.0
-    shape = np.ceil((high - low) / spacing_mm).astype(int) + 1
-    out = (np.zeros(shape, dtype=np.uint8), np.zeros(shape, dtype=np.uint8))
-    plane = np.indices((shape[0], shape[1], 1)).reshape(3, -1).T.astype(np.float64)
-    for level in range(shape[2]):
-        plane[:, 2] = level
-        points = low + spacing_mm * plane
-        moved = left_to_right.apply(points)
-        both = windows[0].contains(points) & windows[1].contains(moved)
-        out[0][:, :, level] = np.where(both, _nearest(left, points), 0).reshape(shape[:2])
-        out[1][:, :, level] = np.where(both, _nearest(right, moved), 0).reshape(shape[:2])
-    return out
+    size = max(LEG_SCHEME.structures) + 1
+    counts = np.zeros((3, size), dtype=np.int64)
+    if windows[0] is None or windows[1] is None:
+        return {}
+    grid = right.leg.grid
+    step = [max(1, round(spacing_mm / mm)) for mm in grid.voxel_sizes_mm]
+    plane = np.stack(
+        np.meshgrid(
+            *(np.arange(0, n, s) for n, s in zip(grid.shape[:2], step[:2], strict=True)),
+            indexing="ij",
+        ),
+        axis=-1,
+    ).reshape(-1, 2)
+    index = np.empty((len(plane), 3), dtype=np.intp)
+    index[:, :2] = plane
+    for level in range(windows[1].first, windows[1].last + 1, step[2]):
+        index[:, 2] = level
+        moved = right_to_left.apply(grid.index_to_world(index))
+        both = windows[0].contains(moved)
+        if not both.any():
+            continue
+        own = right.labels.data[tuple(index[both].T)]
+        carried = _nearest(left, moved[both])
+        counts[0] += np.bincount(own, minlength=size)
+        counts[1] += np.bincount(carried, minlength=size)
+        counts[2] += np.bincount(own[own == carried], minlength=size)
+    return {
+        name: 2.0 * float(counts[2, value]) / float(counts[0, value] + counts[1, value])
+        for value, (name, _) in LEG_SCHEME.structures.items()
+        if counts[0, value] and counts[1, value]
+    }
 
 
 def _nearest(leg: SegmentedLeg, points: Floats) -> NDArray[np.integer]:
-    index = np.rint(leg.leg.grid.world_to_index(points)).astype(int)
-    shape = leg.leg.grid.shape
-    inside = np.all((index >= 0) & (index < shape), axis=-1)
+    """Labels of a leg at points (n, 3) of its space, 0 outside its grid."""
+    index = np.rint(leg.leg.grid.world_to_index(points)).astype(np.intp)
+    inside = np.all((index >= 0) & (index < leg.leg.grid.shape), axis=-1)
     values = np.zeros(len(index), dtype=leg.labels.data.dtype)
     values[inside] = leg.labels.data[tuple(index[inside].T)]
     return values
 
 
-def overlaps(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> dict[str, float]:
-    """Dice coefficient by structure name, of structures that occur in both arrays."""
-    size = max(LEG_SCHEME.structures) + 1
-    count_a = np.bincount(a.ravel(), minlength=size)
-    count_b = np.bincount(b.ravel(), minlength=size)
-    common = np.bincount(a.ravel()[a.ravel() == b.ravel()], minlength=size)
-    return {
-        name: 2.0 * float(common[value]) / float(count_a[value] + count_b[value])
-        for value, (name, _) in LEG_SCHEME.structures.items()
-        if count_a[value] and count_b[value]
-    }
-
-
 def surface_distances(
-    a: NDArray[np.uint8], b: NDArray[np.uint8], names: Iterable[str], spacing_mm: float
+    left: LegSurfaces, right: LegSurfaces, left_to_right: SpatialTransform
 ) -> dict[str, float]:
-    """Mean symmetric distance of the boundaries by structure name, mm."""
-    boxes = [ndimage.find_objects(array) for array in (a, b)]
+    """Mean distance of the surfaces by structure, mm, in the right leg's space and both ways.
+
+    Sideways distances up to the spacing of the faces are free: a face stands for the surface
+    around it.
+    """
+    right_to_left = left_to_right.inverse()
     out = {}
-    for name in names:
-        value = STRUCTURE_IDS[name]
-        box = tuple(
-            slice(max(0, min(s.start, t.start) - 1), max(s.stop, t.stop) + 1)
-            for s, t in zip(boxes[0][value - 1], boxes[1][value - 1], strict=True)
-        )
-        masks = [array[box] == value for array in (a, b)]
-        edges = [mask & ~ndimage.binary_erosion(mask, border_value=1) for mask in masks]
-        if not all(edge.any() for edge in edges):
+    for name in common_structures(left, right):
+        a, b = (leg.surfaces[name].thinned(_FINE[0]) for leg in (left, right))
+        carried = left_to_right.apply(a.points)
+        here = right.window.contains(carried, margin=0.0)
+        there = left.window.contains(right_to_left.apply(b.points), margin=0.0)
+        if not (here.any() and there.any()):
             continue
-        away = [ndimage.distance_transform_edt(~edge, sampling=spacing_mm) for edge in edges]
-        distances = np.concatenate([away[1][edges[0]], away[0][edges[1]]])
-        out[name] = float(distances.mean())
+        forth = _distances(carried[here], b.points, b.normals, b.areas)
+        # The normals of the left surface were not carried over: distances to a right point are
+        # taken along the right surface's own normal.
+        index = cKDTree(carried).query(b.points[there])[1]
+        offset = b.points[there] - carried[index]
+        back = _across(offset, b.normals[there], b.areas[there])
+        total = float(a.areas[here] @ forth + b.areas[there] @ back)
+        out[name] = total / float(a.areas[here].sum() + b.areas[there].sum())
     return out
+
+
+def _distances(points: Floats, onto: Floats, normals: Floats, areas: Floats) -> Floats:
+    index = cKDTree(onto).query(points)[1]
+    return _across(points - onto[index], normals[index], areas[index])
+
+
+def _across(offset: Floats, normals: Floats, areas: Floats) -> Floats:
+    along = np.einsum("ij,ij->i", offset, normals)
+    sideways = np.linalg.norm(offset - along[:, None] * normals, axis=1)
+    return np.asarray(np.hypot(along, np.maximum(0.0, sideways - np.sqrt(areas))))
 
 
 def find_matched_extent(

@@ -12,8 +12,10 @@ from pipeline.imaging.sampling import centred_lattice, odd_step, otsu
 _SHARE_WITHOUT_AIR = 0.05
 #: The limit never reaches further into the tissue than this share of its signal.
 _LARGEST_SHARE = 0.25
-#: Air is what lies below this share of the threshold between body and background.
+#: Air reaches this share of the way from the mean of the dark to the median of the bright class.
 _AIR_SHARE = 0.25
+#: A dark class with more exact zeros than this was blanked by the scanner.
+_BLANKED_SHARE = 0.5
 #: Fewer voxels than this share of an image are no measurable air.
 _SMALLEST_AIR = 0.02
 #: Median of a Rayleigh distribution in units of its mode: sqrt(2 ln 2).
@@ -39,8 +41,16 @@ def noise_level(
     """
     values = _sample(image)
     body = values if signal is None else _sample(signal)
-    air = values[(values > 0) & (body < _AIR_SHARE * (otsu(body) or 0.0))]
-    if air.size < _SMALLEST_AIR * values.size:
+    threshold = otsu(body)
+    if threshold is None:
+        return None
+    # Where the classes are far apart Otsu's threshold may lie anywhere between: not used itself.
+    dark = float(body[body <= threshold].mean())
+    bright = float(np.median(body[body > threshold]))
+    in_air = body < dark + _AIR_SHARE * (bright - dark)
+    air = values[in_air & (values > 0)]
+    few = air.size < _SMALLEST_AIR * values.size
+    if few or air.size < (1.0 - _BLANKED_SHARE) * np.count_nonzero(in_air):
         return None
     return float(np.median(air)) / _RAYLEIGH_MEDIAN
 

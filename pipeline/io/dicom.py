@@ -60,6 +60,11 @@ _IMAGE_TYPES: Mapping[str, Quantity] = MappingProxyType(
         "fat_fraction": Quantity.FAT_FRACTION,
     }
 )
+#: Parts of ImageType of images that are no magnitudes of a whole slice.
+_NO_MAGNITUDE = frozenset(
+    {"p", "phase", "phase map", "r", "real", "i", "imaginary", "localizer", "mip", "min_ip"}
+    | {"projection image"}
+)
 #: Phrases of a series' name, words parted by single blanks; the first that is found counts.
 _PHRASES: tuple[tuple[str, Quantity], ...] = (
     (r"\b(pdff|fat ?frac(tion)?)\b", Quantity.FAT_FRACTION),
@@ -189,9 +194,12 @@ def _header(path: Path) -> pydicom.Dataset | None:
 def contrast_of(header: pydicom.Dataset) -> Quantity | None:
     """What an image shows: from ImageType first, then from the series' name; None if unknown."""
     # The first two parts say original or derived, and primary or secondary.
-    for part in list(header.get("ImageType") or ())[2:]:
-        if str(part).lower() in _IMAGE_TYPES:
-            return _IMAGE_TYPES[str(part).lower()]
+    parts = [str(part).lower() for part in list(header.get("ImageType") or ())[2:]]
+    if not _NO_MAGNITUDE.isdisjoint(parts):
+        return None
+    for part in parts:
+        if part in _IMAGE_TYPES:
+            return _IMAGE_TYPES[part]
     names = [str(header.get(key) or "") for key in ("SeriesDescription", "ProtocolName")]
     for name in names:
         words = re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()

@@ -22,7 +22,7 @@ from pipeline.core.volume import LabelMap, Quantity, Volume
 from pipeline.io.atomic import atomic_write
 
 _GZIP_LEVEL = 2
-_CHUNK_BYTES = 16 * 2**20
+_CHUNK_BYTES = 2**20
 #: Corners of a qform further than this from the sform mean that the affine is sheared.
 _SHEAR_MM = 0.1
 _UNITS_NOT_MM = {1: "metres", 3: "microns"}
@@ -117,7 +117,8 @@ def open_nifti(
         raise InputError(
             f"{path.name} is not a readable NIfTI image",
             expected="a .nii or .nii.gz file with a whole header",
-            found=" ".join(str(error).split()) or type(error).__name__,
+            found=" ".join(str(error).replace(str(path), path.name).split())
+            or type(error).__name__,
             action="copy or export the file again",
         ) from error
     if not isinstance(image, nib.Nifti1Image):
@@ -145,14 +146,15 @@ def open_nifti(
             action="export magnitude images",
         )
     grid = Grid(shape, _affine(path, header, shape, affine_tolerance_mm), SCANNER_SPACE)
+    # Loading resets the scaling of the header; what the file states is on the proxy.
     proxy: Any = image.dataobj
     return NiftiSource(
         path=path,
         grid=grid,
         offset=int(proxy.offset),
         dtype=dtype,
-        slope=float(image.dataobj.slope),
-        intercept=float(image.dataobj.inter),
+        slope=float(proxy.slope),
+        intercept=float(proxy.inter),
     )
 
 

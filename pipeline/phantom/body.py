@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -12,34 +12,31 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.core.anatomy import MUSCLES, Side
+from pipeline.core.errors import InvariantError
 from pipeline.core.grid import Grid
 from pipeline.core.scan import SCANNER_SPACE
-from pipeline.phantom.model import (
+from pipeline.phantom.leg import (
     AIR,
     BOTTOM_LEVEL,
     DETAILS,
     SKIN,
-    SOFT_TISSUE,
-    SUBCUTANEOUS_FAT,
+    SUBCUTANEOUS,
     TOP_LEVEL,
+    VISCERA,
+    LegKey,
     LegModel,
-    build_leg,
-    level_of,
+    leg_model,
 )
-from pipeline.phantom.parameters import BodyParameters, Pose
+from pipeline.phantom.parameters import SHANK_SHARE, THIGH_SHARE, BodyParameters
+from pipeline.phantom.pose import CROTCH_LEVEL, LegPose
 
 Floats = NDArray[np.float64]
 
-#: Half the distance of the hip centres as a share of height.
-_HIP_SHARE = 0.052
-_FASCIA_MM = 1.2
-#: Below this level the legs are apart; above it the pelvis joins them.
-_CROTCH_LEVEL = 0.1
-#: The knee bends over this length below the joint, mm.
-_BEND_MM = 60.0
-#: Streaks: cells of the texture, mm, and how far the fraction swings about its mean.
-_STREAK_MM = (5.0, 5.0, 25.0)
-_STREAK_SWING = 0.8
+#: Streaks: cells of the texture (mm), and the spread of the logarithm of the fat fraction.
+_STREAK_MM = (3.2, 3.2, 20.0)
+_STREAK_SPREAD = 0.7
+#: Fat fraction no streak goes above.
+_STREAK_LIMIT = 0.9
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,11 @@ Truth = Mapping[tuple[str, Side], MuscleTruth]
 
 
 def asymmetry_percent(truth: Truth, name: str, *, lean: bool) -> float:
-    """True asymmetry index 100 (R - L) / ((R + L) / 2) of a muscle, percent."""
+    """True asymmetry index 100 (R - L) / ((R + L) / 2) of a muscle, percent.
+
+    Raises:
+        KeyError: the truth does not have the muscle on both sides.
+    """
     right, left = (
         getattr(truth[name, side], "lean_volume_ml" if lean else "volume_ml")
         for side in (Side.RIGHT, Side.LEFT)
@@ -64,85 +65,78 @@ def asymmetry_percent(truth: Truth, name: str, *, lean: bool) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class PosedLeg:
-    """A leg model and where it lies. Leg coordinates are those of a right leg.
+class Streaks:
+    """Fat fraction relative to its mean, in leg coordinates.
 
     Attributes:
-        model: cross-sections.
-        hip_x_mm: distance of the hip centre from the midline.
-        spread: outward shift per mm below the hip.
-        rotation_deg, knee_flexion_deg, shift_mm: see Pose.
-        fractions: fat fraction by muscle id, 256 entries.
-        texture: factor field about 0, or None for evenly spread fat.
-        texture_mean: mean of the texture over each muscle, 256 entries.
+        field: positive factors on a coarse raster over the leg model.
+        norm: by muscle id, what the fat fraction is multiplied with besides the field, so that
+            the mean over the muscle is exact.
     """
 
-    model: LegModel
-    hip_x_mm: float
-    spread: float
-    rotation_deg: float
-    knee_flexion_deg: float
-    shift_mm: float
+    field: NDArray[np.float32]
+    norm: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class PosedLeg:
+    """A leg, where it lies and how fat its muscles are.
+
+    Attributes:
+        pose: model and place.
+        fractions: mean fat fraction by tissue code, 256 entries.
+        streaks: None where fat is spread evenly.
+    """
+
+    pose: LegPose
     fractions: NDArray[np.float32]
-    texture: NDArray[np.float32] | None
-    texture_mean: NDArray[np.float32]
+    streaks: Streaks | None
 
-    def offsets(self, z: Floats) -> tuple[Floats, Floats]:
-        """Where the limb axis runs at heights z of the leg: x from the midline, y, mm."""
-        model = self.model
-        below_hip = np.maximum(model.thigh_mm - z, 0.0)
-        x = self.hip_x_mm + self.spread * below_hip
-        below_knee = np.maximum(-z, 0.0)
-        bent = np.where(
-            below_knee < _BEND_MM,
-            below_knee**2 / (2.0 * _BEND_MM),
-            below_knee - _BEND_MM / 2.0,
-        )
-        # A shear, not a turn: it leaves every cross-section and so every volume as it is.
-        return x, -np.tan(np.deg2rad(self.knee_flexion_deg)) * bent
+    @property
+    def model(self) -> LegModel:
+        """The leg before its pose."""
+        return self.pose.model
 
-    def lookup(self, x: Floats, y: Floats, z: Floats) -> tuple[NDArray[np.uint8], Floats]:
-        """Tissue code and fat fraction (of muscles) at points of this side, x >= 0 outwards."""
+    def lookup(
+        self, x: Floats, y: Floats, s: Floats
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Tissue code and fat fraction (of muscles) at points in leg coordinates."""
         model = self.model
-        own_z = z - self.shift_mm
-        at_x, at_y = self.offsets(own_z)
-        angle = np.deg2rad(self.rotation_deg)
-        dx, dy = x - at_x, y - at_y
-        u = np.cos(angle) * dx - np.sin(angle) * dy
-        v = np.sin(angle) * dx + np.cos(angle) * dy
+        shape = model.codes.shape
         index = [
-            np.floor((c - o) / s + 0.5).astype(np.int32)
-            for c, o, s in zip((u, v, own_z), model.origin, model.spacing, strict=True)
+            np.rint((c - o) / d).astype(np.int32)
+            for c, o, d in zip((x, y, s), model.origin, model.spacing, strict=True)
         ]
-        inside = np.ones(u.shape, dtype=np.bool_)
+        # Where legs are moved apart, the middle of the pelvis is drawn out with them.
+        np.maximum(index[0], 0, out=index[0], where=s < model.position_mm(CROTCH_LEVEL))
+        inside = np.ones(index[0].shape, dtype=np.bool_)
         for k in range(3):
-            inside &= (index[k] >= 0) & (index[k] < model.codes.shape[k])
-        codes = np.zeros(u.shape, dtype=np.uint8)
-        picked = tuple(i[inside] for i in index)
-        codes[inside] = model.codes[picked]
-        fractions = self.fractions[codes].astype(np.float64)
-        if self.texture is not None:
-            codes_here = codes[inside]
-            cell = tuple(
-                np.minimum((i * s / m).astype(np.int32), n - 1)
-                for i, s, m, n in zip(
-                    picked, model.spacing, _STREAK_MM, self.texture.shape, strict=True
+            inside &= (index[k] >= 0) & (index[k] < shape[k])
+            np.clip(index[k], 0, shape[k] - 1, out=index[k])
+        codes = model.codes[index[0], index[1], index[2]]
+        codes[~inside] = AIR
+        fractions = self.fractions[codes]
+        if self.streaks is not None:
+            cell = [
+                np.minimum((i * d / c).astype(np.int32), n - 1)
+                for i, d, c, n in zip(
+                    index, model.spacing, _STREAK_MM, self.streaks.field.shape, strict=True
                 )
-            )
-            swing = self.texture[cell] - self.texture_mean[codes_here]
-            fractions[inside] *= 1.0 + _STREAK_SWING * swing
+            ]
+            factor = self.streaks.field[cell[0], cell[1], cell[2]] * self.streaks.norm[codes]
+            fractions = np.minimum(fractions * factor, np.float32(_STREAK_LIMIT))
         return codes, fractions
 
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """A phantom ready to be scanned. World: RAS mm, x = 0 the midline, z = 0 the knees.
+    """A phantom ready to be scanned. World: RAS mm, x = 0 the midline, z = 0 the straight knees.
 
     Attributes:
         parameters: what it was made from.
-        legs: posed legs by side.
-        truth: continuous truth, from the model itself.
-        landmarks: hip, knee and ankle centre by side, RAS mm.
+        legs: by side.
+        truth: continuous truth, counted in the model itself.
+        landmarks: "hip", "knee" and "ankle" centre by side, RAS mm.
     """
 
     parameters: BodyParameters
@@ -150,47 +144,46 @@ class Body:
     truth: Truth
     landmarks: Mapping[tuple[str, Side], tuple[float, float, float]]
 
-    def lookup(self, x: Floats, y: Floats, z: Floats) -> tuple[NDArray[np.uint8], Floats, Floats]:
-        """Tissue code, fat fraction, and sign of the side (+1 right, -1 left) at points.
+    def straighten(self, x: Floats, z: Floats) -> Floats:
+        """x of points with the sideways bend of the body taken out."""
+        sway = self.parameters.pose.sway_mm
+        if sway == 0.0:
+            return x
+        model = self.legs[Side.RIGHT].model
+        return x - sway * bent(z, model)
 
-        All arrays of one shape, RAS mm.
-        """
+    def surround(self, x: Floats, y: Floats, z: Floats) -> NDArray[np.uint8]:
+        """Trunk, head and arms at points (x from the straightened midline); AIR elsewhere."""
         codes = np.zeros(x.shape, dtype=np.uint8)
-        fractions = np.zeros(x.shape)
-        side = np.where(x >= 0, 1.0, -1.0)
-        for name, sign in ((Side.RIGHT, 1.0), (Side.LEFT, -1.0)):
-            mine = side == sign
-            codes[mine], fractions[mine] = self.legs[name].lookup(sign * x[mine], y[mine], z[mine])
-        self._surround(codes, np.abs(x), y, z)
-        return codes, fractions, side
-
-    def _surround(
-        self, codes: NDArray[np.uint8], x: Floats, y: Floats, z: Floats
-    ) -> None:
-        """Pelvis, and trunk, head and arms where asked for, in place; alike on both sides."""
         model = self.legs[Side.RIGHT].model
         height = 1000.0 * self.parameters.height_m
-        scale = height / 1750.0
-        level = level_of(z, model.thigh_mm, model.shank_mm)
-        empty = (codes == AIR) | (codes == SKIN)
-        # The pelvis closes smoothly towards the crotch.
-        closing = np.clip((_CROTCH_LEVEL - level) / 0.15, 0.0, 1.0) ** 0.5
-        pelvis = (level < _CROTCH_LEVEL) & (level >= TOP_LEVEL - 0.02)
-        _ellipse(codes, empty & pelvis, x, y + 10 * scale, 165 * scale * closing, 100 * scale)
-        if not self.parameters.whole_body:
-            return
-        sole = (1.0 - BOTTOM_LEVEL) * model.shank_mm
+        k = height / 1750.0
+        sole = model.thigh_mm - model.position_mm(BOTTOM_LEVEL)
         up = (z - sole) / height
-        trunk = (level < TOP_LEVEL) & (up < 0.82)
-        _ellipse(codes, empty & trunk, x, y, 160 * scale, 105 * scale)
-        neck = (up >= 0.82) & (up < 0.87)
-        _ellipse(codes, empty & neck, x, y, 58 * scale, 58 * scale)
-        head = (up >= 0.87) & (up < 1.0)
-        roundness = np.sqrt(np.clip(1.0 - ((up - 0.93) / 0.075) ** 2, 0.0, 1.0))
-        _ellipse(codes, empty & head, x, y, 78 * scale * roundness, 98 * scale * roundness)
-        arm = (up > 0.38) & (up < 0.80)
-        width = np.interp(up, [0.38, 0.45, 0.5, 0.62, 0.8], [10, 24, 26, 38, 50]) * scale
-        _ellipse(codes, empty & arm, x - 235 * scale, y, width, np.maximum(width, 30 * scale))
+        top = model.thigh_mm - TOP_LEVEL * model.thigh_mm
+        side = np.abs(x)
+        top_x, top_y = 141.0 * k, 93.0 * k
+        share = np.clip((z - top) / (0.82 * height + sole - top), 0.0, 1.0)
+        trunk = (up < 0.82) & (z > top - model.spacing[2])
+        fat = 12.0 * self.parameters.fatness
+        _ellipse(codes, trunk, side, y, (top_x + 30 * k * share, top_y + 14 * k * share), fat)
+        _ellipse(codes, (up >= 0.82) & (up < 0.88), side, y, (56 * k, 58 * k), 4.0)
+        roundness = np.sqrt(np.clip(1.0 - ((up - 0.935) / 0.068) ** 2, 0.0, 1.0))
+        _ellipse(codes, up >= 0.86, side, y - 8 * k, (76 * k * roundness, 96 * k * roundness), 4.0)
+        arm = (up > 0.39) & (up < 0.815)
+        wide = np.interp(up, [0.39, 0.43, 0.48, 0.53, 0.62, 0.80], [6, 24, 20, 24, 36, 46]) * k
+        deep = np.interp(up, [0.39, 0.43, 0.48, 0.53, 0.62, 0.80], [14, 44, 24, 26, 38, 50]) * k
+        # The arm lies close to the trunk above and clear of the widest part of the hips.
+        centre = np.interp(up, [0.39, 0.5, 0.62, 0.8], [248, 250, 246, 214]) * k
+        centre = centre + 18.0 * (self.parameters.fatness - 1.0)
+        _ellipse(codes, arm, side - centre, y + 14 * k, (wide, deep), 3.0)
+        return codes
+
+
+def bent(z: Floats, model: LegModel) -> Floats:
+    """Course of the sideways bend: 0 at the hips, 1 at the ankles, quadratic between."""
+    below = (model.thigh_mm - z) / (model.thigh_mm + model.shank_mm)
+    return below * np.abs(below)
 
 
 def _ellipse(
@@ -198,130 +191,106 @@ def _ellipse(
     where: NDArray[np.bool_],
     x: Floats,
     y: Floats,
-    a: Floats | float,
-    b: Floats | float,
+    axes: tuple[Floats | float, Floats | float],
+    fat_mm: float,
 ) -> None:
-    """Soft tissue with a rim of fat and skin inside an ellipse, in place."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r = np.sqrt((x / np.maximum(a, 1e-6)) ** 2 + (y / np.maximum(b, 1e-6)) ** 2)
-    for limit, code in ((1.0, SKIN), (0.985, SUBCUTANEOUS_FAT), (0.85, SOFT_TISSUE)):
-        codes[where & (r < limit)] = code
+    """Soft tissue, a rim of fat and skin inside an ellipse, in place where there is air."""
+    a, b = (np.maximum(v, 1e-3) for v in axes)
+    where = where & (codes == AIR)
+    radius = np.sqrt((x / a) ** 2 + (y / b) ** 2)
+    depth = (1.0 - radius) * np.minimum(a, b)
+    codes[where & (depth > 0)] = SKIN
+    codes[where & (depth > 2.0)] = SUBCUTANEOUS
+    codes[where & (depth > 2.0 + fat_mm)] = VISCERA
 
 
-def make_body(
-    parameters: BodyParameters, *, detail: Literal["full", "reduced"] = "full"
-) -> Body:
+def make_body(parameters: BodyParameters, *, detail: Literal["full", "reduced"] = "full") -> Body:
     """Build a phantom.
 
     Args:
         parameters: person, pose and seed.
-        detail: "full" (0.8 x 0.8 x 3 mm model) or "reduced" (1.6 x 1.6 x 6 mm, for tests).
+        detail: "full" (0.8 x 0.8 x 2.5 mm model) or "reduced" (1.6 x 1.6 x 5 mm, for tests).
+
+    Raises:
+        InvariantError: no such detail.
     """
+    if detail not in DETAILS:
+        raise InvariantError(
+            "A phantom has no such detail", expected=" or ".join(DETAILS), found=repr(detail)
+        )
+    models = {side: leg_model(_key(parameters, side, detail)) for side in Side}
     pose = parameters.pose
-    hip_x = _HIP_SHARE * 1000.0 * parameters.height_m
-    models = {
-        side: _leg_model(
-            tuple(parameters.volumes_ml(side).items()),
-            parameters.height_m,
-            parameters.sex == "female",
-            parameters.fatness,
-            detail,
-        )
-        for side in Side
-    }
-    # One spread for both legs, so that a symmetric person lies symmetrically.
-    spread = max(_spread(model, hip_x, pose.gap_mm) for model in models.values())
+    straight = {side: LegPose(models[side], 0.0, 0.0, *pose.of(side)) for side in Side}
+    # The same for both legs, so that the midline stays in the middle.
+    needs = [leg.needs(pose.gap_mm) for leg in straight.values()]
+    widening, slope = (max(values) for values in zip(*needs, strict=True))
     legs = {}
-    for k, side in enumerate((Side.RIGHT, Side.LEFT)):
-        texture, texture_mean = _texture(models[side], parameters)
-        table = np.zeros(256, dtype=np.float32)
-        fractions = parameters.fat_fractions(side)
-        for muscle in MUSCLES:
-            table[muscle.id] = fractions[muscle.name]
-        legs[side] = PosedLeg(
-            model=models[side],
-            hip_x_mm=hip_x,
-            spread=spread,
-            rotation_deg=pose.rotation_deg[k],
-            knee_flexion_deg=pose.knee_flexion_deg[k],
-            shift_mm=pose.shift_mm[k],
-            fractions=table,
-            texture=texture,
-            texture_mean=texture_mean,
-        )
-    truth = {}
-    landmarks = {}
-    for side, leg in legs.items():
-        counts = np.bincount(leg.model.codes.ravel(), minlength=256)
-        for muscle in MUSCLES:
-            volume = float(counts[muscle.id]) * leg.model.voxel_ml
-            fraction = float(leg.fractions[muscle.id])
-            truth[muscle.name, side] = MuscleTruth(volume, volume * (1.0 - fraction), fraction)
-        landmarks.update(_landmarks(leg, side))
-    return Body(parameters, legs, truth, landmarks)
-
-
-@lru_cache(maxsize=16)
-def _leg_model(
-    volumes: tuple[tuple[str, float], ...],
-    height_m: float,
-    female: bool,
-    fatness: float,
-    detail: str,
-) -> LegModel:
-    return build_leg(
-        dict(volumes),
-        height_m=height_m,
-        female=female,
-        fatness=fatness,
-        fascia_mm=_FASCIA_MM,
-        detail=DETAILS[detail],
+    truth: dict[tuple[str, Side], MuscleTruth] = {}
+    landmarks: dict[tuple[str, Side], tuple[float, float, float]] = {}
+    for side, model in models.items():
+        placed = LegPose(model, widening, slope, *pose.of(side))
+        fractions = np.zeros(256, dtype=np.float32)
+        by_name = parameters.fat_fractions(side)
+        for m in MUSCLES:
+            fractions[m.id] = by_name[m.name]
+        streaks = _streaks(model, parameters.seed, fractions, parameters.fat_texture)
+        legs[side] = PosedLeg(placed, fractions, streaks)
+        for name, volume in model.volumes_ml().items():
+            fraction = by_name[name]
+            truth[name, side] = MuscleTruth(volume, volume * (1.0 - fraction), fraction)
+        sign = 1.0 if side is Side.RIGHT else -1.0
+        for name, level in (("hip", 0.0), ("knee", 1.0), ("ankle", 2.0)):
+            x, y, z = placed.axis_point(level)
+            x = sign * x + pose.sway_mm * float(bent(np.array(z), model))
+            landmarks[name, side] = (x, y, z)
+    return Body(
+        parameters, MappingProxyType(legs), MappingProxyType(truth), MappingProxyType(landmarks)
     )
 
 
-def _spread(model: LegModel, hip_x: float, gap_mm: float) -> float:
-    """Outward shift per mm below the hip that leaves the gap between the thighs."""
-    z = model.level_z()
-    level = level_of(z, model.thigh_mm, model.shank_mm)
-    free = (level > _CROTCH_LEVEL + 0.05) & (level < 2.0)
-    needed = model.inner_skin_mm[free] + gap_mm / 2.0 - hip_x
-    return float(max(0.0, (needed / (model.thigh_mm - z[free])).max()))
+def _key(parameters: BodyParameters, side: Side, detail: str) -> LegKey:
+    own = tuple(parameters.volumes_ml(side).values())
+    other = tuple(parameters.volumes_ml(side.other).values())
+    return LegKey(
+        volumes_ml=own,
+        mean_volumes_ml=tuple(0.5 * (a + b) for a, b in zip(own, other, strict=True)),
+        height_m=parameters.height_m,
+        thigh_mm=1000.0 * THIGH_SHARE * parameters.height_m,
+        shank_mm=1000.0 * SHANK_SHARE * parameters.height_m,
+        sex=parameters.sex,
+        fatness=parameters.fatness,
+        detail=detail,
+    )
 
 
-def _texture(
-    model: LegModel, parameters: BodyParameters
-) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
-    """Smooth random field within +-1 along the limb, the same for both sides."""
-    means = np.zeros(256, dtype=np.float32)
-    if parameters.fat_texture == "uniform":
-        return None, means
-    rng = np.random.default_rng([parameters.seed, 2])
-    extent = np.array(model.codes.shape) * model.spacing
+def _streaks(
+    model: LegModel, seed: int, fractions: NDArray[np.float32], texture: str
+) -> Streaks | None:
+    """Log-normal factors, long along the limb; the same field for both sides."""
+    if texture == "uniform":
+        return None
+    rng = np.random.default_rng([seed, 2])
+    extent = np.array(model.codes.shape) * np.array(model.spacing)
     shape = np.maximum(np.ceil(extent / np.array(_STREAK_MM)).astype(int), 1)
-    noise = ndimage.gaussian_filter(rng.standard_normal(shape), 0.8)
-    field = np.tanh(noise / noise.std()).astype(np.float32)
+    noise = ndimage.gaussian_filter(rng.standard_normal(tuple(shape)), (0.7, 0.7, 1.0))
+    field = np.exp(_STREAK_SPREAD * noise / noise.std()).astype(np.float32)
     cells = [
-        np.minimum((np.arange(n) * s / m).astype(int), c - 1)
-        for n, s, m, c in zip(model.codes.shape, model.spacing, _STREAK_MM, shape, strict=True)
+        np.minimum((np.arange(n) * np.float64(d) / c).astype(np.int32), m - 1)
+        for n, d, c, m in zip(model.codes.shape, model.spacing, _STREAK_MM, shape, strict=True)
     ]
-    total, count = np.zeros(256), np.zeros(256)
-    for k, cell in enumerate(cells[2]):
-        plane = model.codes[:, :, k].ravel()
-        values = field[:, :, cell][np.ix_(cells[0], cells[1])].ravel()
-        total += np.bincount(plane, weights=values, minlength=256)
-        count += np.bincount(plane, minlength=256)
-    means[:] = total / np.maximum(count, 1.0)
-    return field, means
-
-
-def _landmarks(leg: PosedLeg, side: Side) -> dict[tuple[str, Side], tuple[float, float, float]]:
-    sign = 1.0 if side is Side.RIGHT else -1.0
-    out = {}
-    joints = (("hip", leg.model.thigh_mm), ("knee", 0.0), ("ankle", -leg.model.shank_mm))
-    for name, z in joints:
-        x, y = leg.offsets(np.array(z))
-        out[name, side] = (sign * float(x), float(y), z + leg.shift_mm)
-    return out
+    i, j, k = np.nonzero((model.codes > 0) & (model.codes <= MUSCLES[-1].id))
+    codes = model.codes[i, j, k]
+    factor = field[cells[0][i], cells[1][j], cells[2][k]]
+    norm = np.ones(256, dtype=np.float32)
+    # The cap on single streaks lowers the mean a little: a few rounds put it back.
+    for _ in range(6):
+        capped = np.minimum(fractions[codes] * norm[codes] * factor, np.float32(_STREAK_LIMIT))
+        counts = np.bincount(codes, minlength=256)
+        sums = np.bincount(codes, weights=capped, minlength=256)
+        means = sums / np.maximum(counts, 1)
+        ratio = np.divide(fractions, means, out=np.ones(256), where=means > 0)
+        norm = (norm * ratio).astype(np.float32)
+    return Streaks(field, norm)
 
 
 def grid_for(
@@ -336,45 +305,52 @@ def grid_for(
 
     Args:
         body: the phantom.
-        voxel_mm: voxel size.
+        voxel_mm: voxel size along x, y, z.
         z_range_mm: only these heights (0 = the knees); None: everything.
         oblique_deg: tilt about the x and y axes.
         margin_mm: air around.
     """
-    model = body.legs[Side.RIGHT].model
-    pose = body.parameters.pose
-    low = (1.0 - BOTTOM_LEVEL) * model.shank_mm + min(pose.shift_mm)
-    high = (1.0 - TOP_LEVEL) * model.thigh_mm + max(pose.shift_mm)
-    legs = body.legs.values()
-    reach = max(
-        float(leg.offsets(np.array(-leg.model.shank_mm))[0]) for leg in legs
+    parameters = body.parameters
+    right = body.legs[Side.RIGHT].model
+    low_z, high_z = (
+        right.thigh_mm - right.position_mm(level) for level in (BOTTOM_LEVEL, TOP_LEVEL)
     )
-    half_x = max(reach + 70.0, 190.0 * body.parameters.height_m / 1.75)
-    half_x = max(half_x, max(leg.hip_x_mm - leg.model.origin[0] * 0.8 for leg in legs))
-    front, back = 130.0, 150.0 + max(
-        abs(float(leg.offsets(np.array(-leg.model.shank_mm))[1])) for leg in legs
-    )
-    if body.parameters.whole_body:
-        high = (1.0 - BOTTOM_LEVEL) * model.shank_mm + 1000.0 * body.parameters.height_m
-        half_x = max(half_x, 300.0)
+    lower = np.array([np.inf, np.inf, low_z + min(0.0, *parameters.pose.shift_mm)])
+    upper = np.array([-np.inf, -np.inf, high_z + max(0.0, *parameters.pose.shift_mm)])
+    for side, leg in body.legs.items():
+        model = leg.model
+        filled = model.codes.any(axis=2)
+        xs = model.origin[0] + model.spacing[0] * np.flatnonzero(filled.any(axis=1))
+        ys = model.origin[1] + model.spacing[1] * np.flatnonzero(filled.any(axis=0))
+        tilt = abs(leg.pose.rotation_deg) / 45.0 * 30.0
+        outer = max(leg.pose.axis_point(0.0)[0] + xs[-1], leg.pose.axis_point(2.0)[0] + 75.0 + tilt)
+        knee_y, ankle_y = leg.pose.axis_point(1.0)[1], leg.pose.axis_point(2.0)[1]
+        sway = parameters.pose.sway_mm
+        sign = 1.0 if side is Side.RIGHT else -1.0
+        lower[0] = min(lower[0], sign * outer + min(0.0, sway), -sign * outer + min(0.0, sway))
+        upper[0] = max(upper[0], sign * outer + max(0.0, sway), -sign * outer + max(0.0, sway))
+        lower[1] = min(lower[1], ys[0] + min(0.0, ankle_y))
+        upper[1] = max(upper[1], ys[-1] + 0.6 * knee_y)
+    if parameters.whole_body:
+        k = parameters.height_m / 1.75
+        upper[2] = low_z + 1000.0 * parameters.height_m
+        reach = 310.0 * k + 18.0 * max(0.0, parameters.fatness - 1.0)
+        lower[0], upper[0] = min(lower[0], -reach), max(upper[0], reach)
+    lower, upper = lower - margin_mm, upper + margin_mm
     if z_range_mm is not None:
-        low, high = z_range_mm
-    elif oblique_deg == 0.0:
-        low, high = low - margin_mm, high + margin_mm
-    lower = np.array([-half_x - margin_mm, -back - margin_mm, low])
-    upper = np.array([half_x + margin_mm, front + margin_mm, high])
-    size = np.array(voxel_mm)
-    shape = np.ceil((upper - lower) / size).astype(int)
+        lower[2], upper[2] = z_range_mm
+    size = np.array(voxel_mm, dtype=np.float64)
     angle = np.deg2rad(oblique_deg)
     cos, sin = np.cos(angle), np.sin(angle)
     about_x = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
     about_y = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
     turn = about_y @ about_x
-    if oblique_deg:
-        # A tilted box must be larger to hold the same body.
-        shape = shape + np.ceil(2.0 * np.tan(angle) * (shape * size).max() / 2.0 / size).astype(int)
+    # A tilted box must be larger to hold the same body.
+    extent = np.abs(turn.T) @ (upper - lower)
+    if z_range_mm is not None:
+        extent[2] = upper[2] - lower[2]
+    shape = np.maximum(np.ceil(extent / size - 1e-9).astype(int), 1)
     affine = np.eye(4)
     affine[:3, :3] = turn * size
-    middle = (lower + upper) / 2.0
-    affine[:3, 3] = middle - affine[:3, :3] @ ((shape - 1) / 2.0)
+    affine[:3, 3] = 0.5 * (lower + upper) - affine[:3, :3] @ ((shape - 1) / 2.0)
     return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine, SCANNER_SPACE)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,55 +9,60 @@ from pipeline.config import RegisterConfig
 from pipeline.core.anatomy import MUSCLES, UNIONS
 from pipeline.core.match import LegMatch
 from pipeline.core.results import Finding, Severity
-from pipeline.core.scan import LimbAxis, SegmentedLeg, SegmentedLegs, StageResult
+from pipeline.core.scan import SegmentedLeg, SegmentedLegs, StageResult
 from pipeline.core.transform import AffineTransform, BlendedAffine, SpatialTransform
 from pipeline.imaging.alignment import (
-    align,
+    LegSurfaces,
+    align_affine,
+    align_rigid,
+    centroid_start,
+    common_structures,
     find_matched_extent,
-    label_pairs,
+    leg_surfaces,
     overlaps,
     surface_distances,
     translation,
 )
 
-_THIGH = tuple(m.name for m in MUSCLES if m.region in ("hip", "thigh")) + ("femur", "hip_bone")
+Floats = NDArray[np.float64]
+
+_THIGH = (*(m.name for m in MUSCLES if m.region in ("hip", "thigh")), "femur", "hip_bone")
 _SHANK = (
-    tuple(m.name for m in MUSCLES if m.region == "leg")
-    + tuple(u.name for u in UNIONS)
-    + ("tibia", "fibula")
+    *(m.name for m in MUSCLES if m.region == "leg"),
+    *(u.name for u in UNIONS),
+    "tibia",
+    "fibula",
 )
+#: A segment of which both legs show less than this is no segment: a few voxels across the knee.
+_SMALLEST_SEGMENT_ML = 10.0
+#: Legs lie shifted along the table by up to about this; starts are tried in steps of it.
+_TABLE_SHIFTS_MM = (-60.0, -40.0, -20.0, 20.0, 40.0, 60.0)
+#: Overlap is judged on voxels of about this share of the working size.
+_OVERLAP_SHARE = 0.75
 
 
 def register(legs: SegmentedLegs, *, config: RegisterConfig) -> StageResult[LegMatch]:
     """Find where each point of the mirrored left leg lies in the right leg.
 
-    Per segment rigid, then affine, driven by the labels of both legs and blended over the knee.
-    Nothing that is measured is resampled: the result is a correspondence.
+    Per segment rigid, then affine, driven by the surfaces of the labels of both legs and blended
+    over the knee. Nothing that is measured is resampled: the result is a correspondence.
 
     Args:
         legs: both legs with labels, in right-leg pose.
         config: working resolution and the overlap below which the registration has failed.
     """
     right, left = legs.right, legs.left
-    starts = _starts(left, right)
-    # A handful of voxels across the knee is no segment.
-    segments = [
-        align(left, right, names, starts=starts, spacing_mm=config.working_voxel_mm)
-        if _shared(left, right, names)
-        else None
-        for names in (_THIGH, _SHANK)
-    ]
-    before = AffineTransform(starts[0], left.leg.grid.space, right.leg.grid.space)
-    transform = _transform(left, right, segments, config)
-    if transform is None:
+    before = AffineTransform(_centred(left, right), left.leg.grid.space, right.leg.grid.space)
+    shown = [leg_surfaces(leg, spacing_mm=config.working_voxel_mm) for leg in (left, right)]
+    if shown[0] is None or shown[1] is None or not common_structures(shown[0], shown[1]):
         return _failed(before, "the legs have no labelled structure in common")
-    spacing = config.working_voxel_mm
-    pair = label_pairs(left, right, transform, spacing_mm=spacing)
-    overlap = overlaps(*pair)
+    transform = _transform(left, right, shown[0], shown[1], config)
+    inverse = transform.inverse()
+    spacing = _OVERLAP_SHARE * config.working_voxel_mm
+    overlap = overlaps(left, right, inverse, spacing_mm=spacing)
     if not overlap:
         return _failed(before, "no structure is seen in both legs at matching levels")
     mean = float(np.mean(list(overlap.values())))
-    inverse = transform.inverse()
     points = left.leg.grid.index_to_world(np.argwhere(left.labels.data)[::97])
     there_and_back = inverse.apply(transform.apply(points))
     succeeded = mean >= config.lowest_overlap
@@ -73,8 +76,8 @@ def register(legs: SegmentedLegs, *, config: RegisterConfig) -> StageResult[LegM
         left_to_right=transform,
         right_to_left=inverse,
         overlap=overlap,
-        overlap_before=overlaps(*label_pairs(left, right, before, spacing_mm=spacing)),
-        surface_distance_mm=surface_distances(*pair, overlap, spacing),
+        overlap_before=overlaps(left, right, before.inverse(), spacing_mm=spacing),
+        surface_distance_mm=surface_distances(shown[0], shown[1], transform),
         extent=find_matched_extent(right, left, transform) if succeeded else None,
         inverse_error_mm=float(np.median(np.linalg.norm(there_and_back - points, axis=1))),
         succeeded=succeeded,
@@ -83,78 +86,137 @@ def register(legs: SegmentedLegs, *, config: RegisterConfig) -> StageResult[LegM
     return StageResult(match, () if reason is None else (_finding(reason, mean, config),))
 
 
-def _shared(left: SegmentedLeg, right: SegmentedLeg, names: Sequence[str]) -> bool:
-    """Whether both legs show at least 10 mL of the structures of a segment."""
-    from_names = {m: n for n, (m, _) in left.labels.scheme.structures.items()}
-    ids = [from_names[name] for name in names]
-    for leg in (left, right):
-        voxels = int(np.isin(leg.labels.data, ids).sum())
-        if voxels * leg.leg.grid.voxel_volume_ml < 10.0:
-            return False
-    return True
-
-
-def _starts(left: SegmentedLeg, right: SegmentedLeg) -> list[NDArray[np.float64]]:
-    """First guesses of the transform: whole legs, joints, and the scanner's own levels."""
-    centres = [_centre(leg) for leg in (left, right)]
-    shift = centres[1] - centres[0]
-    starts = [translation(shift)]
-    level = shift.copy()
-    # Both legs lie on one table: the same level of the scanner is a good guess too.
-    level[2] = 0.0
-    starts.append(translation(level))
-    for joint in ("knee", "hip", "ankle"):
-        pair = [getattr(leg.axis, joint) for leg in (left, right)]
-        if None not in pair:
-            starts.append(translation(np.array(pair[1]) - np.array(pair[0])))
-            break
-    return starts
-
-
-def _centre(leg: SegmentedLeg) -> NDArray[np.float64]:
-    index = np.argwhere(leg.labels.data)
-    return np.asarray(leg.leg.grid.index_to_world(index.mean(axis=0)), dtype=np.float64)
+def _centred(left: SegmentedLeg, right: SegmentedLeg) -> Floats:
+    """The translation that lays the centres of all labels onto each other."""
+    centres = [
+        leg.leg.grid.index_to_world(np.argwhere(leg.labels.data).mean(axis=0))
+        if leg.labels.data.any()
+        else np.zeros(3)
+        for leg in (left, right)
+    ]
+    return translation(centres[1] - centres[0])
 
 
 def _transform(
     left: SegmentedLeg,
     right: SegmentedLeg,
-    segments: Sequence[NDArray[np.float64] | None],
+    left_shown: LegSurfaces,
+    right_shown: LegSurfaces,
     config: RegisterConfig,
-) -> SpatialTransform | None:
-    thigh, shank = segments
+) -> SpatialTransform:
+    """Whole leg rigid, then each segment rigid and affine, blended over the knee."""
     spaces = (left.leg.grid.space, right.leg.grid.space)
+    starts = _starts(left, right, left_shown, right_shown)
+    whole = align_rigid(left_shown, right_shown, starts)
+    knees = _knees(left, right, whole)
+    segments = []
+    for names, way in ((_THIGH, -1.0), (_SHANK, 1.0)):
+        parts = [leg.only(names) for leg in (left_shown, right_shown)]
+        if knees is not None:
+            # Muscles that cross the knee belong to the bone they lie along.
+            parts = [
+                part.beyond(knee - way * config.knee_blend_mm / 3.0 * down, way * down)
+                for part, (knee, down) in zip(parts, knees, strict=True)
+            ]
+        segments.append(_segment(parts[0], parts[1], whole))
+    thigh, shank = segments
     if thigh is None or shank is None:
         only = thigh if thigh is not None else shank
-        return None if only is None else AffineTransform(only, *spaces)
+        return AffineTransform(whole if only is None else only, *spaces)
+    centre, down = _bend(left, right, thigh, shank, knees)
     return BlendedAffine(
         upper=thigh,
         lower=shank,
-        centre=_knee(left, config),
-        direction=np.array(_towards_shank(left.axis)),
+        centre=centre,
+        direction=down,
         half_width_mm=config.knee_blend_mm,
         from_space=spaces[0],
         to_space=spaces[1],
     )
 
 
-def _knee(leg: SegmentedLeg, config: RegisterConfig) -> NDArray[np.float64]:
-    """The knee, or the level between the thigh and the shank muscles."""
-    if leg.axis.knee is not None:
-        return np.array(leg.axis.knee)
+def _segment(left: LegSurfaces, right: LegSurfaces, whole: Floats) -> Floats | None:
+    names = common_structures(left, right)
+    for leg in (left, right):
+        if sum(leg.surfaces[name].volume_mm3 for name in names) < 1e3 * _SMALLEST_SEGMENT_ML:
+            return None
+    starts = [whole]
+    by_centres = centroid_start(left, right)
+    if by_centres is not None:
+        starts.append(by_centres)
+    return align_affine(left, right, align_rigid(left, right, starts))
+
+
+def _starts(
+    left: SegmentedLeg, right: SegmentedLeg, left_shown: LegSurfaces, right_shown: LegSurfaces
+) -> list[Floats]:
+    """First guesses: centres, joints, the scanner's own levels and shifts along the table."""
+    centred = _centred(left, right)
+    # Both legs lie on one table: the same level of the scanner is a good guess.
+    level = centred.copy()
+    level[2, 3] = 0.0
+    starts = [centred, level]
+    for joint in ("knee", "hip", "ankle"):
+        a, b = getattr(left.axis, joint), getattr(right.axis, joint)
+        if a is not None and b is not None:
+            starts.append(translation(np.array(b) - np.array(a)))
+    by_centres = centroid_start(left_shown, right_shown)
+    if by_centres is not None:
+        starts.append(by_centres)
+    for shift in _TABLE_SHIFTS_MM:
+        moved = level.copy()
+        moved[2, 3] += shift
+        starts.append(moved)
+    return starts
+
+
+def _knees(
+    left: SegmentedLeg, right: SegmentedLeg, whole: Floats
+) -> list[tuple[Floats, Floats]] | None:
+    """Knee and downward direction of the left and the right leg; one carried over if need be."""
+    here, there = (None if k is None else np.array(k) for k in (left.axis.knee, right.axis.knee))
+    if here is None and there is not None:
+        here = np.linalg.solve(whole[:3, :3], there - whole[:3, 3])
+    if here is None:
+        return None
+    if there is None:
+        there = whole[:3, :3] @ here + whole[:3, 3]
+    return [(here, np.array(left.axis.direction)), (there, np.array(right.axis.direction))]
+
+
+def _bend(
+    left: SegmentedLeg,
+    right: SegmentedLeg,
+    thigh: Floats,
+    shank: Floats,
+    knees: list[tuple[Floats, Floats]] | None,
+) -> tuple[Floats, Floats]:
+    """Where the left leg bends: point and downward direction, from both legs alike."""
+    mean = (thigh + shank) / 2.0
+    back = np.linalg.inv(mean)
+    if knees is None:
+        (here, there), downs = (
+            [_between(leg) for leg in (left, right)],
+            [np.array(leg.axis.direction) for leg in (left, right)],
+        )
+    else:
+        (here, there), downs = [k for k, _ in knees], [d for _, d in knees]
+    centre = 0.5 * (here + back[:3, :3] @ there + back[:3, 3])
+    carried = back[:3, :3] @ downs[1]
+    down = downs[0] + carried / np.linalg.norm(carried)
+    return centre, down / np.linalg.norm(down)
+
+
+def _between(leg: SegmentedLeg) -> Floats:
+    """The level between the thigh and the shank muscles of a leg whose knee is not known."""
     ids = {name: value for value, (name, _) in leg.labels.scheme.structures.items()}
-    levels = []
+    ends = []
     for names, share in ((_THIGH, 2.0), (_SHANK, 98.0)):
         index = np.argwhere(np.isin(leg.labels.data, [ids[n] for n in names]))
         points = leg.leg.grid.index_to_world(index)
         level = np.percentile(points[:, 2], share)
-        near = np.abs(points[:, 2] - level) <= config.knee_blend_mm / 2
-        levels.append(points[near].mean(axis=0))
-    return np.asarray(np.mean(levels, axis=0), dtype=np.float64)
-
-
-def _towards_shank(axis: LimbAxis) -> tuple[float, float, float]:
-    return axis.direction
+        ends.append(points[np.abs(points[:, 2] - level) <= 30.0].mean(axis=0))
+    return np.asarray(np.mean(ends, axis=0), dtype=np.float64)
 
 
 def _failed(before: AffineTransform, reason: str) -> StageResult[LegMatch]:

@@ -1,0 +1,169 @@
+"""Where a leg lies: from world millimetres into the coordinates of the leg and back.
+
+Every step moves points without changing volume: the sideways shift of the limb axis and the shift
+along the table are shears, the turn about the axis is a rotation at each level, and the bend
+bows the axis in the plane of hip, knee and ankle while thickening the inner side of the bend by
+exactly as much as the bow shortens it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.phantom.leg import LegModel
+
+Floats = NDArray[np.float64]
+
+#: Levels between which a leg turns, moves outwards, and starts to lean outwards.
+TURN_LEVELS = (-0.02, 0.35)
+WIDEN_LEVELS = (-0.14, 0.10)
+LEAN_LEVELS = (0.10, 0.35)
+#: The legs are apart below the first level; down to the second they are moved outwards, below
+#: it they lean, to keep their distance.
+CROTCH_LEVEL = 0.12
+THIGH_LEVEL = 0.30
+#: Largest inward lean, so that thin thighs do not cross to meet the wanted gap.
+LEAST_SLOPE = -0.05
+#: A bend of hip or knee reaches this far up and down from the joint, mm.
+BEND_HALF_MM = (60.0, 45.0)
+#: A shift along the table is complete this share of the hip's distance from the middle.
+_SHIFT_SHARE = 0.6
+
+
+def smoothstep(t: Floats) -> Floats:
+    """0 below 0, 1 above 1, 3 t^2 - 2 t^3 between."""
+    t = np.clip(t, 0.0, 1.0)
+    return cast(Floats, t * t * (3.0 - 2.0 * t))
+
+
+@dataclass(frozen=True, eq=False)
+class LegPose:
+    """How one leg lies, in the world of its own side (x outwards from the midline, z up).
+
+    Attributes:
+        model: the leg.
+        widening: outward shift of the limb axis below the pelvis, mm.
+        slope: further outward shift per mm along the thigh and below.
+        rotation_deg, knee_flexion_deg, shift_mm: see Pose.
+    """
+
+    model: LegModel
+    widening: float
+    slope: float
+    rotation_deg: float
+    knee_flexion_deg: float
+    shift_mm: float
+
+    def _level(self, s: Floats) -> Floats:
+        thigh, shank = self.model.thigh_mm, self.model.shank_mm
+        return np.where(s <= thigh, s / thigh, 1.0 + (s - thigh) / shank)
+
+    def turn(self, s: Floats) -> Floats:
+        """Outward turn of the cross-section at s, radians."""
+        low, high = TURN_LEVELS
+        return math.radians(self.rotation_deg) * smoothstep((self._level(s) - low) / (high - low))
+
+    def sideways(self, s: Floats) -> Floats:
+        """Distance of the limb axis from the midline at s, mm."""
+        low, high = WIDEN_LEVELS
+        step = smoothstep((self._level(s) - low) / (high - low))
+        lean = self.slope * _ramp(s, self.model.thigh_mm)
+        return self.model.half_hip_mm + self.widening * step + lean
+
+    def bow(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """s, y and z of the axis, its angle to the vertical and its curvature, along the leg."""
+        thigh, shank = self.model.thigh_mm, self.model.shank_mm
+        flexion = math.radians(self.knee_flexion_deg)
+        hip = flexion * shank / (thigh + shank)
+        s = np.arange(-400.0, thigh + shank + 300.0, 1.0)
+        angle = hip * smoothstep((s / BEND_HALF_MM[0] + 1.0) / 2.0)
+        angle = angle - flexion * smoothstep(((s - thigh) / BEND_HALF_MM[1] + 1.0) / 2.0)
+        middle = 0.5 * (angle[1:] + angle[:-1])
+        y = np.concatenate([[0.0], np.cumsum(np.sin(middle))])
+        z = thigh - s[0] - np.concatenate([[0.0], np.cumsum(np.cos(middle))])
+        return s, y, z, angle, np.gradient(angle, s)
+
+    def to_leg(self, x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats, Floats]:
+        """Leg coordinates (x outwards, y forwards, s down) of points of this side's world, mm.
+
+        x counts outwards from the midline; z is 0 at the height of the straight knee.
+        """
+        z = z - self.shift_mm * smoothstep(np.abs(x) / (_SHIFT_SHARE * self.model.half_hip_mm))
+        if self.knee_flexion_deg == 0.0:
+            s, forward = self.model.thigh_mm - z, y
+        else:
+            s, forward = self._unbend(y, z)
+        outward = x - self.sideways(s)
+        if self.rotation_deg != 0.0:
+            angle = self.turn(s)
+            cos, sin = np.cos(angle), np.sin(angle)
+            # Toes outwards: what looked forwards in the leg now looks outwards.
+            outward, forward = cos * outward - sin * forward, sin * outward + cos * forward
+        return outward, forward, s
+
+    def _unbend(self, y: Floats, z: Floats) -> tuple[Floats, Floats]:
+        """Position along the bowed axis and forwards of it, at unchanged volume."""
+        table, axis_y, axis_z, axis_angle, curvature = self.bow()
+        first, step = table[0], table[1] - table[0]
+
+        def at(values: Floats, s: Floats) -> Floats:
+            return cast(Floats, np.interp((s - first) / step, np.arange(len(values)), values))
+
+        s = self.model.thigh_mm - z
+        for _ in range(4):
+            angle, bend = at(axis_angle, s), at(curvature, s)
+            dy, dz = y - at(axis_y, s), z - at(axis_z, s)
+            along = dy * np.sin(angle) - dz * np.cos(angle)
+            across = dy * np.cos(angle) + dz * np.sin(angle)
+            s = s + along / (1.0 - bend * across)
+        angle, bend = at(axis_angle, s), at(curvature, s)
+        across = (y - at(axis_y, s)) * np.cos(angle) + (z - at(axis_z, s)) * np.sin(angle)
+        return s, across - 0.5 * bend * across * across
+
+    def axis_point(self, level: float) -> tuple[float, float, float]:
+        """World point of this side (x outwards, y, z) on the limb axis at a level."""
+        s = self.model.position_mm(level)
+        table, y, z, _, _ = self.bow()
+        return (
+            float(self.sideways(np.array(s))),
+            float(np.interp(s, table, y)),
+            float(np.interp(s, table, z)) + self.shift_mm,
+        )
+
+    def inner_skin(self) -> tuple[Floats, Floats]:
+        """s of the levels below the crotch and the smallest x of the turned leg there, mm."""
+        model = self.model
+        s = model.positions_mm
+        x = model.origin[0] + model.spacing[0] * np.arange(model.codes.shape[0])
+        y = model.origin[1] + model.spacing[1] * np.arange(model.codes.shape[1])
+        keep = np.flatnonzero((self._level(s) > CROTCH_LEVEL) & (self._level(s) < 2.25))
+        angles = self.turn(s)
+        inner = np.zeros(len(keep))
+        for n, k in enumerate(keep):
+            i, j = np.nonzero(model.codes[:, :, k])
+            cos, sin = math.cos(angles[k]), math.sin(angles[k])
+            inner[n] = (cos * x[i] + sin * y[j]).min() if len(i) else 0.0
+        return s[keep], inner
+
+    def needs(self, gap_mm: float) -> tuple[float, float]:
+        """Widening and slope at which the skin keeps half a gap from the midline."""
+        s, inner = self.inner_skin()
+        edge = self.model.half_hip_mm + inner - 0.5 * self.model.spacing[0]
+        missing = 0.5 * gap_mm - edge
+        high = self._level(s) < THIGH_LEVEL
+        widening = max(0.0, float(missing[high].max()))
+        lean = (missing[~high] - widening) / _ramp(s[~high], self.model.thigh_mm)
+        return widening, max(float(lean.max()), LEAST_SLOPE)
+
+
+def _ramp(s: Floats, thigh_mm: float) -> Floats:
+    """Smooth start of a straight line: 0 at the crotch, then 1 mm per mm."""
+    low, high = LEAN_LEVELS[0] * thigh_mm, LEAN_LEVELS[1] * thigh_mm
+    t = np.maximum(s - low, 0.0)
+    width = high - low
+    return cast(Floats, np.where(t < width, t * t / (2.0 * width), t - 0.5 * width))

@@ -1,0 +1,266 @@
+"""DICOM series: contrasts, order of slices, geometry; broken series are refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+from pipeline.config import default_config
+from pipeline.core.errors import InputError
+from pipeline.core.volume import Quantity
+from pipeline.io.dicom import DicomSeries, contrast_of, find_dicom, open_dicom
+from pipeline.stages.canonicalise import canonicalise
+from pipeline.stages.load import load_subject
+
+PERSON = "DOE^JANE"
+LEVELS, ROWS, COLUMNS = 6, 10, 12
+SPACING = (1.5, 1.25)
+#: Axial, head first supine, the table tilted by a little.
+ROW = np.array([1.0, 0.0, 0.0])
+COLUMN = np.array([0.0, np.cos(0.1), np.sin(0.1)])
+NORMAL = np.cross(ROW, COLUMN)
+STEP = 4.0
+
+
+def position(level: int) -> np.ndarray:
+    return np.array([-110.0, -60.0, -500.0]) + level * STEP * NORMAL
+
+
+def pixels(level: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(100 * seed + level)
+    return rng.integers(1, 900, (ROWS, COLUMNS)).astype(np.uint16)
+
+
+def slice_file(
+    path: Path, level: int, *, uid: str, image_type: str = "W", seed: int = 0, **tags: object
+) -> None:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = MRImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+    data.SOPClassUID, data.SOPInstanceUID = MRImageStorage, meta.MediaStorageSOPInstanceUID
+    data.PatientName, data.PatientID, data.PatientBirthDate = PERSON, "4711", "19700101"
+    data.Modality, data.SeriesInstanceUID = "MR", uid
+    data.ImageType = ["DERIVED", "PRIMARY", "DIXON", image_type]
+    data.Rows, data.Columns, data.PixelSpacing = ROWS, COLUMNS, list(SPACING)
+    data.ImageOrientationPatient = [*ROW, *COLUMN]
+    data.ImagePositionPatient = [f"{v:.6f}" for v in position(level)]
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated = data.BitsStored = 16
+    data.HighBit, data.PixelRepresentation = 15, 0
+    data.RescaleSlope, data.RescaleIntercept = 2, -1
+    data.PixelData = pixels(level, seed).tobytes()
+    for name, value in tags.items():
+        setattr(data, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+
+
+def series(folder: Path, image_type: str, seed: int = 0, **tags: object) -> None:
+    uid = generate_uid()
+    # File names in another order than the slices.
+    for number, level in enumerate(np.random.default_rng(seed).permutation(LEVELS)):
+        path = folder / f"DOE_{image_type}_{number:03d}"
+        slice_file(path, int(level), uid=uid, image_type=image_type, seed=seed, **tags)
+
+
+def test_a_dixon_pair_is_found_sorted_and_placed(tmp_path: Path) -> None:
+    series(tmp_path / "sub-01" / "dicom", "W", 1)
+    series(tmp_path / "sub-01" / "dicom", "F", 2)
+    result = load_subject(tmp_path, "01", config=default_config().load)
+    scan = canonicalise(result.value, config=default_config().canonicalise).value
+
+    assert set(scan.images) == {Quantity.WATER, Quantity.FAT}
+    assert "DICOM" in result.value.side_evidence[0]
+    assert set(result.value.inputs) == {"dicom:water", "dicom:fat"}
+    source = result.value.images[Quantity.WATER]
+    assert source.grid.shape == (COLUMNS, ROWS, LEVELS)
+    assert source.grid.voxel_sizes_mm == pytest.approx((1.25, 1.5, 4.0))
+    # The first voxel of the lowest slice, LPS in the file, RAS here.
+    np.testing.assert_allclose(source.grid.index_to_world([0, 0, 0]), [110, 60, -500], atol=1e-5)
+    # A voxel that was stored at row 3, column 7 of slice 4.
+    world = position(4) + 7 * SPACING[1] * ROW + 3 * SPACING[0] * COLUMN
+    index = np.rint(scan.grid.world_to_index(world * (-1, -1, 1))).astype(int)
+    expected = 2.0 * pixels(4, 1)[3, 7] - 1.0
+    assert scan.images[Quantity.WATER].data[tuple(index)] == expected
+    part = source.read((1, 2, 1), (9, 10, 6), 2)
+    np.testing.assert_array_equal(
+        part, source.read((0, 0, 0), source.grid.shape)[1:9:2, 2:10:2, 1:6:2]
+    )
+
+
+def test_one_series_may_hold_several_contrasts(tmp_path: Path) -> None:
+    uid = generate_uid()
+    for kind in ("W", "F"):
+        for level in range(LEVELS):
+            slice_file(tmp_path / f"{kind}{level}", level, uid=uid, image_type=kind)
+    assert set(find_dicom(sorted(tmp_path.iterdir()))) == {Quantity.WATER, Quantity.FAT}
+
+
+@pytest.mark.parametrize(
+    ("image_type", "name", "quantity"),
+    [
+        (("W",), "", Quantity.WATER),
+        (("M", "DIXON", "WATER"), "t1_vibe_dixon_tra_F", Quantity.WATER),
+        (("OP", "OP"), "", Quantity.OPPOSED_PHASE),
+        (("IN_PHASE",), "", Quantity.IN_PHASE),
+        (("FF", "FF"), "", Quantity.FAT_FRACTION),
+        (("M",), "t1_vibe_dixon_tra_bh_W", Quantity.WATER),
+        (("M",), "t1_vibe_dixon_tra_opp", Quantity.OPPOSED_PHASE),
+        (("M",), "WATER: Ax T1 LAVA Flex", Quantity.WATER),
+        (("M",), "InPhase: Ax LAVA", Quantity.IN_PHASE),
+        (("M",), "mDIXON fat fraction", Quantity.FAT_FRACTION),
+        (("M",), "t1_tse_tra", Quantity.T1W),
+        (("M",), "t1_tse_fat_sat", Quantity.T1W),
+        (("M",), "T1 FatSup post op", Quantity.T1W),
+        (("M",), "t2_tse_fs_post_op", None),
+        (("M",), "t1_vibe_dixon_tra", None),
+        (("M",), "water excitation dess", None),
+        (("T1", "NONE"), "", None),
+        (("P", "WATER"), "", None),
+        (("M", "LOCALIZER"), "t1 scout", None),
+        ((), "", None),
+    ],
+)
+def test_contrasts(image_type: tuple[str, ...], name: str, quantity: Quantity | None) -> None:
+    header = Dataset()
+    header.ImageType = ["ORIGINAL", "PRIMARY", *image_type]
+    header.SeriesDescription = name
+    assert contrast_of(header) is quantity
+
+
+def missing(folder: Path) -> None:
+    series(folder, "W")
+    for path in folder.iterdir():
+        level = pydicom.dcmread(path).ImagePositionPatient
+        if np.allclose(np.array(level, dtype=float), position(3), atol=1e-3):
+            path.unlink()
+
+
+def doubled(folder: Path) -> None:
+    series(folder, "W")
+    uid = pydicom.dcmread(next(folder.iterdir())).SeriesInstanceUID
+    slice_file(folder / "again", 3, uid=uid)
+
+
+def turned(folder: Path) -> None:
+    series(folder, "W")
+    uid = pydicom.dcmread(next(folder.iterdir())).SeriesInstanceUID
+    slice_file(folder / "x", LEVELS, uid=uid, ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+
+
+def resized(folder: Path) -> None:
+    series(folder, "W")
+    uid = pydicom.dcmread(next(folder.iterdir())).SeriesInstanceUID
+    slice_file(folder / "x", LEVELS, uid=uid, PixelSpacing=[2, 2])
+
+
+def tilted(folder: Path) -> None:
+    uid = generate_uid()
+    for level in range(LEVELS):
+        place = [-110.0, -60.0 + level, -500.0 + level * STEP]
+        slice_file(
+            folder / str(level),
+            level,
+            uid=uid,
+            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+            ImagePositionPatient=place,
+        )
+
+
+def placeless(folder: Path) -> None:
+    series(folder, "W")
+    path = next(folder.iterdir())
+    data = pydicom.dcmread(path)
+    del data.ImagePositionPatient
+    data.save_as(path)
+
+
+def single(folder: Path) -> None:
+    slice_file(folder / "x", 0, uid=generate_uid())
+
+
+def twice(folder: Path) -> None:
+    series(folder / "a", "W")
+    series(folder / "b", "W")
+
+
+def damaged(folder: Path) -> None:
+    series(folder, "W")
+    path = next(folder.iterdir())
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (missing, r"missing, doubled or uneven.*4\.000 mm.*8\.000 mm between slices 3 and 4"),
+        (doubled, r"missing, doubled or uneven.*0\.000 mm"),
+        (turned, "different orientation"),
+        (resized, "different size"),
+        (tilted, "sheared"),
+        (placeless, "does not say where its slices lie"),
+        (single, "single slice"),
+        (twice, "More than one DICOM series shows water"),
+        (damaged, "DICOM file . of a series (cannot be decoded|does not hold)"),
+    ],
+)
+def test_broken_series_are_refused_without_naming_the_person(
+    tmp_path: Path, make: object, message: str
+) -> None:
+    make(tmp_path / "sub-01")
+    config = default_config()
+    with pytest.raises(InputError, match=f"(?s){message}") as caught:
+        canonicalise(
+            load_subject(tmp_path, "01", config=config.load).value, config=config.canonicalise
+        )
+    for secret in ("DOE", "JANE", "4711", "1970"):
+        assert secret not in str(caught.value)
+
+
+def test_dicom_of_no_known_contrast_is_counted_not_named(tmp_path: Path) -> None:
+    series(tmp_path / "sub-01", "M", SeriesDescription="t2_tse DOE")
+    with pytest.raises(InputError, match="6 other files") as caught:
+        load_subject(tmp_path, "01", config=default_config().load)
+    assert "DOE" not in str(caught.value)
+
+
+def enhanced(frame_types: list[str]) -> Dataset:
+    header = Dataset()
+    header.Rows, header.Columns, header.NumberOfFrames = ROWS, COLUMNS, len(frame_types)
+    shared, measures, orientation = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing = list(SPACING)
+    orientation.ImageOrientationPatient = [*ROW, *COLUMN]
+    shared.PixelMeasuresSequence = [measures]
+    shared.PlaneOrientationSequence = [orientation]
+    header.SharedFunctionalGroupsSequence = [shared]
+    frames = []
+    for level, kind in enumerate(frame_types):
+        frame, place, what = Dataset(), Dataset(), Dataset()
+        # Stored from the top downwards.
+        place.ImagePositionPatient = [f"{v:.6f}" for v in position(-level)]
+        what.FrameType = ["DERIVED", "PRIMARY", kind, "NONE"]
+        frame.PlanePositionSequence = [place]
+        frame.MRImageFrameTypeSequence = [what]
+        frames.append(frame)
+    header.PerFrameFunctionalGroupsSequence = frames
+    return header
+
+
+def test_frames_of_an_enhanced_file_are_ordered_by_position() -> None:
+    found = DicomSeries(Quantity.WATER, (Path("x"),), (enhanced(["W"] * 5),))
+    source = open_dicom(found, largest_image_million_voxels=1)
+    assert source.order == (4, 3, 2, 1, 0)
+    assert source.grid.voxel_sizes_mm == pytest.approx((1.25, 1.5, 4.0))
+
+
+def test_several_contrasts_in_one_enhanced_file_are_refused() -> None:
+    found = DicomSeries(Quantity.WATER, (Path("x"),), (enhanced(["W", "W", "F", "F"]),))
+    with pytest.raises(InputError, match="several contrasts in one file"):
+        open_dicom(found, largest_image_million_voxels=1)

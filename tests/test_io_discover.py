@@ -1,0 +1,107 @@
+"""Subjects, sessions, file names and participants.tsv."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import default_config
+from pipeline.core.anatomy import Side
+from pipeline.core.errors import InputError, UsageError
+from pipeline.core.scan import Participant
+from pipeline.io.discover import (
+    by_pattern,
+    list_sessions,
+    list_subjects,
+    read_participant,
+    subject_folder,
+    subject_labels,
+)
+
+
+def test_labels_with_and_without_prefix() -> None:
+    assert subject_labels("01", None) == ("sub-01", None)
+    assert subject_labels("sub-01", "ses-2") == subject_labels("01", "2") == ("sub-01", "ses-2")
+
+
+@pytest.mark.parametrize("label", ["", "sub-", "../x", "a/b", "a\\b", "..", "a b", "/etc", ".x"])
+def test_a_path_is_no_label(label: str) -> None:
+    with pytest.raises(UsageError, match="not a subject label"):
+        subject_labels(label, None)
+
+
+def test_sessions_are_asked_for(tmp_path: Path) -> None:
+    for name in ("sub-01/ses-1", "sub-01/ses-2", "sub-02/ses-1", "sub-03/anat"):
+        (tmp_path / name).mkdir(parents=True)
+    assert list_subjects(tmp_path) == ["sub-01", "sub-02", "sub-03"]
+    assert list_sessions(tmp_path, "01") == ["ses-1", "ses-2"]
+    with pytest.raises(UsageError, match="ses-1, ses-2"):
+        subject_folder(tmp_path, "sub-01", None)
+    assert subject_folder(tmp_path, "sub-01", "ses-2").name == "ses-2"
+    assert subject_folder(tmp_path, "sub-03", None).name == "sub-03"
+    with pytest.raises(InputError, match="no session ses-9"):
+        subject_folder(tmp_path, "sub-01", "ses-9")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("sub-01_water.nii.gz", "water"),
+        ("x_W.nii", "water"),
+        ("x_fat.nii.gz", "fat"),
+        ("x_FF.nii.gz", "fatfraction"),
+        ("x_T1w.NII.GZ", "T1w"),
+        ("x_dseg.nii.gz", "labels"),
+        ("x_waterfall.nii.gz", None),
+        ("x_water.json", None),
+        ("water.nii.gz", None),
+    ],
+)
+def test_names_say_what_an_image_shows(name: str, kind: str | None) -> None:
+    found = by_pattern([Path(name)], default_config().load.patterns)
+    assert found == ({} if kind is None else {kind: [Path(name)]})
+
+
+def participants(folder: Path, text: str) -> Path:
+    (folder / "participants.tsv").write_text(text.replace(" ", "\t"))
+    return folder
+
+
+def test_participants_are_read_where_present(tmp_path: Path) -> None:
+    assert read_participant(tmp_path, "sub-01") == Participant()
+    participants(
+        tmp_path,
+        "participant_id height_m mass_kg sex dominant_side injured_side\n"
+        "sub-01 1.76 n/a M right L\n"
+        "sub-99 1.5 50 F n/a n/a\n"
+        "02 1.6 60 f both n/a\n",
+    )
+    assert read_participant(tmp_path, "sub-01") == Participant(
+        1.76, None, "male", Side.RIGHT, Side.LEFT
+    )
+    assert read_participant(tmp_path, "sub-02") == Participant(1.6, 60.0, "female")
+    assert read_participant(tmp_path, "sub-03") == Participant()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "participant_id height_m\nsub-01 176\n",
+        "participant_id height_m\nsub-01 1,76\n",
+        "participant_id mass_kg\nsub-01 nan\x00\n",
+        "participant_id mass_kg\nsub-01 -3\n",
+        "participant_id sex\nsub-01 7\n",
+        "participant_id injured_side\nsub-01 port\n",
+        "participant_id mass_kg\nsub-01 70\nsub-01 71\n",
+    ],
+)
+def test_values_that_cannot_be_right(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match=r"participants\.tsv"):
+        read_participant(participants(tmp_path, text), "sub-01")
+
+
+def test_participants_in_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "participants.tsv").write_bytes("participant_id\tsex\nsub-01\té".encode("latin-1"))
+    with pytest.raises(InputError, match="UTF-8"):
+        read_participant(tmp_path, "sub-01")

@@ -163,11 +163,11 @@ def _subjects(options: argparse.Namespace) -> list[tuple[str, str | None]]:
     subjects = options.participant_label or list_subjects(options.data)
     if options.session_label:
         return [(subject, session) for subject in subjects for session in options.session_label]
-    return [
-        (subject, session)
-        for subject in subjects
-        for session in (list_sessions(options.data, subject) or [None])
-    ]
+    pairs: list[tuple[str, str | None]] = []
+    for subject in subjects:
+        sessions = list_sessions(options.data, subject)
+        pairs += [(subject, session) for session in sessions] or [(subject, None)]
+    return pairs
 
 
 def _use_scratch(folder: Path) -> None:

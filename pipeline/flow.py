@@ -39,12 +39,12 @@ from pipeline.core.scan import (
     StageResult,
 )
 from pipeline.core.volume import LabelMap
-from pipeline.imaging.labels import split_labels
-from pipeline.imaging.orientation import to_canonical
+from pipeline.imaging.labels import join_labels, split_labels
+from pipeline.imaging.orientation import restore, to_canonical
+from pipeline.imaging.tissue import fat_fraction
 from pipeline.io.derivatives import (
     SubjectFolder,
     exclusive,
-    write_bytes,
     write_dataset_description,
     write_json,
     write_text,
@@ -59,7 +59,7 @@ from pipeline.io.stage_results import (
     save_segmentation,
 )
 from pipeline.provenance import provenance, stage_key
-from pipeline.report import label_table, load_evidence, measures_table, render_report
+from pipeline.report import label_table, load_evidence, measures_table, write_report
 from pipeline.stages.canonicalise import canonicalise
 from pipeline.stages.load import load_subject
 from pipeline.stages.measure import measure
@@ -169,9 +169,9 @@ def process_subject(
             config,
         )
         run.begin("report")
-        save_images(folder, scan)
+        save_images(folder, scan, None if scan.dixon is None else fat_fraction(scan.dixon))
         write_text(folder.label_table, label_table())
-        _write_report(folder, results, config)
+        write_report(results, load_evidence(folder), folder, config=config.report)
         write_text(folder.table, measures_table(results))
         write_dataset_description(out, results.provenance.software_version)
         write_json(folder.run_record, results.provenance.model_dump(mode="json"))
@@ -198,7 +198,7 @@ def rebuild_report(
             action="process the subject first",
         )
     with exclusive(folder):
-        _write_report(folder, results, config)
+        write_report(results, load_evidence(folder), folder, config=config.report)
     return folder.report
 
 
@@ -300,7 +300,9 @@ class _Run:
             logger.info("%s: labels saved earlier are reused", self._folder.stem)
             return _saved_segmentation(scan, legs, *found)
         segmented = self.note(segment(legs, config=config.segment))
-        save_segmentation(self._folder, scan, segmented, self._segment_key)
+        labels = restore(join_labels(segmented, scan.grid), scan.storage)
+        stored = LabelMap(labels, scan.storage.input_grid, OWN_SCHEME)
+        save_segmentation(self._folder, stored, segmented, self._segment_key)
         return segmented
 
     def register(
@@ -334,9 +336,7 @@ def _saved_segmentation(
             legs[side],
             split_labels(canonical, legs[side]),
             confidence=sides[side]["confidence"],
-            labelled=labelled_levels(
-                sides[side]["labelled_levels"], legs[side].grid.shape[2]
-            ),
+            labelled=labelled_levels(sides[side]["labelled_levels"], legs[side].grid.shape[2]),
         )
         for side in Side
     }
@@ -407,10 +407,3 @@ def _quality(match: LegMatch) -> RegistrationQuality:
         surface_distance_mm=dict(match.surface_distance_mm),
         inverse_error_mm=match.inverse_error_mm if match.succeeded else None,
     )
-
-
-def _write_report(folder: SubjectFolder, results: Measures, config: Config) -> None:
-    rendered = render_report(results, load_evidence(folder), config=config.report)
-    for name, content in rendered.figures.items():
-        write_bytes(folder.figure(name), content)
-    write_text(folder.report, rendered.html)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -80,13 +79,13 @@ class Grid:
     def index_to_world(self, index: ArrayLike) -> FloatArray:
         """Map array indices (..., 3) to RAS mm (..., 3)."""
         points = np.asarray(index, dtype=np.float64)
-        return cast(FloatArray, points @ self.affine[:3, :3].T + self.affine[:3, 3])
+        return np.asarray(points @ self.affine[:3, :3].T + self.affine[:3, 3])
 
     def world_to_index(self, points: ArrayLike) -> FloatArray:
         """Map RAS mm (..., 3) to fractional array indices (..., 3)."""
         inverse = np.linalg.inv(self.affine)
         world = np.asarray(points, dtype=np.float64)
-        return cast(FloatArray, world @ inverse[:3, :3].T + inverse[:3, 3])
+        return np.asarray(world @ inverse[:3, :3].T + inverse[:3, 3])
 
     def corners_mm(self) -> FloatArray:
         """The eight outer corner voxel centres in RAS mm, shape (8, 3)."""

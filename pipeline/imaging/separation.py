@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.signal import fftconvolve
-from skimage.filters import threshold_otsu
+
+from pipeline.imaging.sampling import otsu
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -53,7 +54,7 @@ def lattice_for(
     step = tuple(max(1, int(spacing_mm / size)) for size in voxel_mm)
     count = (shape[0] - 1) // step[0] + 1
     x = (shape[0] - 1) / 2.0 + (np.arange(count) - (count - 1) / 2.0) * step[0]
-    return Lattice(x, (step[0], step[1], step[2]))
+    return Lattice(np.asarray(x, dtype=np.float64), (step[0], step[1], step[2]))
 
 
 def coarse(array: NDArray[np.floating], lattice: Lattice) -> Floats:
@@ -66,8 +67,8 @@ def coarse(array: NDArray[np.floating], lattice: Lattice) -> Floats:
 
 def body_threshold(signal: Floats) -> float:
     """Signal above which a voxel is body: half of Otsu's threshold, so that dim coils count."""
-    values = np.sort(signal, axis=None)
-    return 0.5 * float(threshold_otsu(values)) if values[-1] > values[0] else np.inf
+    threshold = otsu(np.sort(signal, axis=None))
+    return np.inf if threshold is None else 0.5 * threshold
 
 
 def midline(body: Flags) -> Floats:

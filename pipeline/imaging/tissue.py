@@ -172,7 +172,7 @@ def area_profile(
     half = voxel_extent_mm / 2
     first = int(np.floor((coordinate_mm.min() - half) / step_mm + 0.5))
     last = int(np.floor((coordinate_mm.max() + half) / step_mm + 0.5))
-    edges = (np.arange(first, last + 2) - 0.5) * step_mm
+    edges: Floats = np.asarray((np.arange(first, last + 2) - 0.5) * step_mm, dtype=np.float64)
     # The volume above level t grows linearly while t passes through a voxel: the sum of one ramp
     # up per voxel start minus one per voxel end, looked up for all edges at once.
     density = amounts_mm3 / voxel_extent_mm

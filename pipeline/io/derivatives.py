@@ -203,13 +203,26 @@ def transform_to_json(transform: SpatialTransform) -> dict[str, Any]:
     raise InvariantError(f"No file form for a {type(transform).__name__}")
 
 
+def affine_from_json(values: Mapping[str, Any]) -> AffineTransform:
+    """The affine transform that transform_to_json wrote."""
+    matrix = np.array(values["matrix"], dtype=np.float64)
+    return AffineTransform(matrix, values["from_space"], values["to_space"])
+
+
 def transform_from_json(values: Mapping[str, Any]) -> SpatialTransform:
     """The transform that transform_to_json wrote."""
-    spaces = {"from_space": values["from_space"], "to_space": values["to_space"]}
     if values["type"] == "affine":
-        return AffineTransform(np.array(values["matrix"], dtype=np.float64), **spaces)
+        return affine_from_json(values)
+    spaces = {"from_space": values["from_space"], "to_space": values["to_space"]}
     arrays = {
         key: np.array(values[key], dtype=np.float64)
         for key in ("upper", "lower", "centre", "direction")
     }
-    return BlendedAffine(**arrays, half_width_mm=float(values["half_width_mm"]), **spaces)
+    return BlendedAffine(
+        upper=arrays["upper"],
+        lower=arrays["lower"],
+        centre=arrays["centre"],
+        direction=arrays["direction"],
+        half_width_mm=float(values["half_width_mm"]),
+        **spaces,
+    )

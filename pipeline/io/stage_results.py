@@ -17,9 +17,6 @@ from pipeline.core.grid import Grid
 from pipeline.core.match import LegMatch, MatchedExtent
 from pipeline.core.scan import CanonicalScan, EngineInfo, LegPair, LimbAxis, SegmentedLegs
 from pipeline.core.volume import LabelMap, Quantity, Volume
-from pipeline.imaging.labels import join_labels
-from pipeline.imaging.orientation import restore
-from pipeline.imaging.tissue import fat_fraction
 from pipeline.io.derivatives import (
     SubjectFolder,
     read_json,
@@ -43,12 +40,11 @@ BACKGROUNDS = (
 
 
 def save_segmentation(
-    folder: SubjectFolder, scan: CanonicalScan, legs: SegmentedLegs, key: str
+    folder: SubjectFolder, labels: LabelMap, legs: SegmentedLegs, key: str
 ) -> None:
-    """Labels on the grid of the input, and what the engine said besides."""
+    """Labels of both legs on the grid of the input, and what the engine said besides."""
     folder.label_record.unlink(missing_ok=True)
-    labels = restore(join_labels(legs, scan.grid), scan.storage)
-    write_label_map(folder.labels, LabelMap(labels, scan.storage.input_grid, OWN_SCHEME))
+    write_label_map(folder.labels, labels)
     sides = {}
     for side in Side:
         levels = np.flatnonzero(legs[side].labelled)
@@ -90,9 +86,7 @@ def labelled_levels(levels: list[int] | None, count: int) -> NDArray[np.bool_]:
     return flags
 
 
-def save_match(
-    folder: SubjectFolder, grid: Grid, legs: LegPair, match: LegMatch, key: str
-) -> None:
+def save_match(folder: SubjectFolder, grid: Grid, legs: LegPair, match: LegMatch, key: str) -> None:
     """The transforms between the legs and to the scanner, and how good they are."""
     extent = None
     if match.extent is not None:
@@ -137,7 +131,7 @@ def load_match(folder: SubjectFolder, key: str) -> LegMatch | None:
     transform = transform_from_json(record["left_to_right"])
     extent = None
     if record["extent"] is not None:
-        axis = {
+        axis: dict[str, Any] = {
             name: None if point is None else tuple(point)
             for name, point in record["extent"]["axis"].items()
         }
@@ -155,15 +149,16 @@ def load_match(folder: SubjectFolder, key: str) -> LegMatch | None:
     )
 
 
-def save_images(folder: SubjectFolder, scan: CanonicalScan) -> None:
-    """The images the report shows: one background, and the fat fraction."""
+def save_images(
+    folder: SubjectFolder, scan: CanonicalScan, fractions: NDArray[np.float32] | None
+) -> None:
+    """The images the report shows: one background, and the fat fraction (NaN = undefined)."""
     for quantity in BACKGROUNDS:
         if quantity in scan.images:
             path = folder.canonical_image(quantity)
             write_volume(path, scan.images[quantity], dtype=np.int16)
             break
-    if scan.dixon is not None:
-        fractions = fat_fraction(scan.dixon)
-        fractions[np.isnan(fractions)] = UNDEFINED_FRACTION
-        image = Volume(fractions, scan.grid, Quantity.FAT_FRACTION, "1")
+    if fractions is not None:
+        stored = np.where(np.isnan(fractions), np.float32(UNDEFINED_FRACTION), fractions)
+        image = Volume(stored, scan.grid, Quantity.FAT_FRACTION, "1")
         write_volume(folder.canonical_image(Quantity.FAT_FRACTION), image, dtype=np.int16)

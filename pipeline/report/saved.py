@@ -6,11 +6,10 @@ import numpy as np
 
 from pipeline.core.anatomy import OWN_SCHEME
 from pipeline.core.grid import Grid
-from pipeline.core.transform import AffineTransform
 from pipeline.core.volume import LabelMap, Quantity
 from pipeline.imaging.labels import crop_of
 from pipeline.imaging.orientation import nearest_axes, reorient, reoriented_grid
-from pipeline.io.derivatives import SubjectFolder, read_json, transform_from_json
+from pipeline.io.derivatives import SubjectFolder, affine_from_json, read_json, transform_from_json
 from pipeline.io.nifti import read_label_map, read_volume
 from pipeline.io.stage_results import BACKGROUNDS
 from pipeline.report.evidence import ReportEvidence
@@ -39,15 +38,13 @@ def load_evidence(folder: SubjectFolder) -> ReportEvidence | None:
         fractions = read_volume(path, Quantity.FAT_FRACTION, grid.space).data.copy()
         fractions[fractions < -0.5] = np.nan
         fractions = np.clip(fractions, 0.0, 1.0)
-    to_scanner = [transform_from_json(record[f"{side}_to_scanner"]) for side in ("right", "left")]
-    assert all(isinstance(t, AffineTransform) for t in to_scanner)
     left_to_right = transform_from_json(record["left_to_right"]) if record["succeeded"] else None
     return ReportEvidence(
         labels=LabelMap(labels, grid, OWN_SCHEME),
         image=image,
         fat_fraction=fractions,
-        right_to_scanner=to_scanner[0],
-        left_to_scanner=to_scanner[1],
+        right_to_scanner=affine_from_json(record["right_to_scanner"]),
+        left_to_scanner=affine_from_json(record["left_to_scanner"]),
         right_to_left=None if left_to_right is None else left_to_right.inverse(),
         left_to_right=left_to_right,
     )

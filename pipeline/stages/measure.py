@@ -222,7 +222,7 @@ def _profile(
     step = config.profile_step_mm
     volumes = np.full(along.size, grid.voxel_volume_mm3)
     levels, areas = area_profile(along, volumes, step_mm=step, voxel_extent_mm=extent)
-    lean: Sequence[float | None] = [None] * len(levels)
+    lean: Sequence[float | None] | NDArray[np.float64] = [None] * len(levels)
     if fractions is not None and np.isfinite(fractions).any():
         filled = np.where(np.isfinite(fractions), fractions, np.nanmean(fractions))
         _, lean = area_profile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -257,7 +258,7 @@ def _leg(
         to_leg = identity(grid.space, space)
         grid = grid.renamed(space)
 
-    def own(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    def own(array: NDArray[Any]) -> NDArray[Any]:
         part = array[box]
         return part[::-1] if side is Side.LEFT else part
 

@@ -2,7 +2,7 @@
 
 Not a plane at the array's middle: at each level a seam x = f(y) runs from back to front through
 as little body, and as little muscle, as it can. Which way it tends is given first by a midline
-m(z): thin between the legs, and an axis of mirror symmetry of the body.
+x = a + b z: thin between the legs, and an axis of mirror symmetry of the body.
 
 Everything here gives mirrored results for mirrored input, exactly: ties are broken by solving
 the mirrored problem too and taking the middle.
@@ -25,10 +25,10 @@ Flags = NDArray[np.bool_]
 #: How far the seam may leave the midline, mm, and what a step aside costs per coarse voxel.
 _SEAM_REACH_MM = 32.0
 _STEP_COST = 0.15
-#: The midline is straighter than a seam, and symmetry weighs more than how thin the body is:
-#: inside the pelvis there is no thin place.
-_MIDLINE_STEP_COST = 0.6
+#: Symmetry weighs more than how thin the body is: inside the pelvis there is no thin place.
 _SYMMETRY_WEIGHT = 2.0
+_LARGEST_TILT_DEG = 12.0
+_TILTS = 24
 #: Body that is no muscle still costs this share of what muscle does.
 _BODY_COST = 0.2
 
@@ -71,15 +71,36 @@ def body_threshold(signal: Floats) -> float:
     return np.inf if threshold is None else 0.5 * threshold
 
 
-def midline(body: Flags) -> Floats:
+def midline(body: Flags, column_mm: float, level_mm: float) -> Floats:
     """Lattice column of the midline at each level, shape (nz,).
 
     At each level a column is cheap where it holds little body and where the body is symmetric
-    about it; the midline is the cheapest smooth path through the levels.
+    about it. The midline is the straight line, tilted by up to 12 degrees, with the least cost
+    over all levels: a level that shows one leg only cannot pull it into that leg.
+
+    Args:
+        body: body mask on the lattice.
+        column_mm, level_mm: distances of its columns and levels.
     """
-    there = _path(_midline_cost(body), _MIDLINE_STEP_COST)
-    back = body.shape[0] - 1 - _path(_midline_cost(body[::-1]), _MIDLINE_STEP_COST)
+    there = _line(_midline_cost(body), column_mm, level_mm)
+    back = body.shape[0] - 1 - _line(_midline_cost(body[::-1]), column_mm, level_mm)
     return np.asarray((there + back) / 2.0, dtype=np.float64)
+
+
+def _line(cost: Floats, column_mm: float, level_mm: float) -> Floats:
+    count, levels = cost.shape
+    heights = np.arange(levels) - (levels - 1) / 2.0
+    steepest = np.tan(np.deg2rad(_LARGEST_TILT_DEG)) * level_mm / column_mm
+    places = np.arange(0.0, count - 0.5, 0.5)
+    best, line = np.inf, np.full(levels, (count - 1) / 2.0)
+    for slope in np.linspace(-steepest, steepest, 2 * _TILTS + 1):
+        columns = places[:, None] + slope * heights
+        at = [columns, np.broadcast_to(np.arange(levels), columns.shape)]
+        total = ndimage.map_coordinates(cost, at, order=1, mode="constant", cval=3.0).sum(axis=1)
+        k = int(total.argmin())
+        if total[k] < best:
+            best, line = float(total[k]), columns[k]
+    return np.clip(line, 0.0, count - 1.0)
 
 
 def _midline_cost(body: Flags) -> Floats:
@@ -97,7 +118,7 @@ def _midline_cost(body: Flags) -> Floats:
     return np.asarray(cost)
 
 
-def _path(cost: Floats, step_cost: float) -> Floats:
+def _path(cost: Floats) -> Floats:
     """Cheapest path through the second axis, at most two columns aside per level."""
     count, levels = cost.shape
     total = cost[:, 0].copy()
@@ -107,7 +128,7 @@ def _path(cost: Floats, step_cost: float) -> Floats:
         for k, move in enumerate((0, -1, 1, -2, 2)):
             source = np.arange(count) + move
             inside = (source >= 0) & (source < count)
-            options[k, inside] = total[source[inside]] + step_cost * abs(move)
+            options[k, inside] = total[source[inside]] + _STEP_COST * abs(move)
         choice = options.argmin(axis=0)
         came[:, level] = np.arange(count) + np.array([0, -1, 1, -2, 2])[choice]
         total = options[choice, np.arange(count)] + cost[:, level]
@@ -144,7 +165,7 @@ def _seam(body: Flags, muscle: Floats, middle: Floats, reach: int) -> Floats:
         columns = np.clip(np.floor(middle[level]).astype(int) + offsets, 0, count - 1)
         away = np.abs(columns - middle[level]) / reach
         cost = cost_here[columns, :, level] + 0.05 * away[:, None]
-        out[:, level] = columns[_path(cost, _STEP_COST).astype(int)]
+        out[:, level] = columns[_path(cost).astype(int)]
     return out
 
 

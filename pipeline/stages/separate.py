@@ -89,13 +89,16 @@ def _from_images(
     thin = coarse(signal, lattice)
     threshold = body_threshold(thin)
     body = ndimage.binary_opening(thin > threshold, np.ones((3, 3, 1)))
-    middle = midline(body)
+    column_mm, level_mm = (
+        lattice.step[k] * scan.grid.voxel_sizes_mm[k] for k in (0, 2)
+    )
+    middle = midline(body, column_mm, level_mm)
     _check_two_legs(body, middle)
     muscle = np.ones_like(thin)
     if scan.dixon is not None:
         water = coarse(scan.dixon.water.data, lattice)
         muscle = np.clip(water / np.maximum(thin, 1e-6 + threshold), 0.0, 1.0)
-    surface = seam(body, muscle, middle, lattice.step[0] * scan.grid.voxel_sizes_mm[0])
+    surface = seam(body, muscle, middle, column_mm)
     border = _at_full_size(surface, lattice, scan.grid.shape)
     columns = np.arange(scan.grid.shape[0], dtype=np.float64)[:, None, None]
     inside = signal > threshold

@@ -114,7 +114,7 @@ def acquire(body: Body, acquisition: Acquisition) -> Scan:
     bias = _bias(acquisition)
     noise_sd = None if acquisition.snr is None else LEAN_SIGNAL / acquisition.snr
     rng = np.random.default_rng([acquisition.seed, 3])
-    images = {}
+    images: dict[Quantity, Volume] = {}
     for quantity in acquisition.contrasts:
         clean = _contrast(quantity, water, fat)
         if quantity is Quantity.FAT_FRACTION:
@@ -148,7 +148,7 @@ def _contrast(quantity: Quantity, water: Singles, fat: Singles) -> Singles:
         total = water + fat
         return np.divide(fat, total, out=np.zeros_like(fat), where=total > 0.02)
     if quantity is Quantity.T1W:
-        return np.float32(_T1_LEAN) * water + np.float32(_T1_FAT) * fat
+        return cast(Singles, np.float32(_T1_LEAN) * water + np.float32(_T1_FAT) * fat)
     raise InvariantError(f"The phantom cannot show {quantity}")
 
 

@@ -60,7 +60,7 @@ _UNSEEN_COST = 0.35
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """The levels of a leg's grid that were imaged and labelled."""
+    """The part of a leg's space that was imaged and labelled: its grid between two levels."""
 
     grid: Grid
     first: int
@@ -71,10 +71,12 @@ class Window:
 
         Args:
             points: RAS mm in the leg's space.
-            margin: levels beyond the centres of the first and last one; 0.5 is the voxel edge.
+            margin: voxels beyond the centres of the outermost ones; 0.5 reaches their edges.
         """
-        level = self.grid.world_to_index(points)[..., 2]
-        return np.asarray((level >= self.first - margin) & (level <= self.last + margin))
+        index = self.grid.world_to_index(points)
+        low = np.array([0, 0, self.first]) - margin
+        high = np.array([self.grid.shape[0] - 1, self.grid.shape[1] - 1, self.last]) + margin
+        return np.asarray(np.all((index >= low) & (index <= high), axis=-1))
 
     def edge_levels(self) -> tuple[float, float]:
         """Lower and upper edge as fractional index of the third axis."""
@@ -662,12 +664,10 @@ def overlaps(
 
 
 def _nearest(leg: SegmentedLeg, points: Floats) -> NDArray[np.integer]:
-    """Labels of a leg at points (n, 3) of its space, 0 outside its grid."""
+    """Labels of a leg at points (n, 3) inside its window."""
     index = np.rint(leg.leg.grid.world_to_index(points)).astype(np.intp)
-    inside = np.all((index >= 0) & (index < leg.leg.grid.shape), axis=-1)
-    values = np.zeros(len(index), dtype=leg.labels.data.dtype)
-    values[inside] = leg.labels.data[tuple(index[inside].T)]
-    return values
+    index = np.clip(index, 0, np.array(leg.leg.grid.shape) - 1)
+    return np.asarray(leg.labels.data[tuple(index.T)])
 
 
 def surface_distances(
@@ -733,18 +733,12 @@ def find_matched_extent(
 
 
 def _footprint(leg: SegmentedLeg, edge: float) -> Floats:
-    """Points of the muscles' outline carried to an edge of the window, in the leg's space."""
+    """Where the labelled part of a leg meets an edge of its window, in the leg's space."""
     labels = leg.labels.data
     present = np.flatnonzero(labels.any(axis=(0, 1)))
     nearest = int(present[np.argmin(np.abs(present - edge))])
-    index = np.argwhere(labels[:, :, nearest]).astype(np.float64)
-    low, high = index.min(axis=0), index.max(axis=0)
-    middle = (low + high) / 2.0
-    # Half the width: the rim of an oblique level would cost more extent than it is worth.
-    corners = [
-        middle + 0.25 * (high - low) * np.array(s) for s in ((-1, -1), (-1, 1), (1, -1), (1, 1))
-    ]
-    points = np.array([[x, y, edge] for x, y in [*corners, middle]])
+    index = np.argwhere(labels[:, :, nearest])
+    points = np.concatenate([index, np.full((len(index), 1), edge)], axis=1)
     return leg.leg.grid.index_to_world(points)
 
 

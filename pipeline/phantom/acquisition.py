@@ -148,7 +148,7 @@ def _contrast(quantity: Quantity, water: Singles, fat: Singles) -> Singles:
         total = water + fat
         return np.divide(fat, total, out=np.zeros_like(fat), where=total > 0.02)
     if quantity is Quantity.T1W:
-        return np.asarray(np.float32(_T1_LEAN) * water + np.float32(_T1_FAT) * fat)
+        return cast(Singles, np.float32(_T1_LEAN) * water + np.float32(_T1_FAT) * fat)
     raise InvariantError(f"The phantom cannot show {quantity}")
 
 

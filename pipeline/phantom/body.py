@@ -319,7 +319,7 @@ def grid_for(
     upper = np.array([-np.inf, -np.inf, high_z + max(0.0, *parameters.pose.shift_mm)])
     for side, leg in body.legs.items():
         model = leg.model
-        filled = np.asarray(model.codes != 0).any(axis=2)
+        filled = np.asarray(model.codes.max(axis=2) > AIR)
         xs = model.origin[0] + model.spacing[0] * np.flatnonzero(filled.any(axis=1))
         ys = model.origin[1] + model.spacing[1] * np.flatnonzero(filled.any(axis=0))
         tilt = abs(leg.pose.rotation_deg) / 45.0 * 30.0

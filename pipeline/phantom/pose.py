@@ -38,7 +38,7 @@ _SHIFT_SHARE = 0.6
 def smoothstep(t: Floats) -> Floats:
     """0 below 0, 1 above 1, 3 t^2 - 2 t^3 between."""
     t = np.clip(t, 0.0, 1.0)
-    return cast(Floats, t * t * (3.0 - 2.0 * t))
+    return t * t * (3.0 - 2.0 * t)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ report is built from what was saved, and then the results file is published, las
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -139,7 +140,7 @@ def process_subject(
             config=config.load,
         )
     )
-    with exclusive(folder):
+    with exclusive(folder), _logged_to(folder.run_log):
         finished = None if force else _finished(folder, config, loaded)
         if finished is not None:
             logger.info("%s: nothing has changed, results are kept", folder.stem)
@@ -321,6 +322,20 @@ class _Run:
         match = self.note(register(segmented, config=config.register_))
         save_match(self._folder, scan.grid, legs, match, key)
         return match
+
+
+@contextmanager
+def _logged_to(path: Path) -> Iterator[None]:
+    """Keep the log lines of a run beside its results."""
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    package = logging.getLogger("pipeline")
+    package.addHandler(handler)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        handler.close()
 
 
 def _saved_segmentation(

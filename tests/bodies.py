@@ -25,7 +25,16 @@ from pipeline import (
     separate_legs,
 )
 from pipeline.io.nifti import write_label_map, write_volume
-from pipeline.phantom import Acquisition, Body, BodyParameters, Pose, Scan, acquire, grid_for, make_body
+from pipeline.phantom import (
+    Acquisition,
+    Body,
+    BodyParameters,
+    Pose,
+    Scan,
+    acquire,
+    grid_for,
+    make_body,
+)
 
 #: Named asymmetries of the test person, percent.
 ASYMMETRY = {
@@ -90,8 +99,6 @@ def cropped(scan: Scan, first: int, last: int) -> Scan:
     """Only levels first <= k < last of a scan."""
     grid = scan.labels.grid
     part: Grid = grid.crop((0, 0, first), (grid.shape[0], grid.shape[1], last))
-    images = {
-        q: type(v)(v.data[:, :, first:last], part, q, v.unit) for q, v in scan.images.items()
-    }
+    images = {q: type(v)(v.data[:, :, first:last], part, q, v.unit) for q, v in scan.images.items()}
     labels = LabelMap(scan.labels.data[:, :, first:last], part, OWN_SCHEME)
     return Scan(images, labels, scan.truth_on_grid, scan.noise_sd)

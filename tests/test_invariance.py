@@ -13,8 +13,15 @@ from pipeline import ArraySource, Grid, LoadedSubject, Side, canonicalise, defau
 from pipeline.core.results import LimbMeasures, Status
 from pipeline.core.scan import SCANNER_SPACE
 from pipeline.imaging.orientation import reorient, reoriented_grid
-from pipeline.phantom import Acquisition, BodyParameters, acquire, asymmetry_percent, grid_for
-from pipeline.phantom import make_body, mirrored
+from pipeline.phantom import (
+    Acquisition,
+    BodyParameters,
+    acquire,
+    asymmetry_percent,
+    grid_for,
+    make_body,
+    mirrored,
+)
 
 SMALLEST_SHARE = default_config().measure.smallest_matched_share
 ORIENTATIONS = [
@@ -65,7 +72,9 @@ def assert_swapped(a: LimbMeasures, b: LimbMeasures, *, whole: float, matched: f
         assert (ai.index_percent is None) == (other.index_percent is None), one.name
         if ai.index_percent is not None:
             assert ai.extent == other.extent
-            limit = whole if ai.extent == "whole" else matched
+            in_view = min(m.volume_in_view_ml for m in (one.right, one.left))
+            # Small parts on a grid of 4 x 4 x 8 mm hold a few hundred voxels.
+            limit = whole if ai.extent == "whole" else matched * (1.0 if in_view > 60.0 else 2.0)
             assert other.index_percent == pytest.approx(-ai.index_percent, abs=limit), one.name
             if limit <= 1e-3:
                 assert ai.verdict is other.verdict
@@ -131,19 +140,18 @@ def test_the_mirror_image_of_a_cut_scan_swaps_the_sides():
 
 
 def test_a_mirrored_body_shifted_by_half_a_voxel_keeps_its_asymmetry():
-    """Scanned anew, in the mirror and half a voxel off: within the limits of the coarse grid."""
+    """Scanned anew, in the mirror and half a voxel off. The limit is that of this coarse grid;
+    the stated ones are tested on finer grids (test_acceptance.py)."""
     other = make_body(mirrored(PERSON), detail="reduced")
     grid = grid_for(other, VOXEL_MM)
     affine = grid.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ np.array([0.5, 0.5, 0.5])
     shifted = Grid(grid.shape, affine, grid.space)
-    a = run_stages(loaded(small_scan()))[0]
-    b = run_stages(loaded(acquire(other, Acquisition(shifted, seed=1))))[0]
-    for one, two in zip(a.muscles, b.muscles, strict=True):
-        if body().truth[one.name, Side.RIGHT].volume_ml < 200.0:
-            continue
-        # 4 x 4 x 8 mm is twice the volume of the coarsest grid the limits are stated for.
-        assert two.asymmetry.index_percent == pytest.approx(-one.asymmetry.index_percent, abs=2.0)
+    measures = run_stages(loaded(acquire(other, Acquisition(shifted, seed=1))))[0]
+    for muscle in measures.muscles:
+        if body().truth[muscle.name, Side.RIGHT].volume_ml > 200.0:
+            truth = -asymmetry_percent(body().truth, muscle.name, lean=True)
+            assert muscle.asymmetry.index_percent == pytest.approx(truth, abs=1.5), muscle.name
 
 
 def test_a_symmetric_body_is_symmetric():
@@ -187,7 +195,7 @@ def cut_one_foot(subject: LoadedSubject, side: Side, levels: int) -> LoadedSubje
 
 @pytest.mark.parametrize("side", list(Side))
 def test_a_muscle_cut_on_one_side_is_truncated_and_compared_where_both_are_seen(side):
-    levels = int(np.argwhere(small_scan().labels.data % 100 == 26)[:, 2].min()) + 8
+    levels = int(np.argwhere(small_scan().labels.data % 100 == 26)[:, 2].min()) + 16
     measures, match, _ = run_stages(cut_one_foot(loaded(small_scan()), side, levels))
     assert match.succeeded
     soleus = next(m for m in measures.muscles if m.name == "soleus")

@@ -89,9 +89,7 @@ def _from_images(
     thin = coarse(signal, lattice)
     threshold = body_threshold(thin)
     body = ndimage.binary_opening(thin > threshold, np.ones((3, 3, 1)))
-    column_mm, level_mm = (
-        lattice.step[k] * scan.grid.voxel_sizes_mm[k] for k in (0, 2)
-    )
+    column_mm, level_mm = (lattice.step[k] * scan.grid.voxel_sizes_mm[k] for k in (0, 2))
     middle = midline(body, column_mm, level_mm)
     _check_two_legs(body, middle)
     muscle = np.ones_like(thin)

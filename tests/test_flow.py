@@ -1,0 +1,339 @@
+"""The whole flow through files: results, resuming, overrides, failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from bodies import body, loaded, run_stages, small_scan, write_subject
+
+from pipeline import cli
+from pipeline.config import load_config
+from pipeline.core.errors import UsageError
+from pipeline.core.results import Measures, Status
+from pipeline.flow import STAGES, process_subject, read_measures, rebuild_report
+from pipeline.io.derivatives import SubjectFolder, exclusive
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_subject(folder / "sub-01", small_scan())
+    (folder / "participants.tsv").write_text(
+        "participant_id\theight_m\tmass_kg\tsex\tdominant_side\tinjured_side\n"
+        "sub-01\t1.75\t72\tM\tright\tn/a\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def processed(data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("out")
+    process_subject(data, out, "sub-01")
+    return out
+
+
+def run_cli(*arguments: object, **keywords) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        **keywords,
+    )
+
+
+def comparable(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_everything_promised_is_written(processed):
+    names = {str(p.relative_to(processed)) for p in processed.rglob("*") if p.is_file()}
+    assert {
+        "dataset_description.json",
+        "sub-01/sub-01_measures.json",
+        "sub-01/sub-01_measures.tsv",
+        "sub-01/sub-01_report.html",
+        "sub-01/anat/sub-01_dseg.nii.gz",
+        "sub-01/anat/sub-01_dseg.tsv",
+        "sub-01/anat/sub-01_dseg.json",
+        "sub-01/xfm/sub-01_from-left_to-right_xfm.json",
+        "sub-01/log/sub-01_run.json",
+        "sub-01/log/sub-01_run.log",
+        "sub-01/figures/sub-01_asymmetry.svg",
+    } <= names
+    assert not [name for name in names if name.endswith(".part")]
+
+
+def test_results_through_files_equal_those_in_memory(processed):
+    """int16 files quantise the images a little; the volumes are the same voxels."""
+    results = read_measures(processed / "sub-01/sub-01_measures.json")
+    direct = run_stages(loaded(small_scan()))[0]
+    for one, two in zip(results.measures.muscles, direct.muscles, strict=True):
+        assert one.right.volume_whole_ml == pytest.approx(two.right.volume_whole_ml, rel=1e-9)
+        assert one.asymmetry.index_percent == pytest.approx(two.asymmetry.index_percent, abs=0.05)
+    gluteus = results.measures.muscles[0]
+    assert gluteus.expected_volume_ml == pytest.approx(
+        0.123 * (47 * 1.75 * 72 + 1285) - 25.4, rel=1e-6
+    )
+
+
+def test_labels_come_back_on_the_grid_of_the_input(data, processed):
+    given = nib.load(data / "sub-01/sub-01_dseg.nii.gz")
+    written = nib.load(processed / "sub-01/anat/sub-01_dseg.nii.gz")
+    np.testing.assert_array_equal(np.asarray(written.dataobj), np.asarray(given.dataobj))
+    np.testing.assert_allclose(written.affine, given.affine, atol=1e-4)
+
+
+def test_a_second_run_changes_nothing(data, processed):
+    before = (processed / "sub-01/sub-01_measures.json").stat().st_mtime_ns
+    assert process_subject(data, processed, "01").reused
+    assert (processed / "sub-01/sub-01_measures.json").stat().st_mtime_ns == before
+
+
+def test_a_change_of_one_section_reuses_what_does_not_rest_on_it(data, processed, tmp_path, caplog):
+    out = tmp_path / "out"
+    shutil.copytree(processed, out)
+    config = load_config(overrides={"measure": {"scan_rescan_cv_percent": 3.0}})
+    caplog.set_level("INFO")
+    results = process_subject(data, out, "sub-01", config=config).measures
+    assert "labels saved earlier are reused" in caplog.text
+    assert "registration saved earlier is reused" in caplog.text
+    first = read_measures(processed / "sub-01/sub-01_measures.json")
+    assert results.measures.muscles[0].right == first.measures.muscles[0].right
+    wide, narrow = (m.measures.muscles[0].asymmetry.se_total_percent for m in (results, first))
+    assert wide == pytest.approx(2 * narrow)
+
+
+def test_reused_stages_give_the_same_results_as_fresh_ones(data, processed, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(processed, out)
+    (out / "sub-01/sub-01_measures.json").unlink()
+    process_subject(data, out, "sub-01")
+    assert comparable(out / "sub-01/sub-01_measures.json") == comparable(
+        processed / "sub-01/sub-01_measures.json"
+    )
+
+
+def test_manual_labels_win_and_later_stages_run_again(data, processed, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(processed, out)
+    path = out / "sub-01/anat/sub-01_dseg.nii.gz"
+    image = nib.load(path)
+    labels = np.asarray(image.dataobj).copy()
+    labels[labels == 12] = 0  # somebody decides that the right gracilis is not there
+    nib.save(
+        nib.Nifti1Image(labels, image.affine, image.header),
+        path.with_name("sub-01_desc-manual_dseg.nii.gz"),
+    )
+    results = process_subject(data, out, "sub-01").measures
+    gracilis = next(m for m in results.measures.muscles if m.name == "gracilis")
+    assert gracilis.right.status is Status.ABSENT
+    assert "by hand" in results.engine.note
+
+
+def test_the_report_is_rebuilt_from_saved_derivatives_alone(processed, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(processed, out)
+    page = out / "sub-01/sub-01_report.html"
+    before = page.read_bytes()
+    page.unlink()
+    rebuild_report(out, "sub-01")
+    assert page.read_bytes() == before
+
+
+@pytest.mark.parametrize("stage", ["separate", "segment", "register", "measure", "report"])
+def test_a_killed_run_resumes_to_the_same_results(data, processed, tmp_path, stage):
+    """kill -9 as a stage begins; the same command then finishes the work."""
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", str(data), str(out), "participant"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+    )
+    for line in process.stderr:
+        if f"{stage} (" in line:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.wait(timeout=60)
+    process.stderr.close()
+    assert not (out / "sub-01/sub-01_measures.json").exists()
+    process_subject(data, out, "sub-01")
+    assert comparable(out / "sub-01/sub-01_measures.json") == comparable(
+        processed / "sub-01/sub-01_measures.json"
+    )
+
+
+def test_two_runs_of_one_subject_do_not_meet(data, tmp_path):
+    out = tmp_path / "out"
+    with exclusive(SubjectFolder(out, "sub-01", None)):
+        result = run_cli(data, out, "participant", "--participant-label", "01")
+    assert result.returncode == 2
+    assert "Another run is working on sub-01" in result.stderr
+    assert not (out / "sub-01/sub-01_measures.json").exists()
+
+
+def test_a_full_disk_leaves_nothing_that_looks_finished(data, tmp_path):
+    """A limit on file sizes stands in for the full disk: writes fail in the middle of a file."""
+    out = tmp_path / "out"
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000));"
+        "from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(data), str(out), "participant"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert result.returncode == 2, result.stderr
+    assert "cannot be written" in result.stderr
+    assert not (out / "sub-01/sub-01_measures.json").exists()
+    assert not list(out.rglob("*.part"))
+
+
+def test_an_output_folder_that_cannot_be_written(data, tmp_path):
+    target = tmp_path / "file"
+    target.write_text("not a folder")
+    result = run_cli(data, target, "participant")
+    assert result.returncode == 2
+    assert "cannot be written" in result.stderr
+
+
+def test_output_inside_the_input_is_refused(data):
+    for out in (data / "sub-01", data / "sub-01" / "results"):
+        with pytest.raises(UsageError, match="inside the subject's input folder"):
+            process_subject(data, out, "sub-01")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--participant-label", "99"], 3, "sub-99"),
+        (["--participant-label", "../secret"], 2, "label"),
+        (["--participant-label", "a/b"], 2, "label"),
+        (["--engine", "magic"], 2, "magic"),
+        (["--config", "missing.yaml"], 2, "missing.yaml"),
+        (["--nprocs", "0"], 2, "--nprocs"),
+        (["--mem", "lots"], 2, "--mem"),
+        (["--labels", "missing.nii.gz"], 3, "missing.nii.gz"),
+        (["--label-scheme", "nobodys"], 2, "nobodys"),
+    ],
+)
+def test_wrong_arguments_end_with_a_message_and_their_code(
+    data, tmp_path, capsys, arguments, code, words
+):
+    out = tmp_path / "out"
+    assert cli.main([str(data), str(out), "participant", *arguments]) == code
+    assert words in capsys.readouterr().err
+    assert not list(out.rglob("*_measures.json"))
+
+
+def test_a_typo_in_the_configuration_names_the_right_key(data, tmp_path, capsys):
+    config = tmp_path / "mine.yaml"
+    config.write_text("measure:\n  profile_stepp_mm: 3\n")
+    code = cli.main([str(data), str(tmp_path / "out"), "participant", "--config", str(config)])
+    assert code == 2
+    assert "did you mean profile_step_mm" in capsys.readouterr().err
+
+
+def one_leg(scan_folder: Path, out: Path) -> None:
+    """A subject whose left leg was never imaged."""
+    out.mkdir(parents=True)
+    for path in scan_folder.glob("*.nii.gz"):
+        image = nib.load(path)
+        array = np.asarray(image.dataobj).copy()
+        array[: array.shape[0] // 2] = 0
+        nib.save(nib.Nifti1Image(array, image.affine), out / path.name.replace("sub-01", out.name))
+
+
+def test_one_leg_in_view_is_unusable(data, tmp_path):
+    one_leg(data / "sub-01", tmp_path / "data/sub-02")
+    (tmp_path / "data/sub-02/sub-02_dseg.nii.gz").unlink()
+    result = run_cli(tmp_path / "data", tmp_path / "out", "participant")
+    assert result.returncode == 4, result.stderr
+    assert "leg" in result.stderr
+    assert not list((tmp_path / "out").rglob("*_measures.json"))
+
+
+def test_several_subjects_at_once_one_of_them_broken(data, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    (folder / "sub-02").mkdir()
+    (folder / "sub-02/sub-02_water.nii.gz").write_bytes(b"")
+    started = time.monotonic()
+    result = run_cli(folder, tmp_path / "out", "participant", "--nprocs", "2", "--mem", "9G")
+    assert time.monotonic() - started < 300
+    assert result.returncode == 3
+    assert "sub-02" in result.stderr
+    assert (tmp_path / "out/sub-01/sub-01_measures.json").is_file()
+    assert not list((tmp_path / "out").rglob("sub-02_measures.json"))
+
+
+def test_other_commands(data, processed, capsys):
+    assert cli.main(["validate", str(processed)]) == 0
+    assert "1 results, 0 problems" in capsys.readouterr().out
+    assert cli.main(["inspect", str(data), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["subject"] == "sub-01"
+    assert cli.main(["report", str(processed), "--participant-label", "01"]) == 0
+    assert cli.main(["schema"]) == 0
+
+
+def test_sessions_have_folders_and_names_of_their_own(tmp_path):
+    write_subject(tmp_path / "data/sub-03/ses-1/sub-03_ses-1", small_scan())
+    out = tmp_path / "out"
+    process_subject(tmp_path / "data", out, "03", session="1")
+    results = out / "sub-03/ses-1/sub-03_ses-1_measures.json"
+    assert Measures.model_validate_json(results.read_text()).session == "ses-1"
+
+
+def test_stages_are_told_to_the_progress_in_order(data, tmp_path):
+    told: list[str] = []
+    process_subject(
+        data, tmp_path, "sub-01", progress=lambda stage, number, count: told.append(stage)
+    )
+    assert tuple(told) == STAGES
+
+
+def test_a_single_contrast_gives_volumes_and_says_why_no_lean_volume(tmp_path):
+    from pipeline.core.volume import Quantity
+    from pipeline.phantom import Acquisition, acquire
+
+    scan = acquire(body(), Acquisition(small_scan().labels.grid, contrasts=(Quantity.T1W,), seed=1))
+    write_subject(tmp_path / "data/sub-05", scan)
+    results = process_subject(tmp_path / "data", tmp_path / "out", "sub-05").measures
+    muscle = results.measures.muscles[8]
+    assert muscle.right.volume_whole_ml > 0
+    assert muscle.right.lean_volume_whole_ml is None
+    assert "T1w" in muscle.right.lean_reason
+    assert muscle.asymmetry.index_percent is None
+    assert muscle.asymmetry_total_volume.index_percent is not None
+    page = (tmp_path / "out/sub-05/sub-05_report.html").read_text()
+    assert "T1w" in page
+
+
+def test_labels_without_an_image_give_volumes(tmp_path):
+    write_subject(tmp_path / "data/sub-06", small_scan())
+    for name in ("water", "fat"):
+        (tmp_path / f"data/sub-06/sub-06_{name}.nii.gz").unlink()
+    results = process_subject(tmp_path / "data", tmp_path / "out", "sub-06").measures
+    muscle = results.measures.muscles[8]
+    assert muscle.right.volume_whole_ml > 0
+    assert muscle.right.fat_fraction_percent is None
+    assert "without an image" in muscle.right.lean_reason

@@ -7,9 +7,11 @@ the joint that is seen; a joint is never invented.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pipeline.core.anatomy import STRUCTURE_IDS
 from pipeline.core.grid import Grid
@@ -27,18 +29,64 @@ FEMUR_TO_TIBIA = 1.28
 _HEAD_RADIUS_MM = 24.0
 #: The axis turns from thigh to shank over this distance each side of the knee, mm.
 _KNEE_TURN_MM = 40.0
-#: Hip centre to knee of the reference person, mm, and the share of it at which the vastus
-#: lateralis begins (attachment levels in percent of hip centre to knee: 4 to 72).
-_HIP_TO_KNEE_MM = 410.0
-_VASTUS_LATERALIS_TOP = 0.04
+#: The ends of a long bone are this much wider than its thinnest part (area); a bone that was
+#: merely cut is not.
+_FLARE = 1.5
+#: Hip centre to knee of people, mm: femurs measure 393 to 584 mm (doi 10.3390/osteology1020009),
+#: from head to condyles about 30 mm more; adolescents are a little shorter.
+_HIP_TO_KNEE_MM = (300.0, 560.0)
+#: From the lower end of the tibia (inner malleolus) up to the joint.
+_ANKLE_ABOVE_END_MM = 8.0
+#: A muscle ends, for the anchors below, where its area falls below this share of its largest
+#: one: thin tips are drawn differently by every source of labels.
+_END_SHARE = 0.2
+#: The last 10 mm before such an end have less than this share, or the muscle was cut.
+_TAPER_SHARE = 0.7
+#: Length of the end of a structure whose centre is taken, mm.
+_END_MM = 20.0
+
+
+@dataclass(frozen=True)
+class _Anchor:
+    """An end of a muscle near a joint, and the way from there to the joint.
+
+    Attributes:
+        muscles: taken together.
+        upper: which end.
+        length_mm: so much of it must be in view; of less, the largest area is not known.
+        to_joint: mm to the right (outwards), to the front and up, in right-leg pose.
+    """
+
+    muscles: tuple[str, ...]
+    upper: bool
+    length_mm: float
+    to_joint: Point
+
+
+_GASTROCNEMII = ("gastrocnemius_medialis", "gastrocnemius_lateralis", "gastrocnemius")
+#: Means over both legs of bodies whose bones show where the joint is: the two automatic
+#: segmentations of the MuscleMap toolbox (MIT) and the Visible Human female (Andreassen et al.,
+#: CC BY 4.0). Single ends lie within about 15 mm of the mean.
+_HIP_ANCHORS = (_Anchor(("vastus_lateralis",), True, 120.0, (-56.0, -3.0, 33.0)),)
+_BEHIND_KNEE_ANCHORS = (
+    _Anchor(("popliteus",), True, 40.0, (1.0, 22.0, 21.0)),
+    _Anchor(_GASTROCNEMII, True, 40.0, (5.0, 34.0, -41.0)),
+)
+_ABOVE_KNEE_ANCHORS = (
+    _Anchor(("vastus_medialis",), False, 120.0, (27.0, -29.0, -46.0)),
+    _Anchor(("vastus_lateralis",), False, 120.0, (-44.0, -18.0, -95.0)),
+    _Anchor(("semimembranosus",), False, 120.0, (26.0, 32.0, -39.0)),
+    _Anchor(("biceps_femoris_short",), False, 80.0, (-33.0, 29.0, -35.0)),
+)
 
 
 def find_limb_axis(labels: LabelMap, seen: NDArray[np.bool_]) -> LimbAxis:
     """Joint centres of one leg in right-leg pose.
 
-    From bones where they are labelled and their end is in view; else the hip from the upper end
-    of the vastus lateralis and the knee from the upper end of the popliteus. The ankle is
-    known from the tibia only.
+    From bones where they are labelled and their end is in view; else the hip and the knee from
+    ends of muscles next to them. The ankle is known from the tibia only. A joint that is out of
+    view, or whose end of bone or muscle is cut by the field of view or the labelling, is None.
+    In thick slices the end of a bone is known to half a slice.
 
     Args:
         labels: LEG_SCHEME on the leg's grid.
@@ -47,11 +95,20 @@ def find_limb_axis(labels: LabelMap, seen: NDArray[np.bool_]) -> LimbAxis:
     levels = np.flatnonzero(seen)
     first, last = (int(levels[0]), int(levels[-1])) if levels.size else (0, len(seen) - 1)
     shape = _Shape(labels, first, last)
-    hip = _hip(shape)
-    knee = _knee(shape)
-    ankle = shape.end("tibia", upper=False, depth_mm=10.0)
-    centres = shape.level_centres()
-    direction, origin = _downwards(centres, labels.grid)
+    hip, knee, ankle = (
+        joint if joint is not None and shape.shows(joint) else None
+        for joint in (_hip(shape), _knee(shape), _ankle(shape))
+    )
+    if hip is not None and knee is not None:
+        apart = float(np.linalg.norm(knee - hip))
+        if not _HIP_TO_KNEE_MM[0] <= apart <= _HIP_TO_KNEE_MM[1]:
+            # One of them is an end of patchy labels, and which one cannot be told.
+            hip = knee = None
+    direction, origin = _downwards(shape.level_centres(), labels.grid)
+    joints = [joint for joint in (hip, knee, ankle) if joint is not None]
+    if len(joints) > 1:
+        between = joints[-1] - joints[0]
+        direction = between / np.linalg.norm(between)
     return LimbAxis(
         hip=_point(hip),
         knee=_point(knee),
@@ -61,48 +118,114 @@ def find_limb_axis(labels: LabelMap, seen: NDArray[np.bool_]) -> LimbAxis:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Voxels of a structure on the levels that belong to its largest piece.
+
+    Attributes:
+        index: (n, 3).
+        levels: first and last level, both included.
+        areas: mm^2 by level, from the first to the last.
+    """
+
+    index: NDArray[np.intp]
+    levels: tuple[int, int]
+    areas: Floats
+
+
 class _Shape:
-    """Points and ends of the labelled structures of one leg, in mm."""
+    """The labelled structures of one leg and their ends, in mm."""
 
     def __init__(self, labels: LabelMap, first: int, last: int) -> None:
         self._labels = labels.data
-        self._grid = labels.grid
+        self.grid = labels.grid
         self._first, self._last = first, last
+        self._boxes = ndimage.find_objects(labels.data)
+        used = [box[2] for box in self._boxes if box is not None]
+        # Levels the labels speak of, as far as they were imaged.
+        self._ends = (
+            max(first, min((s.start for s in used), default=0)),
+            min(last, max((s.stop for s in used), default=0) - 1),
+        )
 
-    def points(self, name: str) -> tuple[NDArray[np.intp], Floats] | None:
-        """Indices (n, 3) and RAS mm (n, 3) of a structure, None where it is not labelled."""
-        index = np.argwhere(self._labels == STRUCTURE_IDS[name])
-        return None if len(index) == 0 else (index, self._grid.index_to_world(index))
-
-    def end(self, name: str, *, upper: bool, depth_mm: float) -> Floats | None:
-        """Centre of the last depth_mm of a structure, moved to its very end.
-
-        None where the structure is not labelled or goes on beyond the field of view.
-        """
-        found = self.points(name)
-        if found is None:
+    def run(self, names: Sequence[str]) -> _Run | None:
+        """Largest piece of some structures together; None where they are not labelled."""
+        parts = []
+        for name in names:
+            value = STRUCTURE_IDS[name]
+            box = self._boxes[value - 1] if value <= len(self._boxes) else None
+            if box is not None:
+                lower = [s.start for s in box]
+                parts.append(np.argwhere(self._labels[box] == value) + lower)
+        if not parts:
             return None
-        index, points = found
-        level = index[:, 2].max() if upper else index[:, 2].min()
-        if level == (self._last if upper else self._first):
-            return None
-        edge = points[index[:, 2] == level, 2].mean()
-        edge += (0.5 if upper else -0.5) * self._grid.voxel_sizes_mm[2]
-        near = np.abs(points[:, 2] - edge) <= max(depth_mm, self._grid.voxel_sizes_mm[2])
-        centre = points[near].mean(axis=0)
-        centre[2] = edge
-        return np.asarray(centre, dtype=np.float64)
+        index = np.concatenate(parts)
+        counts = np.bincount(index[:, 2]).astype(np.float64)
+        # A single level that the labelling skipped does not end a structure.
+        joined = ndimage.binary_closing(np.pad(counts > 0, 2), np.ones(3))[2:-2] | (counts > 0)
+        pieces, _ = ndimage.label(joined)
+        mine = np.flatnonzero(pieces == pieces[np.argmax(counts)])
+        bottom, top = int(mine[0]), int(mine[-1])
+        keep = (index[:, 2] >= bottom) & (index[:, 2] <= top)
+        area = self.grid.voxel_volume_mm3 / self.grid.voxel_sizes_mm[2]
+        return _Run(index[keep], (bottom, top), counts[bottom : top + 1] * area)
 
-    def centre_at(self, z_mm: float) -> Floats | None:
-        """Centre of everything labelled near one level."""
-        index = np.argwhere(self._labels)
-        points = self._grid.index_to_world(index)
-        near = np.abs(points[:, 2] - z_mm) <= max(15.0, self._grid.voxel_sizes_mm[2])
-        if not near.any():
+    def shows(self, point: Floats) -> bool:
+        """Whether a point lies on an imaged level."""
+        level = float(self.grid.world_to_index(point)[2])
+        return self._first - 0.5 <= level <= self._last + 0.5
+
+    def in_view(self, run: _Run, *, upper: bool) -> bool:
+        """Whether an end of a structure lies inside the field of view."""
+        return run.levels[1] < self._last if upper else run.levels[0] > self._first
+
+    def end(self, run: _Run, level: float, *, upper: bool, depth_mm: float) -> Floats:
+        """Centre of the last depth_mm of a structure before a level, moved to that level."""
+        depth = max(1.0, depth_mm / self.grid.voxel_sizes_mm[2])
+        away = (level - run.index[:, 2]) * (1.0 if upper else -1.0)
+        middle = run.index[(away > -0.5) & (away < depth)].mean(axis=0)
+        middle[2] = level
+        return self.grid.index_to_world(middle)
+
+    def joint(self, anchor: _Anchor) -> Floats | None:
+        """Where an end of a muscle says a joint is; None where that end is not in view."""
+        run = self.run(anchor.muscles)
+        if run is None:
             return None
-        centre = points[near].mean(axis=0)
-        centre[2] = z_mm
-        return np.asarray(centre, dtype=np.float64)
+        size = self.grid.voxel_sizes_mm[2]
+        if run.areas.size * size < anchor.length_mm:
+            return None
+        # From the belly outwards; one more level, empty where labels of others go on.
+        shares = run.areas / run.areas.max()
+        shares, last = (shares, run.levels[1]) if anchor.upper else (shares[::-1], run.levels[0])
+        beyond = last < self._ends[1] if anchor.upper else last > self._ends[0]
+        if beyond:
+            shares = np.append(shares, 0.0)
+        below = np.flatnonzero(shares < _END_SHARE)
+        below = below[below > np.argmax(shares)]
+        if below.size == 0:
+            return None
+        k = int(below[0])
+        count = max(1, round(_END_MM / 2 / size))
+        if shares[max(0, k - count) : k].mean() > _TAPER_SHARE:
+            return None
+        part = (shares[k - 1] - _END_SHARE) / (shares[k - 1] - shares[k])
+        steps = k - 1 + float(part)
+        level = run.levels[0] + steps if anchor.upper else run.levels[1] - steps
+        end = self.end(run, level, upper=anchor.upper, depth_mm=_END_MM)
+        return np.asarray(end + np.array(anchor.to_joint), dtype=np.float64)
+
+    def bone_end(self, name: str, *, upper: bool, depth_mm: float) -> Floats | None:
+        """End of a long bone; None where it is not labelled or was cut."""
+        run = self.run((name,))
+        if run is None or not self.in_view(run, upper=upper):
+            return None
+        count = max(1, round(60.0 / self.grid.voxel_sizes_mm[2]))
+        wide = run.areas[-count:].max() if upper else run.areas[:count].max()
+        if wide < _FLARE * np.percentile(run.areas, 10):
+            return None
+        level = run.levels[1] + 0.5 if upper else run.levels[0] - 0.5
+        return self.end(run, level, upper=upper, depth_mm=depth_mm)
 
     def level_centres(self) -> tuple[Floats, Floats]:
         """Centre (n, 3) in mm and area in voxels (n,) of everything labelled, level by level."""
@@ -114,41 +237,53 @@ class _Shape:
         x = np.arange(present.shape[0]) @ columns
         y = np.arange(present.shape[1]) @ rows
         index = np.stack([x[levels] / areas[levels], y[levels] / areas[levels], levels], axis=1)
-        return self._grid.index_to_world(index), areas[levels]
+        return self.grid.index_to_world(index), areas[levels]
 
 
 def _hip(shape: _Shape) -> Floats | None:
-    found = shape.points("femur")
-    if found is not None:
-        top = shape.end("femur", upper=True, depth_mm=10.0)
-        if top is None:
-            return None
-        points = found[1]
-        upper = points[points[:, 2] > top[2] - 60.0]
-        # The head is the inner upper part; in right-leg pose the inner side is at low x.
-        inner = upper[upper[:, 0] < upper[:, 0].min() + 2 * _HEAD_RADIUS_MM]
-        centre = inner[inner[:, 2] > inner[:, 2].max() - 2 * _HEAD_RADIUS_MM].mean(axis=0)
-        for _ in range(20):
-            near = points[np.linalg.norm(points - centre, axis=1) < _HEAD_RADIUS_MM]
-            moved = near.mean(axis=0)
-            if np.linalg.norm(moved - centre) < 0.05:
-                break
-            centre = moved
-        return np.asarray(centre, dtype=np.float64)
-    start = shape.end("vastus_lateralis", upper=True, depth_mm=10.0)
-    if start is None:
-        return None
-    return shape.centre_at(float(start[2]) + _VASTUS_LATERALIS_TOP * _HIP_TO_KNEE_MM)
+    run = shape.run(("femur",))
+    if run is None or shape.bone_end("femur", upper=True, depth_mm=10.0) is None:
+        return _mean([shape.joint(anchor) for anchor in _HIP_ANCHORS])
+    points = shape.grid.index_to_world(run.index)
+    upper = points[points[:, 2] > points[:, 2].max() - 60.0]
+    # The head is the inner upper part; in right-leg pose the inner side is at low x.
+    inner = upper[upper[:, 0] < upper[:, 0].min() + 2 * _HEAD_RADIUS_MM]
+    centre = inner[inner[:, 2] > inner[:, 2].max() - 2 * _HEAD_RADIUS_MM].mean(axis=0)
+    for _ in range(20):
+        near = points[np.linalg.norm(points - centre, axis=1) < _HEAD_RADIUS_MM]
+        moved = near.mean(axis=0)
+        if np.linalg.norm(moved - centre) < 0.05:
+            break
+        centre = moved
+    return np.asarray(centre, dtype=np.float64)
 
 
 def _knee(shape: _Shape) -> Floats | None:
-    femur = shape.end("femur", upper=False, depth_mm=25.0)
-    tibia = shape.end("tibia", upper=True, depth_mm=20.0)
-    ends = [end for end in (femur, tibia) if end is not None]
-    if ends:
-        return np.asarray(np.mean(ends, axis=0), dtype=np.float64)
-    popliteus = shape.end("popliteus", upper=True, depth_mm=10.0)
-    return None if popliteus is None else shape.centre_at(float(popliteus[2]))
+    from_bones = _mean(
+        [
+            shape.bone_end("femur", upper=False, depth_mm=25.0),
+            shape.bone_end("tibia", upper=True, depth_mm=20.0),
+        ]
+    )
+    if from_bones is not None:
+        return from_bones
+    # Behind and in front, inside and outside: what a turn of the leg does to one end, it undoes
+    # on another.
+    groups = [
+        _mean([shape.joint(anchor) for anchor in anchors])
+        for anchors in (_BEHIND_KNEE_ANCHORS, _ABOVE_KNEE_ANCHORS)
+    ]
+    return _mean(groups)
+
+
+def _ankle(shape: _Shape) -> Floats | None:
+    end = shape.bone_end("tibia", upper=False, depth_mm=10.0)
+    return None if end is None else end + np.array([0.0, 0.0, _ANKLE_ABOVE_END_MM])
+
+
+def _mean(points: Sequence[Floats | None]) -> Floats | None:
+    known = [point for point in points if point is not None]
+    return np.asarray(np.mean(known, axis=0), dtype=np.float64) if known else None
 
 
 def _downwards(centres: tuple[Floats, Floats], grid: Grid) -> tuple[Floats, Floats]:

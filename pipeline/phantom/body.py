@@ -209,7 +209,7 @@ def make_body(parameters: BodyParameters, *, detail: Literal["full", "reduced"] 
 
     Args:
         parameters: person, pose and seed.
-        detail: "full" (0.8 x 0.8 x 2.5 mm model) or "reduced" (1.6 x 1.6 x 5 mm, for tests).
+        detail: "full" (0.8 x 0.8 x 1.5 mm model) or "reduced" (1.6 x 1.6 x 5 mm, for tests).
 
     Raises:
         InvariantError: no such detail.

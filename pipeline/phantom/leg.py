@@ -132,7 +132,7 @@ class LegModel:
 
     def volumes_ml(self) -> dict[str, float]:
         """Volume of each muscle in the raster."""
-        counts = np.bincount(self.codes.ravel(), minlength=256)
+        counts = np.bincount(self.codes.ravel(order="K"), minlength=256)
         return {m.name: float(counts[m.id]) * self.voxel_ml for m in MUSCLES}
 
 
@@ -148,7 +148,7 @@ class Detail:
 
 
 DETAILS = {
-    "full": Detail(0.8, 2.5, 2.5, 10.0, 40),
+    "full": Detail(0.8, 1.5, 2.5, 10.0, 40),
     "reduced": Detail(1.6, 5.0, 4.0, 22.0, 25),
 }
 
@@ -167,13 +167,15 @@ class _Ellipse:
         table = np.asarray(rows, dtype=np.float64)
         # The direction has a period of 180 degrees: unwrapped before it is interpolated.
         turn = np.unwrap(np.radians(table[:, 5]), period=math.pi)
+        # Widths, not areas, are interpolated: ends then taper like tips instead of wedges.
+        table[:, 3] = np.sqrt(table[:, 3])
         values = PchipInterpolator(table[:, 0], table[:, 1:5], axis=0)
         return _Ellipse(table[0, 0], table[-1, 0], values, (table[:, 0], turn))
 
     def at(self, level: float) -> tuple[float, float, float, float, float]:
         """x, y, area, elongation, direction in radians."""
-        x, y, area, ratio = (float(v) for v in self.values(level))
-        return x, y, area, max(ratio, 1.0), float(np.interp(level, *self.turn))
+        x, y, width, ratio = (float(v) for v in self.values(level))
+        return x, y, width * width, max(ratio, 1.0), float(np.interp(level, *self.turn))
 
 
 @functools.lru_cache(maxsize=1)
@@ -314,7 +316,7 @@ def _area_factors(frame: _Frame, volumes_ml: Sequence[float]) -> Floats:
     for ellipse, volume in zip(_tables()[0], volumes_ml, strict=True):
         levels = np.linspace(ellipse.lower, ellipse.upper, 400)
         positions = np.array([frame.mm(float(v)) for v in levels])
-        integral = float(np.trapezoid(ellipse.values(levels)[:, 2], positions))
+        integral = float(np.trapezoid(ellipse.values(levels)[:, 2] ** 2, positions))
         factors.append(volume * 1000.0 / integral)
     return np.array(factors)
 
@@ -483,13 +485,14 @@ def leg_model(key: LegKey) -> LegModel:
     ss = np.arange(frame.mm(TOP_LEVEL) + 0.5 * detail.level, frame.mm(BOTTOM_LEVEL), detail.level)
     x = xs.astype(np.float32)[:, None]
     y = ys.astype(np.float32)[None, :]
-    shape = (len(xs), len(ys), len(ss))
+    # Levels first in memory: the work is done level by level.
+    shape = (len(ss), len(xs), len(ys))
     codes = np.zeros(shape, dtype=np.uint8)
     owners = np.zeros(shape, dtype=np.uint8)
     margins = np.full(shape, -1e3, dtype=np.float16)
     for k, s in enumerate(ss):
         level = frame.level(float(s))
-        plane = codes[:, :, k]
+        plane = codes[k]
         blocked = np.zeros(plane.shape, dtype=bool)
         for label, cortex, bone in _bone_cells(frame, level):
             cost, bx, by = _cost(x, y, bone)
@@ -508,12 +511,11 @@ def leg_model(key: LegKey) -> LegModel:
             mean_area = cell.area * float(mean_per_mm[cell.index] / per_mm[cell.index])
             value = _weight_at(positions, weights, cell.index, float(s), mean_area)
             now.append(value + (cell.area - mean_area) / math.pi)
-        owners[:, :, k], found = _level_raster(
-            x, y, cells, now, _outline(frame, level, cells), blocked
-        )
-        margins[:, :, k] = found.clip(-100, 100).astype(np.float16)
+        owners[k], found = _level_raster(x, y, cells, now, _outline(frame, level, cells), blocked)
+        margins[k] = found.clip(-100, 100).astype(np.float16)
     voxel_ml = detail.in_plane**2 * detail.level / 1000.0
     _exact_volumes(codes, owners, margins, [v / voxel_ml for v in key.volumes_ml])
+    codes = codes.transpose(1, 2, 0)
     _envelope(codes, frame, xs, ys, ss, detail)
     codes.setflags(write=False)
     return LegModel(

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pipeline.phantom.leg import LegModel
 
@@ -28,9 +30,15 @@ LEAN_LEVELS = (0.10, 0.35)
 CROTCH_LEVEL = 0.12
 THIGH_LEVEL = 0.30
 #: Largest inward lean, so that thin thighs do not cross to meet the wanted gap.
-LEAST_SLOPE = -0.05
+LEAST_SLOPE = -0.09
 #: A bend of hip or knee reaches this far up and down from the joint, mm.
 BEND_HALF_MM = (60.0, 45.0)
+#: The bow of the axis is tabulated from here (s, mm).
+BOW_START_MM = -400.0
+#: The unbending is tabulated this far around the leg, at this step (mm), and linear between: it
+#: bends by less than 0.003 per mm, so that the error stays below 0.01 mm.
+UNBEND_REACH_MM = 260.0
+UNBEND_STEP_MM = 4.0
 #: A shift along the table is complete this share of the hip's distance from the middle.
 _SHIFT_SHARE = 0.6
 
@@ -75,18 +83,29 @@ class LegPose:
         lean = self.slope * _ramp(s, self.model.thigh_mm)
         return self.model.half_hip_mm + self.widening * step + lean
 
-    def bow(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-        """s, y and z of the axis, its angle to the vertical and its curvature, along the leg."""
+    @cached_property
+    def bow(self) -> Floats:
+        """y and z of the axis, its angle to the vertical and its curvature, at every mm of s.
+
+        The first row belongs to s = BOW_START_MM.
+        """
         thigh, shank = self.model.thigh_mm, self.model.shank_mm
         flexion = math.radians(self.knee_flexion_deg)
         hip = flexion * shank / (thigh + shank)
-        s = np.arange(-400.0, thigh + shank + 300.0, 1.0)
+        s = np.arange(BOW_START_MM, thigh + shank + 300.0)
         angle = hip * smoothstep((s / BEND_HALF_MM[0] + 1.0) / 2.0)
         angle = angle - flexion * smoothstep(((s - thigh) / BEND_HALF_MM[1] + 1.0) / 2.0)
         middle = 0.5 * (angle[1:] + angle[:-1])
         y = np.concatenate([[0.0], np.cumsum(np.sin(middle))])
-        z = thigh - s[0] - np.concatenate([[0.0], np.cumsum(np.cos(middle))])
-        return s, y, z, angle, np.gradient(angle, s)
+        z = thigh - BOW_START_MM - np.concatenate([[0.0], np.cumsum(np.cos(middle))])
+        return np.stack([y, z, angle, np.gradient(angle)], axis=-1)
+
+    def _bow_at(self, s: Floats) -> Floats:
+        """Rows of the bow at s, linear between; shape of s plus 4."""
+        where = np.clip(s - BOW_START_MM, 0.0, len(self.bow) - 1.001)
+        low = where.astype(np.int32)
+        share = (where - low)[..., None]
+        return cast(Floats, (1.0 - share) * self.bow[low] + share * self.bow[low + 1])
 
     def to_leg(self, x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats, Floats]:
         """Leg coordinates (x outwards, y forwards, s down) of points of this side's world, mm.
@@ -108,32 +127,40 @@ class LegPose:
 
     def _unbend(self, y: Floats, z: Floats) -> tuple[Floats, Floats]:
         """Position along the bowed axis and forwards of it, at unchanged volume."""
-        table, axis_y, axis_z, axis_angle, curvature = self.bow()
-        first, step = table[0], table[1] - table[0]
+        first = np.array([-UNBEND_REACH_MM, -UNBEND_REACH_MM - self.model.shank_mm])
+        at = [((v - v0) / UNBEND_STEP_MM).ravel() for v, v0 in zip((y, z), first, strict=True)]
+        moved = [
+            ndimage.map_coordinates(table, at, order=1, mode="nearest").reshape(y.shape)
+            for table in self._unbend_table
+        ]
+        return self.model.thigh_mm - z + moved[0], y + moved[1]
 
-        def at(values: Floats, s: Floats) -> Floats:
-            return cast(Floats, np.interp((s - first) / step, np.arange(len(values)), values))
-
+    @cached_property
+    def _unbend_table(self) -> tuple[Floats, Floats]:
+        """How much bent points move along s and forwards when unbent, on a lattice of y and z."""
+        reach, step = UNBEND_REACH_MM, UNBEND_STEP_MM
+        y, z = np.meshgrid(
+            np.arange(-reach, reach, step),
+            np.arange(-reach - self.model.shank_mm, reach + self.model.thigh_mm, step),
+            indexing="ij",
+        )
         s = self.model.thigh_mm - z
-        for _ in range(4):
-            angle, bend = at(axis_angle, s), at(curvature, s)
-            dy, dz = y - at(axis_y, s), z - at(axis_z, s)
-            along = dy * np.sin(angle) - dz * np.cos(angle)
-            across = dy * np.cos(angle) + dz * np.sin(angle)
-            s = s + along / (1.0 - bend * across)
-        angle, bend = at(axis_angle, s), at(curvature, s)
-        across = (y - at(axis_y, s)) * np.cos(angle) + (z - at(axis_z, s)) * np.sin(angle)
-        return s, across - 0.5 * bend * across * across
+        for _ in range(6):
+            axis = self._bow_at(s)
+            sin, cos = np.sin(axis[..., 2]), np.cos(axis[..., 2])
+            dy, dz = y - axis[..., 0], z - axis[..., 1]
+            s = s + (dy * sin - dz * cos) / (1.0 - axis[..., 3] * (dy * cos + dz * sin))
+        axis = self._bow_at(s)
+        sin, cos = np.sin(axis[..., 2]), np.cos(axis[..., 2])
+        across = (y - axis[..., 0]) * cos + (z - axis[..., 1]) * sin
+        forward = across - 0.5 * axis[..., 3] * across * across
+        return s - (self.model.thigh_mm - z), forward - y
 
     def axis_point(self, level: float) -> tuple[float, float, float]:
         """World point of this side (x outwards, y, z) on the limb axis at a level."""
         s = self.model.position_mm(level)
-        table, y, z, _, _ = self.bow()
-        return (
-            float(self.sideways(np.array(s))),
-            float(np.interp(s, table, y)),
-            float(np.interp(s, table, z)) + self.shift_mm,
-        )
+        y, z = self._bow_at(np.array(s))[:2]
+        return (float(self.sideways(np.array(s))), float(y), float(z) + self.shift_mm)
 
     def inner_skin(self) -> tuple[Floats, Floats]:
         """s of the levels below the crotch and the smallest x of the turned leg there, mm."""
@@ -145,9 +172,12 @@ class LegPose:
         angles = self.turn(s)
         inner = np.zeros(len(keep))
         for n, k in enumerate(keep):
-            i, j = np.nonzero(model.codes[:, :, k])
-            cos, sin = math.cos(angles[k]), math.sin(angles[k])
-            inner[n] = (cos * x[i] + sin * y[j]).min() if len(i) else 0.0
+            filled = model.codes[:, :, k] > 0
+            # Turns stay below 90 degrees: in each row only the innermost point can matter.
+            rows = np.flatnonzero(filled.max(axis=0))
+            innermost = x[filled.argmax(axis=0)[rows]]
+            turned = math.cos(angles[k]) * innermost + math.sin(angles[k]) * y[rows]
+            inner[n] = turned.min() if len(rows) else 0.0
         return s[keep], inner
 
     def needs(self, gap_mm: float) -> tuple[float, float]:

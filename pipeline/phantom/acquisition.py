@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,12 +142,14 @@ def _contrast(quantity: Quantity, water: Singles, fat: Singles) -> Singles:
     if quantity is Quantity.IN_PHASE:
         return water + fat
     if quantity is Quantity.OPPOSED_PHASE:
-        return cast(Singles, np.abs(water - fat))
+        return np.asarray(np.abs(water - fat), dtype=np.float32)
     if quantity is Quantity.FAT_FRACTION:
         total = water + fat
-        return np.divide(fat, total, out=np.zeros_like(fat), where=total > 0.02)
+        fraction: Singles = np.zeros_like(fat)
+        np.divide(fat, total, out=fraction, where=total > 0.02)
+        return fraction
     if quantity is Quantity.T1W:
-        return cast(Singles, np.float32(_T1_LEAN) * water + np.float32(_T1_FAT) * fat)
+        return np.asarray(np.float32(_T1_LEAN) * water + np.float32(_T1_FAT) * fat, np.float32)
     raise InvariantError(f"The phantom cannot show {quantity}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Literal
 
@@ -92,6 +93,14 @@ class PosedLeg:
     fractions: NDArray[np.float32]
     streaks: Streaks | None
 
+    @cached_property
+    def outer_skin_mm(self) -> float:
+        """Largest distance of the skin from the midline, the pelvis included."""
+        model = self.model
+        rows = np.flatnonzero(np.asarray(model.codes.max(axis=(1, 2)) > AIR))
+        outermost = model.origin[0] + model.spacing[0] * float(rows[-1])
+        return model.half_hip_mm + self.pose.widening + outermost
+
     @property
     def model(self) -> LegModel:
         """The leg before its pose."""
@@ -173,9 +182,11 @@ class Body:
         arm = (up > 0.39) & (up < 0.815)
         wide = np.interp(up, [0.39, 0.43, 0.48, 0.53, 0.62, 0.80], [6, 24, 20, 24, 36, 46]) * k
         deep = np.interp(up, [0.39, 0.43, 0.48, 0.53, 0.62, 0.80], [14, 44, 24, 26, 38, 50]) * k
-        # The arm lies close to the trunk above and clear of the widest part of the hips.
-        centre = np.interp(up, [0.39, 0.5, 0.62, 0.8], [248, 250, 246, 214]) * k
-        centre = centre + 18.0 * (self.parameters.fatness - 1.0)
+        # The arm leaves the trunk at the shoulder; the hand lies next to the thigh.
+        hand = max(leg.outer_skin_mm for leg in self.legs.values()) + 28.0 * k
+        centre = np.interp(
+            up, [0.39, 0.5, 0.62, 0.8], [hand, hand + 4, 0.5 * hand + 125 * k, 190 * k]
+        )
         _ellipse(codes, arm, side - centre, y + 14 * k, (wide, deep), 3.0)
         return codes
 
@@ -220,15 +231,15 @@ def make_body(parameters: BodyParameters, *, detail: Literal["full", "reduced"] 
         )
     models = {side: leg_model(_key(parameters, side, detail)) for side in Side}
     pose = parameters.pose
-    straight = {side: LegPose(models[side], 0.0, 0.0, *pose.of(side)) for side in Side}
+    straight = {side: LegPose(models[side], 0.0, 0.0, 0.0, *pose.of(side)) for side in Side}
     # The same for both legs, so that the midline stays in the middle.
     needs = [leg.needs(pose.gap_mm) for leg in straight.values()]
-    widening, slope = (max(values) for values in zip(*needs, strict=True))
+    widening, slope, shank_slope = (max(values) for values in zip(*needs, strict=True))
     legs = {}
     truth: dict[tuple[str, Side], MuscleTruth] = {}
     landmarks: dict[tuple[str, Side], tuple[float, float, float]] = {}
     for side, model in models.items():
-        placed = LegPose(model, widening, slope, *pose.of(side))
+        placed = LegPose(model, widening, slope, shank_slope, *pose.of(side))
         fractions = np.zeros(256, dtype=np.float32)
         by_name = parameters.fat_fractions(side)
         for m in MUSCLES:
@@ -334,7 +345,7 @@ def grid_for(
     if parameters.whole_body:
         k = parameters.height_m / 1.75
         upper[2] = low_z + 1000.0 * parameters.height_m
-        reach = 310.0 * k + 18.0 * max(0.0, parameters.fatness - 1.0)
+        reach = max(leg.outer_skin_mm for leg in body.legs.values()) + 75.0 * k
         lower[0], upper[0] = min(lower[0], -reach), max(upper[0], reach)
     lower, upper = lower - margin_mm, upper + margin_mm
     if z_range_mm is not None:

@@ -497,7 +497,8 @@ def leg_model(key: LegKey) -> LegModel:
         for label, cortex, bone in _bone_cells(frame, level):
             cost, bx, by = _cost(x, y, bone)
             radius2 = bone.area / math.pi
-            inside = cost < radius2
+            # A plate of cartilage keeps the two halves of pubis and sacrum apart.
+            inside = (cost < radius2) & (x > -frame.half_hip_mm + detail.in_plane)
             depth = (radius2 - cost) / (np.sqrt(bx * bx + by * by) + 1e-3)
             plane[inside] = np.where(depth[inside] < cortex, label + CORTEX_OFFSET, label)
             blocked |= inside

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.phantom.leg import LegModel
+from pipeline.core.anatomy import MUSCLES
+from pipeline.phantom.leg import BOTTOM_LEVEL, LegModel
 
 Floats = NDArray[np.float64]
 
@@ -25,12 +25,16 @@ Floats = NDArray[np.float64]
 TURN_LEVELS = (-0.02, 0.35)
 WIDEN_LEVELS = (-0.14, 0.10)
 LEAN_LEVELS = (0.10, 0.35)
-#: The legs are apart below the first level; down to the second they are moved outwards, below
-#: it they lean, to keep their distance.
+SHANK_LEVELS = (0.85, 1.10)
+#: The halves of the body part at the first level, and their skin is free of each other below the
+#: second; down to the third they are moved outwards, below it they lean, to keep their distance.
 CROTCH_LEVEL = 0.12
+FREE_LEVEL = 0.16
 THIGH_LEVEL = 0.30
-#: Largest inward lean, so that thin thighs do not cross to meet the wanted gap.
-LEAST_SLOPE = -0.09
+KNEE_LEVEL = 0.97
+#: Largest inward lean of thigh and shank, so that thin legs do not cross to meet the wanted gap.
+LEAST_SHANK_SLOPE = -0.02
+LEAST_SLOPE = -0.12
 #: A bend of hip or knee reaches this far up and down from the joint, mm.
 BEND_HALF_MM = (60.0, 45.0)
 #: The bow of the axis is tabulated from here (s, mm).
@@ -56,13 +60,14 @@ class LegPose:
     Attributes:
         model: the leg.
         widening: outward shift of the limb axis below the pelvis, mm.
-        slope: further outward shift per mm along the thigh and below.
+        slope, shank_slope: further outward shift per mm along the thigh, and along the shank.
         rotation_deg, knee_flexion_deg, shift_mm: see Pose.
     """
 
     model: LegModel
     widening: float
     slope: float
+    shank_slope: float
     rotation_deg: float
     knee_flexion_deg: float
     shift_mm: float
@@ -80,7 +85,8 @@ class LegPose:
         """Distance of the limb axis from the midline at s, mm."""
         low, high = WIDEN_LEVELS
         step = smoothstep((self._level(s) - low) / (high - low))
-        lean = self.slope * _ramp(s, self.model.thigh_mm)
+        lean = self.slope * self._ramp(s, LEAN_LEVELS)
+        lean = lean + (self.shank_slope - self.slope) * self._ramp(s, SHANK_LEVELS)
         return self.model.half_hip_mm + self.widening * step + lean
 
     @cached_property
@@ -105,7 +111,7 @@ class LegPose:
         where = np.clip(s - BOW_START_MM, 0.0, len(self.bow) - 1.001)
         low = where.astype(np.int32)
         share = (where - low)[..., None]
-        return cast(Floats, (1.0 - share) * self.bow[low] + share * self.bow[low + 1])
+        return (1.0 - share) * self.bow[low] + share * self.bow[low + 1]
 
     def to_leg(self, x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats, Floats]:
         """Leg coordinates (x outwards, y forwards, s down) of points of this side's world, mm.
@@ -162,38 +168,52 @@ class LegPose:
         y, z = self._bow_at(np.array(s))[:2]
         return (float(self.sideways(np.array(s))), float(y), float(z) + self.shift_mm)
 
-    def inner_skin(self) -> tuple[Floats, Floats]:
-        """s of the levels below the crotch and the smallest x of the turned leg there, mm."""
+    def inner_edge(
+        self, levels: tuple[float, float], codes: tuple[int, int]
+    ) -> tuple[Floats, Floats]:
+        """s of the planes between two levels, and the smallest x there of some tissues, mm.
+
+        The tissues are those whose codes are from codes[0] to codes[1]; x is that of the turned
+        leg, before it is moved outwards, and infinite where there is no such tissue.
+        """
         model = self.model
         s = model.positions_mm
-        x = model.origin[0] + model.spacing[0] * np.arange(model.codes.shape[0])
+        x = model.origin[0] + model.spacing[0] * (np.arange(model.codes.shape[0]) - 0.5)
         y = model.origin[1] + model.spacing[1] * np.arange(model.codes.shape[1])
-        keep = np.flatnonzero((self._level(s) > CROTCH_LEVEL) & (self._level(s) < 2.25))
+        keep = np.flatnonzero((self._level(s) > levels[0]) & (self._level(s) < levels[1]))
         angles = self.turn(s)
-        inner = np.zeros(len(keep))
+        inner = np.full(len(keep), np.inf)
         for n, k in enumerate(keep):
-            filled = model.codes[:, :, k] > 0
+            plane = model.codes[:, :, k]
+            filled = (plane >= codes[0]) & (plane <= codes[1])
             # Turns stay below 90 degrees: in each row only the innermost point can matter.
             rows = np.flatnonzero(filled.max(axis=0))
             innermost = x[filled.argmax(axis=0)[rows]]
             turned = math.cos(angles[k]) * innermost + math.sin(angles[k]) * y[rows]
-            inner[n] = turned.min() if len(rows) else 0.0
-        return s[keep], inner
+            inner[n] = turned.min(initial=np.inf)
+        return s[keep], inner + model.half_hip_mm
 
-    def needs(self, gap_mm: float) -> tuple[float, float]:
-        """Widening and slope at which the skin keeps half a gap from the midline."""
-        s, inner = self.inner_skin()
-        edge = self.model.half_hip_mm + inner - 0.5 * self.model.spacing[0]
+    def needs(self, gap_mm: float) -> tuple[float, float, float]:
+        """Widening and the two slopes at which the skin keeps half a gap from the midline."""
+        s, edge = self.inner_edge((FREE_LEVEL, BOTTOM_LEVEL), (1, 255))
         missing = 0.5 * gap_mm - edge
-        high = self._level(s) < THIGH_LEVEL
-        widening = max(0.0, float(missing[high].max()))
-        lean = (missing[~high] - widening) / _ramp(s[~high], self.model.thigh_mm)
-        return widening, max(float(lean.max()), LEAST_SLOPE)
+        level = self._level(s)
+        # Between the thighs skin and fat give way to the other leg, muscle does not.
+        _, muscle = self.inner_edge((0.0, FREE_LEVEL), (1, MUSCLES[-1].id))
+        upper, lower = level < THIGH_LEVEL, level > KNEE_LEVEL
+        middle = ~upper & ~lower
+        widening = max(0.0, float(missing[upper].max()), float((1.0 - muscle).max()))
+        thigh = (missing[middle] - widening) / self._ramp(s[middle], LEAN_LEVELS)
+        slope = max(float(thigh.max()), LEAST_SLOPE)
+        moved = widening + slope * (
+            self._ramp(s[lower], LEAN_LEVELS) - self._ramp(s[lower], SHANK_LEVELS)
+        )
+        shank = (missing[lower] - moved) / self._ramp(s[lower], SHANK_LEVELS)
+        return widening, slope, max(float(shank.max()), LEAST_SHANK_SLOPE)
 
-
-def _ramp(s: Floats, thigh_mm: float) -> Floats:
-    """Smooth start of a straight line: 0 at the crotch, then 1 mm per mm."""
-    low, high = LEAN_LEVELS[0] * thigh_mm, LEAN_LEVELS[1] * thigh_mm
-    t = np.maximum(s - low, 0.0)
-    width = high - low
-    return cast(Floats, np.where(t < width, t * t / (2.0 * width), t - 0.5 * width))
+    def _ramp(self, s: Floats, levels: tuple[float, float]) -> Floats:
+        """Smooth start of a straight line: 0 above the first level, then up to 1 mm per mm."""
+        low, high = (self.model.position_mm(level) for level in levels)
+        t = np.maximum(s - low, 0.0)
+        width = high - low
+        return np.where(t < width, t * t / (2.0 * width), t - 0.5 * width)

@@ -579,16 +579,22 @@ def _ratio(pair: tuple[str, str], groups: Sequence[GroupResult], of: Of) -> Rati
     field = "lean_volume_whole_ml" if of == "lean_volume" else "volume_whole_ml"
     by_name = {g.name: g for g in groups}
     values: dict[Side, float | None] = {}
+    reasons: list[str] = []
     for side in Side:
-        top, bottom = (getattr(getattr(by_name[n], side), field) for n in pair)
+        sides: list[Measurement] = [getattr(by_name[name], side) for name in pair]
+        top, bottom = (getattr(m, field) for m in sides)
         values[side] = None if top is None or bottom is None else top / bottom
-    missing = [str(side) for side, value in values.items() if value is None]
+        if values[side] is None:
+            why = next((m.lean_reason for m in sides if m.lean_reason), None)
+            if of == "total_volume" or why is None:
+                why = "one of the groups is not whole"
+            reasons.append(f"{side}: {why}")
     return RatioResult(
         name=f"{pair[0]}_to_{pair[1]}",
         of=of,
         right=values[Side.RIGHT],
         left=values[Side.LEFT],
-        reason=f"not whole on the {' and '.join(missing)} side" if missing else None,
+        reason="; ".join(reasons) or None,
     )
 
 

@@ -1,0 +1,71 @@
+"""Real label maps through the engine "given": volumes against an independent count of voxels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from bodies import run_stages
+
+from pipeline import default_config, load_subject
+from pipeline.core.anatomy import STRUCTURE_IDS, UNIONS
+
+QUICK = ["hua_003_t1", "hua_026_water", "hel_123_stir"]
+
+
+def check_against_count(folder: Path, labels: Path) -> None:
+    """Every muscle's (and union's) in-view volume equals labelled voxels times voxel volume."""
+    subject = load_subject(folder.parent, folder.name, config=default_config().load).value
+    measures, match, _ = run_stages(subject)
+    image = nib.load(labels)
+    values, counts = np.unique(np.asarray(image.dataobj), return_counts=True)
+    voxel_ml = abs(np.linalg.det(image.affine[:3, :3])) / 1000.0
+    counted = {int(v): int(n) * voxel_ml for v, n in zip(values, counts, strict=True)}
+    unions = {u.name for u in UNIONS}
+    rows = [*measures.muscles, *(g for g in measures.groups if g.name in unions)]
+    seen = 0
+    for row in rows:
+        for side, offset in (("right", 0), ("left", 100)):
+            measured = getattr(row, side).volume_in_view_ml
+            expected = counted.get(STRUCTURE_IDS[row.name] + offset)
+            if expected is None:
+                assert measured is None, row.name
+            else:
+                assert measured == pytest.approx(expected, rel=1e-3), row.name
+                seen += 1
+    assert seen > 10
+    assert match.succeeded, match.reason
+
+
+def link(folder: Path, *files: tuple[Path, str]) -> Path:
+    folder.mkdir(parents=True)
+    for source, suffix in files:
+        (folder / f"{folder.name}_{suffix}.nii.gz").symlink_to(source)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("image", "labels"),
+    [("thigh_water_b", "thigh_water_b_dseg-silver"), ("leg_dwi_f", "leg_dwi_f_dseg")],
+)
+def test_real_scans_with_labels(shared_data, tmp_path, image, labels):
+    images = shared_data / "images"
+    path = images / f"{labels}.nii.gz"
+    folder = link(tmp_path / "data/sub-real", (images / f"{image}.nii.gz", "water"), (path, "dseg"))
+    check_against_count(folder, path)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_real_label_maps_without_an_image(shared_data, tmp_path, name):
+    path = shared_data / "anatomy" / f"{name}.nii.gz"
+    check_against_count(link(tmp_path / "data/sub-real", (path, "dseg")), path)
+
+
+@pytest.mark.slow
+def test_all_other_real_label_maps(shared_data, tmp_path):
+    for path in sorted((shared_data / "anatomy").glob("*.nii.gz")):
+        name = path.name.removesuffix(".nii.gz")
+        if name.startswith(("hua", "vh")) and name not in QUICK:
+            check_against_count(link(tmp_path / name / "sub-real", (path, "dseg")), path)

@@ -34,8 +34,8 @@ def fat_fraction(pair: DixonPair) -> NDArray[np.float32]:
 def core_mask(labels: NDArray[np.integer], margin_voxels: float) -> Flags:
     """Voxels whose neighbours all carry their own label: away from every border.
 
-    The neighbours are those within margin_voxels in the plane of the first two axes (the eight
-    around a voxel for 1.0) and the next level up and down: a slanted border crosses thick
+    The neighbours are those within margin_voxels in the plane of the first two axes (the four
+    beside a voxel for 1.0) and the next level up and down: a slanted border crosses thick
     levels, so a voxel counts as core only if its label goes on above and below.
 
     Args:
@@ -46,7 +46,7 @@ def core_mask(labels: NDArray[np.integer], margin_voxels: float) -> Flags:
     core: Flags = labels != 0
     for dx in range(-reach, reach + 1):
         for dy in range(-reach, reach + 1):
-            if (dx or dy) and dx * dx + dy * dy <= 2 * margin_voxels**2:
+            if (dx or dy) and dx * dx + dy * dy <= margin_voxels**2:
                 core &= _same_as_neighbour(labels, (dx, dy, 0))
     for dz in (-1, 1):
         core &= _same_as_neighbour(labels, (0, 0, dz))

@@ -29,7 +29,7 @@ from pipeline.phantom import (
 )
 
 #: A unit of the stored integers in units of the phantom (lean tissue 1000): well below the noise.
-STORED_UNIT = 4.0
+STORED_UNIT = 8.0
 
 
 @dataclass(frozen=True)

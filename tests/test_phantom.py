@@ -154,7 +154,8 @@ def test_counted_labels_give_the_true_volume(uneven: Body, oblique: float) -> No
     for key, truth in uneven.truth.items():
         if truth.volume_ml > 30.0:
             found = scan.truth_on_grid[key].volume_ml
-            assert found == pytest.approx(truth.volume_ml, rel=0.02), key
+            # The reduced model has thick levels; the full one holds 2 % (test_acceptance.py).
+            assert found == pytest.approx(truth.volume_ml, rel=0.03), key
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,111 @@
+"""The legs are told apart from the images alone: phantoms in every pose, and real scans."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from bodies import PERSON, VOXEL_MM, loaded, run_stages
+
+from pipeline import Side, canonicalise, default_config, load_subject, separate_legs
+from pipeline.core.errors import SubjectUnusableError
+from pipeline.core.scan import ArraySource, CanonicalScan
+from pipeline.phantom import Acquisition, Pose, Scan, acquire, grid_for, make_body
+
+POSES = {
+    "apart": Pose(gap_mm=40.0),
+    "touching": Pose(gap_mm=0.0),
+    "rotated and shifted": Pose(gap_mm=5.0, rotation_deg=(15.0, -10.0), shift_mm=(0.0, 40.0)),
+    "bent knees": Pose(gap_mm=10.0, knee_flexion_deg=(12.0, 3.0)),
+}
+
+
+def scanned(**changes) -> Scan:
+    person = replace(PERSON, **changes)
+    body = make_body(person, detail="reduced")
+    return acquire(body, Acquisition(grid_for(body, VOXEL_MM), seed=1))
+
+
+def share_on_own_side(scan: CanonicalScan, labels: np.ndarray) -> float:
+    """Labelled voxels that lie on their leg's own side, of those on either side."""
+    legs = separate_legs(replace(scan, labels=None), config=default_config().separate).value
+    own, wrong = 0, 0
+    for side, mine in ((Side.RIGHT, (labels > 0) & (labels <= 30)), (Side.LEFT, labels > 100)):
+        leg, other = legs[side], legs[side.other]
+        own += int((leg.to_canonical(leg.tissue) & mine[leg.canonical_box]).sum())
+        wrong += int((other.to_canonical(other.tissue) & mine[other.canonical_box]).sum())
+    return own / (own + wrong)
+
+
+@pytest.mark.parametrize("pose", list(POSES))
+def test_muscles_lie_on_their_own_side_in_every_pose(pose):
+    subject = loaded(scanned(pose=POSES[pose]))
+    scan = canonicalise(subject, config=default_config().canonicalise).value
+    assert share_on_own_side(scan, np.where(scan.labels.data % 100 <= 30, scan.labels.data, 0)) > (
+        0.999
+    )
+
+
+def test_a_whole_body_is_cropped_to_the_legs_and_arms_are_left_out():
+    whole = scanned(whole_body=True)
+    result = canonicalise(loaded(whole), config=default_config().canonicalise)
+    assert "cropped_to_lower_limbs" in {finding.code for finding in result.findings}
+    assert result.value.grid.shape[2] < 0.8 * whole.labels.grid.shape[2]
+    measures = run_stages(loaded(whole))[0]
+    for muscle in measures.muscles:
+        for side in Side:
+            truth = whole.truth_on_grid[muscle.name, side].volume_ml
+            assert getattr(muscle, side).volume_whole_ml == pytest.approx(truth, rel=1e-6)
+    legs = separate_legs(replace(result.value, labels=None), config=default_config().separate).value
+    labels = result.value.labels.data
+    for side in Side:
+        leg = legs[side]
+        x = np.abs(leg.grid.index_to_world(np.argwhere(leg.tissue))[:, 0])
+        # Arms lie 60 mm and more beyond the outermost muscle; skin and fat take less than that.
+        mine = np.argwhere(labels > 100 if side is Side.LEFT else (labels > 0) & (labels < 100))
+        outermost = np.abs(result.value.grid.index_to_world(mine)[:, 0]).max()
+        assert np.percentile(x, 99.5) < outermost + 60.0
+
+
+def test_one_leg_alone_is_refused():
+    scan = scanned()
+    half = scan.labels.grid.shape[0] // 2
+    subject = loaded(scan, labels=False)
+    images = {q: ArraySource(np.array(s.data), s.grid) for q, s in subject.images.items()}
+    for source in images.values():
+        source.data[:half] = 0.0
+    one = canonicalise(replace(subject, images=images), config=default_config().canonicalise).value
+    with pytest.raises(SubjectUnusableError):
+        separate_legs(one, config=default_config().separate)
+
+
+@pytest.mark.parametrize(
+    ("image", "labels"),
+    [("thigh_water_b", "thigh_water_b_dseg-silver"), ("leg_dwi_f", "leg_dwi_f_dseg")],
+)
+def test_real_scans_without_using_their_labels(shared_data, tmp_path, image, labels):
+    folder = tmp_path / "sub-real"
+    folder.mkdir()
+    for name, suffix in ((image, "water"), (labels, "dseg")):
+        source = shared_data / "images" / f"{name}.nii.gz"
+        (folder / f"sub-real_{suffix}.nii.gz").symlink_to(source)
+    config = default_config()
+    subject = load_subject(tmp_path, "sub-real", config=config.load).value
+    scan = canonicalise(subject, config=config.canonicalise).value
+    assert share_on_own_side(scan, np.asarray(scan.labels.data)) > 0.999
+
+
+def test_unlabelled_real_scans_are_separated(shared_data, tmp_path):
+    for name in ("thigh_water_c", "leg_water_d", "leg_dixon_e_water", "thigh_dixon_a_water"):
+        folder = tmp_path / f"sub-{name.replace('_', '')}"
+        folder.mkdir()
+        source = shared_data / "images" / f"{name}.nii.gz"
+        (folder / f"{folder.name}_water.nii.gz").symlink_to(source)
+        config = default_config()
+        subject = load_subject(tmp_path, folder.name, config=config.load).value
+        scan = canonicalise(subject, config=config.canonicalise).value
+        legs = separate_legs(scan, config=config.separate).value
+        sizes = [float(legs[side].tissue.sum()) for side in Side]
+        # Two legs of one person differ by far less than a leg that lost a part to the other.
+        assert 0.8 < sizes[0] / sizes[1] < 1.25, name

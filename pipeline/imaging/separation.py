@@ -100,7 +100,7 @@ def _line(cost: Floats, column_mm: float, level_mm: float) -> Floats:
         k = int(total.argmin())
         if total[k] < best:
             best, line = float(total[k]), columns[k]
-    return np.clip(line, 0.0, count - 1.0)
+    return np.asarray(np.clip(line, 0.0, count - 1.0), dtype=np.float64)
 
 
 def _midline_cost(body: Flags) -> Floats:

@@ -1,0 +1,365 @@
+"""Invariants of the core types and of the kernels that everything rests on, as properties."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from factories import make_measures
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+import pipeline
+from pipeline import AffineTransform, Grid, LabelMap, LabelScheme, Quantity, Side, Volume
+from pipeline.core import errors
+from pipeline.core.anatomy import GROUPS, LEG_SCHEME, MUSCLES, OWN_SCHEME
+from pipeline.core.errors import InvariantError
+from pipeline.core.results import Asymmetry, Measurement, Measures, Status, Verdict
+from pipeline.core.soft import SoftLabels
+from pipeline.core.transform import BlendedAffine, identity, mirror
+from pipeline.flow import STAGES
+from pipeline.imaging.asymmetry import (
+    index_from_log_ratio,
+    interval_percent,
+    judge,
+    se_from_scan_rescan,
+)
+from pipeline.imaging.decision import decide, membership_of
+from pipeline.imaging.extent import structure_extent
+from pipeline.imaging.tissue import area_profile, core_mask, slab_weights, tissue_sums
+
+ROOT = Path(__file__).resolve().parent.parent
+numbers = st.floats(-200.0, 200.0)
+
+
+@st.composite
+def grids(draw) -> Grid:
+    """Grids of any orientation and voxel size."""
+    turn, _ = np.linalg.qr(
+        np.array(draw(st.lists(st.floats(-1, 1), min_size=9, max_size=9))).reshape(3, 3)
+        + 3 * np.eye(3)
+    )
+    sizes = draw(st.tuples(*[st.floats(0.5, 10.0)] * 3))
+    affine = np.eye(4)
+    affine[:3, :3] = turn * np.array(sizes)
+    affine[:3, 3] = draw(st.tuples(numbers, numbers, numbers))
+    return Grid(draw(st.tuples(*[st.integers(1, 40)] * 3)), affine, "scanner")
+
+
+@given(grids(), st.tuples(numbers, numbers, numbers))
+def test_grid_maps_there_and_back(grid, point):
+    index = grid.world_to_index(np.array(point))
+    np.testing.assert_allclose(grid.index_to_world(index), point, atol=1e-6)
+    assert grid.voxel_volume_mm3 == pytest.approx(math.prod(grid.voxel_sizes_mm), rel=1e-6)
+
+
+@given(grids(), st.data())
+def test_a_crop_keeps_its_voxels_where_they_are(grid, data):
+    lower = tuple(data.draw(st.integers(0, n - 1)) for n in grid.shape)
+    upper = tuple(data.draw(st.integers(a + 1, n)) for a, n in zip(lower, grid.shape, strict=True))
+    part = grid.crop(lower, upper)
+    np.testing.assert_allclose(
+        part.index_to_world((0, 0, 0)), grid.index_to_world(lower), atol=1e-9
+    )
+    assert not part.renamed("other").same_as(part)
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine", "space"),
+    [
+        ((0, 2, 2), np.eye(4), "a"),
+        ((2, 2), np.eye(4), "a"),
+        ((2, 2, 2), np.diag([1.0, 1.0, 0.0, 1.0]), "a"),
+        ((2, 2, 2), np.full((4, 4), np.nan), "a"),
+        ((2, 2, 2), np.eye(4) * 2, "a"),
+        ((2, 2, 2), np.eye(4), ""),
+    ],
+)
+def test_impossible_grids_are_refused(shape, affine, space):
+    with pytest.raises(InvariantError):
+        Grid(shape, affine, space)
+
+
+def test_images_and_labels_are_checked_and_read_only():
+    grid = Grid((2, 3, 4), np.eye(4), "scanner")
+    volume = Volume(np.zeros((2, 3, 4)), grid, Quantity.WATER)
+    with pytest.raises(ValueError, match="read-only"):
+        volume.data[0, 0, 0] = 1.0
+    with pytest.raises(InvariantError, match="not numbers"):
+        Volume(np.full((2, 3, 4), np.nan), grid, Quantity.WATER)
+    with pytest.raises(InvariantError, match="does not fit"):
+        Volume(np.zeros((2, 3)), grid, Quantity.WATER)
+    with pytest.raises(InvariantError, match="integers"):
+        LabelMap(np.zeros((2, 3, 4)), grid, OWN_SCHEME)
+
+
+def test_the_vocabulary_is_one_and_consistent():
+    assert [m.id for m in MUSCLES] == list(range(1, 31))
+    assert len({m.name for m in MUSCLES}) == 30
+    for codes in ("fma", "snomed_ct", "mdc_left", "mdc_right"):
+        known = [getattr(m.codes, codes) for m in MUSCLES if getattr(m.codes, codes)]
+        assert len(known) == len(set(known)), codes
+    for value, (name, side) in OWN_SCHEME.structures.items():
+        assert LEG_SCHEME.structures[value % 100] == (name, None)
+        assert side is (Side.LEFT if value > 100 else Side.RIGHT)
+    assert {m for g in GROUPS if g.kind == "limb" for m in g.muscles} == {m.name for m in MUSCLES}
+    # The published coefficients share out the whole limb (sums 1.0006 and -0.3).
+    assert sum(m.reference_slope for m in MUSCLES) == pytest.approx(1.0, abs=0.002)
+    assert sum(m.reference_intercept_ml for m in MUSCLES) == pytest.approx(0.0, abs=1.0)
+
+
+def test_a_label_scheme_maps_no_zero_and_nothing_unknown():
+    with pytest.raises(InvariantError, match="0 means not labelled"):
+        LabelScheme("x", {0: ("soleus", Side.LEFT)})
+    with pytest.raises(InvariantError, match="outside the vocabulary"):
+        LabelScheme("x", {1: ("wing", None)})
+
+
+@given(numbers, st.tuples(numbers, numbers, numbers))
+def test_a_mirror_undoes_itself(x, point):
+    there = mirror(x, "a", "b")
+    assert there.determinant == pytest.approx(-1.0)
+    points = np.array([point])
+    np.testing.assert_allclose(mirror(x, "b", "a").apply(there.apply(points)), points, atol=1e-9)
+
+
+def test_transforms_of_other_spaces_do_not_compose():
+    with pytest.raises(InvariantError, match="do not fit together"):
+        identity("a", "b").then(identity("c", "d"))
+    both = identity("a", "b").then(mirror(0.0, "b", "c"))
+    assert (both.from_space, both.to_space) == ("a", "c")
+    assert isinstance(both, AffineTransform)
+
+
+@given(
+    st.floats(-15, 15),
+    st.floats(-10, 10),
+    st.floats(0.9, 1.1),
+    st.tuples(*[st.floats(-30, 30)] * 3),
+)
+def test_a_bent_knee_is_undone_to_a_hundredth_of_a_millimetre(bend, turn, scale, shift):
+    a, b = np.deg2rad([bend, turn])
+    upper = np.eye(4)
+    upper[:2, :2] = [[np.cos(b), -np.sin(b)], [np.sin(b), np.cos(b)]]
+    upper[:3, :3] *= scale
+    lower = np.eye(4)
+    lower[1:3, 1:3] = [[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]
+    upper[:3, 3] = lower[:3, 3] = shift
+    transform = BlendedAffine(
+        upper, lower, np.zeros(3), np.array([0.0, 0.0, -1.0]), 60.0, "left", "right"
+    )
+    points = np.random.default_rng(0).uniform(-90, 90, (200, 3)) * [1.0, 1.0, 4.0]
+    back = transform.inverse().apply(transform.apply(points))
+    assert np.abs(back - points).max() < 0.01
+
+
+def test_errors_say_what_to_do_and_carry_their_exit_code():
+    codes = {
+        errors.UsageError: 2,
+        errors.ConfigError: 2,
+        errors.InputError: 3,
+        errors.SubjectUnusableError: 4,
+        errors.InvariantError: 70,
+    }
+    for kind, code in codes.items():
+        error = kind("It broke", expected="a", found="b", action="c")
+        assert error.exit_code == code
+        assert str(error) == "It broke. Expected: a. Found: b. What to do: c."
+
+
+def valid_measurement() -> dict:
+    return make_measures().measures.muscles[8].right.model_dump()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": Status.TRUNCATED, "reason": "cut"},
+        {"reason": "a reason although ok"},
+        {"volume_in_view_ml": None},
+        {"volume_in_view_ml": 0.0},
+        {"volume_whole_ml": None},
+        {"volume_whole_ml": -1.0},
+        {"lean_reason": "missing although given"},
+        {"valid_share": 1.2},
+        {"volume_whole_ml": math.nan},
+    ],
+)
+def test_a_measurement_that_contradicts_itself_is_refused(change):
+    Measurement.model_validate(valid_measurement())
+    with pytest.raises(ValidationError):
+        Measurement.model_validate({**valid_measurement(), **change})
+
+
+def test_an_asymmetry_is_given_whole_or_not_at_all():
+    good = make_measures().measures.muscles[8].asymmetry.model_dump()
+    Asymmetry.model_validate(good)
+    for change in ({"index_percent": None}, {"verdict": None}, {"extent": None}):
+        with pytest.raises(ValidationError):
+            Asymmetry.model_validate({**good, **change})
+
+
+@given(st.floats(-0.5, 0.5), st.floats(0.001, 0.1))
+def test_index_and_interval_are_symmetric_in_the_sides(log_ratio, se):
+    right, left = math.exp(log_ratio), 1.0
+    expected = 100 * (right - left) / ((right + left) / 2)
+    assert index_from_log_ratio(log_ratio) == pytest.approx(expected, abs=1e-9)
+    low, high = interval_percent(log_ratio, se)
+    other = interval_percent(-log_ratio, se)
+    assert (low, high) == pytest.approx((-other[1], -other[0]))
+    assert low < index_from_log_ratio(log_ratio) < high
+
+
+def test_the_band_around_no_difference_is_2_77_cv():
+    for cv in (1.2, 3.0):
+        assert interval_percent(0.0, se_from_scan_rescan(cv))[1] == pytest.approx(
+            2.77 * cv, rel=0.01
+        )
+
+
+@pytest.mark.parametrize(
+    ("interval", "healthy", "limit", "verdict"),
+    [
+        ((-1.0, 7.0), (-1.0, 7.0), 12.0, Verdict.WITHIN_ERROR),
+        ((2.0, 9.0), None, None, Verdict.MEASURABLE),
+        ((2.0, 9.0), (2.0, 9.0), 12.0, Verdict.WITHIN_HEALTHY),
+        ((10.0, 18.0), (10.0, 18.0), 12.0, Verdict.WITHIN_HEALTHY),
+        ((13.0, 21.0), (13.0, 21.0), 12.0, Verdict.OUTSIDE_HEALTHY),
+        ((-21.0, -13.0), (-21.0, -13.0), 12.0, Verdict.OUTSIDE_HEALTHY),
+        ((13.0, 21.0), None, 12.0, Verdict.MEASURABLE),
+    ],
+)
+def test_verdicts(interval, healthy, limit, verdict):
+    assert judge(interval, healthy_interval=healthy, healthy_limit_percent=limit) is verdict
+
+
+@given(
+    st.lists(st.tuples(st.floats(-300, 300), st.floats(0, 50)), min_size=1, max_size=50),
+    st.floats(1, 20),
+    st.floats(1, 26),
+)
+def test_a_profile_adds_up_to_its_volume(voxels, step, extent):
+    along, amounts = np.array(voxels).T
+    _, areas = area_profile(along, amounts, step_mm=step, voxel_extent_mm=extent)
+    assert areas.sum() * step == pytest.approx(amounts.sum(), rel=1e-6, abs=1e-6)
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1), st.floats(-50, 50), st.floats(1, 20))
+def test_a_cut_parts_every_voxel_without_loss(along, level, extent):
+    s = np.array(along)
+    above = slab_weights(s, -1e6, level, extent)
+    below = slab_weights(s, level, 1e6, extent)
+    np.testing.assert_allclose(above + below, 1.0, atol=1e-9)
+
+
+def test_missing_fractions_are_neither_lean_nor_fat():
+    fractions = np.array([0.1, 0.3, np.nan, np.nan], dtype=np.float32)
+    sums = tissue_sums(
+        voxel_volume_ml=2.0,
+        fractions=fractions,
+        core=np.ones(4, dtype=bool),
+        weights=None,
+        fat_free_below=0.5,
+        smallest_core_share=0.1,
+    )
+    assert sums.volume_ml == 8.0
+    assert sums.valid_share == 0.5
+    assert sums.fat_fraction == pytest.approx(0.2)
+    assert sums.lean_ml == pytest.approx(6.4)
+    none = replace(sums, fat_fraction=None)
+    assert none.lean_ml is None
+
+
+def test_a_core_touches_no_other_label():
+    labels = np.zeros((7, 7, 5), dtype=np.uint8)
+    labels[1:6, 1:6, :] = 3
+    core = core_mask(labels, 1.0)
+    assert core.sum() == 9 * 3
+    assert not core[:, :, 0].any()
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ((slice(3, 6), slice(3, 6), slice(0, 5)), "lower end of the field of view"),
+        ((slice(3, 6), slice(3, 6), slice(5, 12)), "upper end of the field of view"),
+        ((slice(0, 4), slice(3, 6), slice(4, 8)), "inner edge"),
+        ((slice(5, 10), slice(3, 6), slice(4, 8)), "outer edge"),
+        ((slice(3, 6), slice(6, 10), slice(4, 8)), "front edge"),
+    ],
+)
+def test_a_cut_structure_says_where_it_is_cut(place, words):
+    extent = structure_extent(
+        np.ones([s.stop - s.start for s in place], dtype=bool),
+        lower_index=tuple(s.start for s in place),
+        box_shape=(10, 10, 12),
+        seen=np.ones(12, dtype=bool),
+        labelled=np.ones(12, dtype=bool),
+        blunt_end_share=0.25,
+    )
+    assert words in extent.cut
+
+
+def test_a_hole_in_the_labels_is_noticed():
+    mask = np.ones((2, 2, 10), dtype=bool)
+    mask[:, :, 4] = False
+    extent = structure_extent(
+        mask,
+        lower_index=(4, 4, 4),
+        box_shape=(12, 12, 20),
+        seen=np.ones(20, dtype=bool),
+        labelled=np.ones(20, dtype=bool),
+        blunt_end_share=2.0,
+    )
+    assert extent.cut is None
+    assert extent.gap_share == pytest.approx(0.1)
+
+
+def test_hard_labels_survive_the_decision_and_soft_ones_keep_their_volume():
+    grid = Grid((24, 20, 30), np.diag([2.0, 2.0, 3.0, 1.0]), "leg")
+    x, y, z = np.indices(grid.shape)
+    labels = np.zeros(grid.shape, dtype=np.uint8)
+    labels[(x - 11) ** 2 + (y - 9) ** 2 < 49] = 9
+    labels[((x - 11) ** 2 + (y - 9) ** 2 < 16) & (z > 6) & (z < 24)] = 10
+    box = (slice(0, 24), slice(0, 20), slice(0, 30))
+    soft = SoftLabels(grid, {v: membership_of(labels, v, box) for v in (9, 10)}, (0, 30))
+    np.testing.assert_array_equal(decide(soft, grid).data, labels)
+    affine = np.diag([1.1, 1.1, 1.3, 1.0])
+    affine[:3, 3] = (0.3, 0.2, 3.1)
+    fine = Grid((42, 34, 60), affine, "leg")
+    there = (decide(soft, fine).data == 10).sum() * fine.voxel_volume_ml
+    here = (labels == 10).sum() * grid.voxel_volume_ml
+    assert there == pytest.approx(here, rel=0.05)
+
+
+def test_results_fit_the_committed_schema():
+    committed = json.loads((ROOT / "docs/measures.schema.json").read_text())
+    assert committed == Measures.model_json_schema(), "run `make schema`"
+    for single_contrast in (False, True):
+        document = json.loads(make_measures(single_contrast=single_contrast).model_dump_json())
+        jsonschema.validate(document, committed)
+
+
+def test_the_flow_of_the_readme_is_the_flow():
+    flow = " -> ".join(STAGES)
+    assert flow in (ROOT / "README.md").read_text(), f"the README does not show: {flow}"
+
+
+def test_import_costs_nothing_and_every_public_name_is_there():
+    code = (
+        "import sys, pipeline; print(sorted({'numpy', 'matplotlib', 'scipy'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+    for name in pipeline.__all__:
+        assert getattr(pipeline, name) is not None

@@ -61,6 +61,7 @@ class RegisterConfig(_Section):
     working_voxel_mm: Positive
     knee_blend_mm: Positive
     lowest_overlap: Share
+    weak_overlap: Share
 
 
 class MeasureConfig(_Section):

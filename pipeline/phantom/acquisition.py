@@ -22,7 +22,6 @@ from pipeline.phantom.leg import (
     FAT,
     SKIN,
     SUBCUTANEOUS,
-    VESSEL,
     VISCERA,
 )
 
@@ -37,7 +36,6 @@ _TISSUE: Mapping[int, tuple[float, float]] = MappingProxyType(
         SUBCUTANEOUS: (0.03, 0.97),
         SKIN: (0.40, 0.15),
         VISCERA: (0.70, 0.20),
-        VESSEL: (0.60, 0.05),
         **{bone.id: (0.10, 0.85) for bone in BONES},
         **{bone.id + CORTEX_OFFSET: (0.03, 0.02) for bone in BONES},
     }

@@ -35,7 +35,7 @@ Singles = NDArray[np.float32]
 
 #: Tissue codes of the raster. Muscles have their label id (1 to 30), bones 41 to 47 for marrow
 #: and 31 to 37 for cortex.
-AIR, FAT, SUBCUTANEOUS, SKIN, VISCERA, VESSEL = 0, 50, 51, 52, 53, 54
+AIR, FAT, SUBCUTANEOUS, SKIN, VISCERA = 0, 50, 51, 52, 53
 CORTEX_OFFSET = -10
 
 #: Half the least distance of two muscles, mm.

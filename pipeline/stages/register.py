@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -83,7 +85,9 @@ def register(legs: SegmentedLegs, *, config: RegisterConfig) -> StageResult[LegM
         succeeded=succeeded,
         reason=reason,
     )
-    return StageResult(match, () if reason is None else (_finding(reason, mean, config),))
+    if reason is not None:
+        return StageResult(match, (_failure(reason, mean, config),))
+    return StageResult(match, tuple(_weaknesses(overlap, mean, config)))
 
 
 def _centred(left: SegmentedLeg, right: SegmentedLeg) -> Floats:
@@ -231,10 +235,10 @@ def _failed(before: AffineTransform, reason: str) -> StageResult[LegMatch]:
         succeeded=False,
         reason=reason,
     )
-    return StageResult(match, (_finding(reason, None, None),))
+    return StageResult(match, (_failure(reason, None, None),))
 
 
-def _finding(reason: str, value: float | None, config: RegisterConfig | None) -> Finding:
+def _failure(reason: str, value: float | None, config: RegisterConfig | None) -> Finding:
     return Finding(
         code="registration_failed",
         severity=Severity.WARNING,
@@ -245,3 +249,34 @@ def _finding(reason: str, value: float | None, config: RegisterConfig | None) ->
         threshold=None if config is None else config.lowest_overlap,
         unit="Dice",
     )
+
+
+def _weaknesses(
+    overlap: Mapping[str, float], mean: float, config: RegisterConfig
+) -> Iterator[Finding]:
+    """What a registration that succeeded still leaves to be doubted."""
+    if mean < config.weak_overlap:
+        yield Finding(
+            code="registration_weak",
+            severity=Severity.WARNING,
+            stage="register",
+            message=f"After registration the legs overlap by {mean:.2f} (Dice, mean of "
+            f"{len(overlap)} structures; {config.weak_overlap:.2f} is usual): look at the "
+            "picture of both outlines before trusting what is compared at matched levels.",
+            value=mean,
+            threshold=config.weak_overlap,
+            unit="Dice",
+        )
+    low = {name: value for name, value in overlap.items() if value < config.lowest_overlap}
+    if low:
+        named = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in low.items())
+        yield Finding(
+            code="structures_overlap_little",
+            severity=Severity.INFO,
+            stage="register",
+            message="Left and right differ in place or shape by more than a registration of "
+            f"whole segments can follow: {named} (Dice).",
+            value=min(low.values()),
+            threshold=config.lowest_overlap,
+            unit="Dice",
+        )

@@ -1,0 +1,365 @@
+"""The left leg laid onto the right one: known movements found again, cuts, failures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from legs import ENGINE, changed, file_legs, moved_copy, phantom_legs, segmented, swapped
+
+from pipeline.config import RegisterConfig, default_config
+from pipeline.core.anatomy import MUSCLES, STRUCTURE_IDS, Side
+from pipeline.core.match import LegMatch
+from pipeline.core.scan import SegmentedLeg, SegmentedLegs
+from pipeline.core.transform import AffineTransform, BlendedAffine, SpatialTransform
+from pipeline.imaging.alignment import matched_coordinate, window_of
+from pipeline.phantom import BodyParameters, Pose, make_body
+from pipeline.stages.register import register
+
+LEFT, RIGHT = "left-leg-mirrored", "right-leg"
+VOXEL_MM = (2.5, 2.5, 4.0)
+CONFIG: RegisterConfig = default_config().register_
+THIGH = [STRUCTURE_IDS[m.name] for m in MUSCLES if m.region == "thigh"]
+CALF = [STRUCTURE_IDS[m.name] for m in MUSCLES if m.region == "leg"]
+
+
+def rotation(axis: str, degrees: float) -> np.ndarray:
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    i, j = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
+    matrix = np.eye(3)
+    matrix[i, i] = matrix[j, j] = cos
+    matrix[i, j], matrix[j, i] = -sin, sin
+    return matrix
+
+
+def about(centre: np.ndarray, linear: np.ndarray, shift: tuple[float, float, float]) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, :3] = linear
+    matrix[:3, 3] = centre - linear @ centre + shift
+    return matrix
+
+
+@pytest.fixture(scope="module")
+def right() -> SegmentedLeg:
+    return phantom_legs(make_body(BodyParameters(), detail="reduced"), VOXEL_MM).right
+
+
+def centre_of(leg: SegmentedLeg) -> np.ndarray:
+    return leg.leg.grid.index_to_world(np.argwhere(leg.labels.data).mean(axis=0))
+
+
+def only(leg: SegmentedLeg, values: list[int]) -> SegmentedLeg:
+    return changed(leg, change=lambda labels: np.where(np.isin(labels, values), labels, 0))
+
+
+def errors_mm(legs: SegmentedLegs, found: SpatialTransform, truth: SpatialTransform) -> np.ndarray:
+    index = np.argwhere(legs.left.labels.data)[::53]
+    points = legs.left.leg.grid.index_to_world(index)
+    return np.linalg.norm(found.apply(points) - truth.apply(points), axis=1)
+
+
+def laid(
+    right: SegmentedLeg, truth: SpatialTransform, voxel_mm: tuple[float, float, float] = VOXEL_MM
+) -> tuple[SegmentedLegs, LegMatch]:
+    legs = SegmentedLegs(right, moved_copy(right, truth, voxel_mm), ENGINE)
+    return legs, register(legs, config=CONFIG).value
+
+
+@pytest.mark.parametrize(
+    ("linear", "shift"),
+    [
+        (np.eye(3), (8.0, -12.0, 60.0)),
+        (rotation("z", 20.0), (0.0, 5.0, -30.0)),
+        (rotation("x", 12.0) @ rotation("y", -12.0), (0.0, 0.0, 0.0)),
+        (rotation("z", -8.0) @ np.diag([1.1, 1.08, 1.03]), (5.0, 0.0, 20.0)),
+        (np.array([[1.04, 0.1, 0.0], [0.0, 0.96, 0.04], [0.0, 0.0, 1.0]]), (0.0, 0.0, 0.0)),
+    ],
+    ids=["shift", "turn", "tilt", "larger", "shear"],
+)
+def test_affine_movements_are_found(
+    right: SegmentedLeg, linear: np.ndarray, shift: tuple[float, float, float]
+) -> None:
+    truth = AffineTransform(about(centre_of(right), linear, shift), LEFT, RIGHT)
+    legs, match = laid(right, truth)
+    error = errors_mm(legs, match.left_to_right, truth)
+    assert np.median(error) < 1.0
+    assert np.percentile(error, 95) < 2.5
+    assert match.succeeded
+    assert match.reason is None
+    assert np.mean(list(match.overlap.values())) > 0.85
+    assert match.inverse_error_mm < 0.01
+
+
+@pytest.fixture(scope="module")
+def bent(right: SegmentedLeg) -> tuple[SegmentedLegs, SpatialTransform, LegMatch]:
+    """A left knee bent by 10 degrees, thigh and shank turned differently."""
+    knee = np.array(right.axis.knee)
+    truth = BlendedAffine(
+        upper=about(knee, rotation("z", 5.0), (0.0, 0.0, 15.0)),
+        lower=about(knee, rotation("z", -6.0) @ rotation("x", 10.0), (0.0, 0.0, 15.0)),
+        centre=knee - (0.0, 0.0, 15.0),
+        direction=np.array(right.axis.direction),
+        half_width_mm=25.0,
+        from_space=LEFT,
+        to_space=RIGHT,
+    )
+    legs, match = laid(right, truth)
+    return legs, truth, match
+
+
+def test_a_bent_knee_is_found(bent: tuple[SegmentedLegs, SpatialTransform, LegMatch]) -> None:
+    legs, truth, match = bent
+    assert isinstance(match.left_to_right, BlendedAffine)
+    error = errors_mm(legs, match.left_to_right, truth)
+    assert np.median(error) < 1.5
+    assert np.percentile(error, 95) < 4.0
+
+
+def test_exchanging_the_legs_inverts_the_transform(
+    bent: tuple[SegmentedLegs, SpatialTransform, LegMatch],
+) -> None:
+    legs, _, match = bent
+    other = register(swapped(legs), config=CONFIG).value
+    index = np.argwhere(legs.left.labels.data)[::53]
+    points = legs.left.leg.grid.index_to_world(index)
+    apart = match.left_to_right.apply(points) - other.right_to_left.apply(points)
+    assert np.median(np.linalg.norm(apart, axis=1)) < 1.5
+
+
+def test_the_same_legs_give_the_same_result(
+    bent: tuple[SegmentedLegs, SpatialTransform, LegMatch],
+) -> None:
+    legs, _, match = bent
+    again = register(legs, config=CONFIG).value
+    assert again.overlap == match.overlap
+    assert again.extent == match.extent
+
+
+def test_a_tilted_grid_changes_little(right: SegmentedLeg) -> None:
+    truth = AffineTransform(
+        about(centre_of(right), rotation("z", 6.0), (3.0, 0.0, 10.0)), LEFT, RIGHT
+    )
+    turn = rotation("x", 10.0) @ rotation("y", 6.0)
+    legs = SegmentedLegs(right, moved_copy(right, truth, (2.5, 2.5, 6.0), turn=turn), ENGINE)
+    match = register(legs, config=CONFIG).value
+    assert np.median(errors_mm(legs, match.left_to_right, truth)) < 1.5
+
+
+@pytest.mark.parametrize("values", [THIGH, CALF], ids=["thigh", "calf"])
+def test_slabs_cut_at_different_levels(right: SegmentedLeg, values: list[int]) -> None:
+    part = only(right, values)
+    truth = AffineTransform(
+        about(centre_of(part), rotation("z", 10.0) @ rotation("x", 5.0), (4.0, 0.0, 25.0)),
+        LEFT,
+        RIGHT,
+    )
+    copy = moved_copy(part, truth, VOXEL_MM)
+    levels = [np.flatnonzero(leg.labels.data.any(axis=(0, 1))) for leg in (part, copy)]
+    legs = SegmentedLegs(
+        changed(part, levels=slice(levels[0][0] + 22, levels[0][-1] - 14)),
+        changed(copy, levels=slice(levels[1][0] + 15, levels[1][-1] - 25)),
+        ENGINE,
+    )
+    match = register(legs, config=CONFIG).value
+    error = errors_mm(legs, match.left_to_right, truth)
+    assert np.median(error) < 2.0
+    assert np.percentile(error, 95) < 4.0
+
+
+@pytest.mark.parametrize("thickness", [12.0, 26.0])
+def test_thick_slices_of_a_thigh(right: SegmentedLeg, thickness: float) -> None:
+    part = only(right, THIGH)
+    truth = AffineTransform(
+        about(centre_of(part), rotation("z", 10.0), (4.0, 0.0, 0.4 * thickness)), LEFT, RIGHT
+    )
+    same = AffineTransform(np.eye(4), LEFT, RIGHT)
+    thick = moved_copy(part, same, (1.5, 1.5, thickness))
+    legs = SegmentedLegs(
+        segmented(thick.labels.data, thick.leg.grid.affine, Side.RIGHT),
+        moved_copy(part, truth, (1.5, 1.5, thickness)),
+        ENGINE,
+    )
+    match = register(legs, config=CONFIG).value
+    assert np.median(errors_mm(legs, match.left_to_right, truth)) < 2.5
+
+
+def test_larger_muscles_and_another_pose() -> None:
+    person = BodyParameters(
+        asymmetry_percent={m.name: -20.0 for m in MUSCLES},
+        pose=Pose(rotation_deg=(5.0, 0.0), knee_flexion_deg=(0.0, 10.0), shift_mm=(0.0, 40.0)),
+    )
+    legs = phantom_legs(make_body(person, detail="reduced"), VOXEL_MM)
+    result = register(legs, config=CONFIG)
+    match = result.value
+    assert match.succeeded
+    after, before = (np.mean(list(o.values())) for o in (match.overlap, match.overlap_before))
+    assert after > 0.8
+    assert after > before
+    big = [m.name for m in MUSCLES if m.name in match.overlap and m.reference_slope > 0.03]
+    assert np.mean([match.overlap[name] for name in big]) > 0.85
+    assert np.mean(list(match.surface_distance_mm.values())) < 3.0
+
+
+def test_what_only_one_leg_shows_does_not_pull(right: SegmentedLeg) -> None:
+    truth = AffineTransform(
+        about(centre_of(right), rotation("z", 8.0), (5.0, 0.0, 20.0)), LEFT, RIGHT
+    )
+    copy = moved_copy(right, truth, VOXEL_MM)
+
+    def without_calf_and_hip(labels: np.ndarray) -> np.ndarray:
+        return np.where(np.isin(labels, THIGH), labels, 0)
+
+    legs = SegmentedLegs(right, changed(copy, change=without_calf_and_hip), ENGINE)
+    match = register(legs, config=CONFIG).value
+    assert set(match.overlap) == {m.name for m in MUSCLES if m.region == "thigh"}
+    assert np.median(errors_mm(legs, match.left_to_right, truth)) < 1.0
+
+
+def test_the_matched_extent_ends_where_the_shorter_leg_ends(right: SegmentedLeg) -> None:
+    truth = AffineTransform(
+        about(centre_of(right), rotation("x", 4.0), (5.0, 0.0, 12.0)), LEFT, RIGHT
+    )
+    copy = moved_copy(right, truth, VOXEL_MM)
+    first = int(np.flatnonzero(copy.labels.data.any(axis=(0, 1)))[0])
+    cut = changed(copy, levels=slice(first + 30, None))
+    legs = SegmentedLegs(right, cut, ENGINE)
+    match = register(legs, config=CONFIG).value
+    extent = match.extent
+    assert extent is not None
+    # The foot end of the left leg as the truth carries it over.
+    index = np.argwhere(cut.labels.data[:, :, :1]).astype(float)
+    index[:, 2] = -0.5
+    ends = truth.apply(cut.leg.grid.index_to_world(index))
+    expected = matched_coordinate(match, extent, ends, Side.RIGHT).min()
+    assert extent.high_mm == pytest.approx(expected, abs=VOXEL_MM[2])
+    # Both legs see every labelled point in between, and count it alike.
+    for side in Side:
+        leg = legs[side]
+        points = leg.leg.grid.index_to_world(np.argwhere(leg.labels.data)[::101])
+        along = matched_coordinate(match, extent, points, side)
+        inside = points[(along > extent.low_mm) & (along < extent.high_mm)]
+        carried = (match.left_to_right if side is Side.LEFT else match.right_to_left).apply(inside)
+        window = window_of(legs[side.other])
+        assert window is not None
+        level = window.grid.world_to_index(carried)[:, 2]
+        low, high = window.edge_levels()
+        assert np.mean((level > low - 0.5) & (level < high + 0.5)) > 0.999
+
+
+def test_corresponding_points_have_the_same_coordinate(
+    bent: tuple[SegmentedLegs, SpatialTransform, LegMatch],
+) -> None:
+    legs, _, match = bent
+    assert match.extent is not None
+    points = legs.left.leg.grid.index_to_world(np.argwhere(legs.left.labels.data)[::997])
+    here = matched_coordinate(match, match.extent, points, Side.LEFT)
+    there = matched_coordinate(match, match.extent, match.left_to_right.apply(points), Side.RIGHT)
+    assert here == pytest.approx(there)
+
+
+def test_nothing_in_common_fails_with_its_reason(right: SegmentedLeg) -> None:
+    truth = AffineTransform(np.eye(4), LEFT, RIGHT)
+    legs = SegmentedLegs(only(right, THIGH), moved_copy(only(right, CALF), truth, VOXEL_MM), ENGINE)
+    result = register(legs, config=CONFIG)
+    assert not result.value.succeeded
+    assert result.value.extent is None
+    assert "no labelled structure in common" in str(result.value.reason)
+    assert [f.code for f in result.findings] == ["registration_failed"]
+
+
+def test_scrambled_labels_fail_by_their_overlap(right: SegmentedLeg) -> None:
+    copy = moved_copy(right, AffineTransform(np.eye(4), LEFT, RIGHT), VOXEL_MM)
+    shuffled = np.arange(256)
+    shuffled[THIGH + CALF] = np.random.default_rng(0).permutation(THIGH + CALF)
+    legs = SegmentedLegs(right, changed(copy, change=lambda labels: shuffled[labels]), ENGINE)
+    result = register(legs, config=CONFIG)
+    match = result.value
+    assert not match.succeeded
+    assert match.extent is None
+    assert match.overlap
+    (finding,) = result.findings
+    assert finding.code == "registration_failed"
+    assert finding.threshold == CONFIG.lowest_overlap
+    assert finding.value is not None
+    assert finding.value < CONFIG.lowest_overlap
+
+
+def test_a_weak_registration_says_so(
+    bent: tuple[SegmentedLegs, SpatialTransform, LegMatch],
+) -> None:
+    legs, _, _ = bent
+    strict = CONFIG.model_copy(update={"weak_overlap": 0.99})
+    codes = [f.code for f in register(legs, config=strict).findings]
+    assert "registration_weak" in codes
+
+
+def blended(bend_deg: float, width_mm: float, twist_deg: float) -> BlendedAffine:
+    knee = np.array([110.0, -5.0, 40.0])
+    return BlendedAffine(
+        upper=about(knee, rotation("z", twist_deg), (10.0, 0.0, 30.0)),
+        lower=about(knee, rotation("x", bend_deg) * 1.05, (12.0, 3.0, 28.0)),
+        centre=knee,
+        direction=np.array([0.0, 0.0, -1.0]),
+        half_width_mm=width_mm,
+        from_space=LEFT,
+        to_space=RIGHT,
+    )
+
+
+@given(st.floats(-15, 15), st.floats(40, 80), st.floats(-20, 20), st.integers(0, 2**31))
+def test_the_inverse_of_a_bend_is_exact(
+    bend_deg: float, width_mm: float, twist_deg: float, seed: int
+) -> None:
+    transform = blended(bend_deg, width_mm, twist_deg)
+    points = np.random.default_rng(seed).uniform((20, -90, -400), (200, 90, 500), (200, 3))
+    back = transform.inverse().apply(transform.apply(points))
+    assert np.abs(back - points).max() < 1e-4
+    assert transform.inverse().inverse() is transform
+
+
+def test_the_jacobian_of_a_bend_is_its_derivative() -> None:
+    transform = blended(12.0, 60.0, 8.0)
+    points = np.random.default_rng(1).uniform((20, -90, -100), (200, 90, 200), (50, 3))
+    step = 1e-4
+    numeric = np.stack(
+        [
+            (transform.apply(points + step * e) - transform.apply(points - step * e)) / (2 * step)
+            for e in np.eye(3)
+        ],
+        axis=-1,
+    )
+    assert np.abs(transform.jacobian(points) - numeric).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "levels", "mean", "large"),
+    [
+        ("images/thigh_water_b_dseg-silver", slice(8, 21), 0.85, 0.9),
+        ("images/leg_dwi_f_dseg", slice(None), 0.82, 0.85),
+        ("anatomy/hua_014_water", slice(0, 12), 0.82, 0.88),
+        ("anatomy/hua_026_fat", slice(2, 13), 0.75, 0.72),
+    ],
+)
+def test_real_legs(shared_data, name: str, levels: slice, mean: float, large: float) -> None:
+    # Limits: what was measured, less 0.03.
+    legs = file_legs(shared_data / f"{name}.nii.gz", levels)
+    match = register(legs, config=CONFIG).value
+    assert match.succeeded
+    assert np.mean(list(match.overlap.values())) > mean
+    big = {"vastus_lateralis", "adductor_magnus", "soleus", "gastrocnemius_medialis"}
+    assert np.mean([v for k, v in match.overlap.items() if k in big]) > large
+    assert np.mean(list(match.overlap.values())) > np.mean(list(match.overlap_before.values()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vhf", "vhm", "mm_neck_knee"])
+def test_real_whole_legs(shared_data, name: str) -> None:
+    legs = file_legs(shared_data / "anatomy" / f"{name}.nii.gz")
+    match = register(legs, config=CONFIG).value
+    assert np.mean(list(match.overlap.values())) > 0.8
+    other = register(swapped(legs), config=CONFIG).value
+    index = np.argwhere(legs.left.labels.data)[::997]
+    points = legs.left.leg.grid.index_to_world(index)
+    apart = match.left_to_right.apply(points) - other.right_to_left.apply(points)
+    assert np.median(np.linalg.norm(apart, axis=1)) < 1.5

@@ -163,6 +163,32 @@ def absurd(folder: Path) -> None:
     rewrite_header(folder / "a_T1w.nii.gz", change)
 
 
+def declares_more_than_it_holds(suffix: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        save(folder / "a_T1w.nii.gz")
+
+        def change(header: nib.Nifti1Header) -> None:
+            header["dim"] = [3, 1250, 1250, 1250, 1, 1, 1, 1]
+
+        rewrite_header(folder / "a_T1w.nii.gz", change)
+        if suffix == ".nii":
+            content = gzip.decompress((folder / "a_T1w.nii.gz").read_bytes())
+            (folder / "a_T1w.nii").write_bytes(content)
+            (folder / "a_T1w.nii.gz").unlink()
+
+    return make
+
+
+def no_voxel_size(folder: Path) -> None:
+    save(folder / "a_T1w.nii.gz")
+
+    def change(header: nib.Nifti1Header) -> None:
+        header["sform_code"] = 0
+        header["pixdim"][1] = 0.0
+
+    rewrite_header(folder / "a_T1w.nii.gz", change)
+
+
 def negative(folder: Path) -> None:
     save(folder / "a_T1w.nii.gz")
 
@@ -216,6 +242,15 @@ CASES = {
     "metres": (unit(1), "states its lengths in metres.*millimetres"),
     "microns": (unit(3), "states its lengths in microns"),
     "absurd size": (absurd, "declares a size that cannot be right.*32000 x 32000 x 32000"),
+    "more declared than a .nii holds": (
+        declares_more_than_it_holds(".nii"),
+        r"a_T1w\.nii is truncated.*1250 x 1250 x 1250.*3906248080 bytes missing",
+    ),
+    "more declared than a .nii.gz can hold": (
+        declares_more_than_it_holds(".nii.gz"),
+        r"a_T1w\.nii\.gz is truncated.*1250 x 1250 x 1250.*at least \d+ bytes missing",
+    ),
+    "no voxel size": (no_voxel_size, "does not state its voxel size.*pixdim 0 x 2 x 3"),
     "negative size": (negative, "a_T1w"),
     "labels without a meaning": (labels(LABELS), r"without a meaning.*1-30, 41-47.*Found: 77"),
     "labels on another grid": (labels(LABELS, MOVED), r"labels image lie on different grids"),
@@ -235,6 +270,13 @@ def test_bad_images(tmp_path: Path, case: str) -> None:
     assert caught.value.expected
     assert caught.value.found
     assert str(tmp_path) not in str(caught.value).replace(f"in {tmp_path}", "")
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_declared_size_is_refused_before_it_is_read(tmp_path: Path, suffix: str) -> None:
+    declares_more_than_it_holds(suffix)(tmp_path / "sub-01")
+    with pytest.raises(InputError, match="bytes missing"):
+        load_subject(tmp_path, "01", config=default_config().load)
 
 
 def test_a_missing_subject_lists_near_names(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ _CHUNK_BYTES = 2**20
 #: Corners of a qform further than this from the sform mean that the affine is sheared.
 _SHEAR_MM = 0.1
 _UNITS_NOT_MM = {1: "metres", 3: "microns"}
+#: Deflate never makes more of one byte than this (zlib.net/zlib_tech.html).
+_LARGEST_GZIP_RATIO = 1032
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,17 @@ class NiftiSource:
                     while stream.read(_CHUNK_BYTES):
                         pass
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(
-                f"{self.path.name} is truncated or damaged",
-                expected=f"{self.grid.describe()} of {self.dtype.name}",
-                found=f"the file ends or breaks before its data do ({error})",
-                action="copy or export the file again",
-            ) from error
+            raise _cut_off(self.path, self.grid, self.dtype, str(error)) from error
         return out
+
+
+def _cut_off(path: Path, grid: Grid, dtype: np.dtype[Any], detail: str) -> InputError:
+    return InputError(
+        f"{path.name} is truncated or damaged",
+        expected=f"{grid.describe()} of {dtype.name}",
+        found=f"the file ends or breaks before its data do ({detail})",
+        action="copy or export the file again",
+    )
 
 
 def open_nifti(
@@ -148,6 +154,11 @@ def open_nifti(
     grid = Grid(shape, _affine(path, header, shape, affine_tolerance_mm), SCANNER_SPACE)
     # Loading resets the scaling of the header; what the file states is on the proxy.
     proxy: Any = image.dataobj
+    # Before anything is allocated for it: what the file can hold at most.
+    most = size * (_LARGEST_GZIP_RATIO if _is_compressed(path) else 1)
+    missing = int(proxy.offset) + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize - most
+    if missing > 0:
+        raise _cut_off(path, grid, dtype, f"at least {missing} bytes missing")
     return NiftiSource(
         path=path,
         grid=grid,
@@ -194,6 +205,16 @@ def _affine(path: Path, header: Any, shape: Index3, tolerance_mm: float) -> NDAr
             found=f"qform code {int(qcode)}, sform code {int(scode)}",
             action="convert the scan again from DICOM; sides cannot be told without it",
         )
+    if sform is None:
+        # A qform takes its voxel size from pixdim; nibabel puts 1 mm where that is 0.
+        sizes = _stated_voxel_sizes(path, type(header))
+        if not np.all(np.isfinite(sizes) & (sizes != 0)):
+            raise InputError(
+                f"{path.name} does not state its voxel size",
+                expected="pixdim 1 to 3 other than 0, in mm, with a qform and no sform",
+                found=f"pixdim {' x '.join(f'{size:g}' for size in sizes)}",
+                action="convert the scan again from DICOM",
+            )
     for form in stated:
         determinant = float(np.linalg.det(form[:3, :3]))
         if not np.all(np.isfinite(form)) or abs(determinant) < 1e-9:
@@ -217,10 +238,20 @@ def _affine(path: Path, header: Any, shape: Index3, tolerance_mm: float) -> NDAr
     return np.asarray(stated[0], dtype=np.float64)
 
 
-def _open(path: Path) -> Any:
+def _stated_voxel_sizes(path: Path, header_class: Any) -> NDArray[np.float64]:
+    """The voxel sizes of a header as they stand in the file, unmended."""
+    with _open(path) as stream:
+        header = header_class.from_fileobj(stream, check=False)
+    return np.asarray(header["pixdim"][1:4], dtype=np.float64)
+
+
+def _is_compressed(path: Path) -> bool:
     with path.open("rb") as stream:
-        compressed = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if compressed else path.open("rb")
+        return stream.read(2) == b"\x1f\x8b"
+
+
+def _open(path: Path) -> Any:
+    return gzip.open(path, "rb") if _is_compressed(path) else path.open("rb")
 
 
 def _skip(stream: BinaryIO, count: int) -> None:

@@ -1,0 +1,74 @@
+"""Step 4: the averaged weights of a checkpoint -> the ONNX file of the package and its contract.
+
+python -m training.export --checkpoint FILE --out FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from training.codes import CLASS_IDS
+from training.network import CHANNELS_IN, LegNetwork, WithProbabilities
+from training.synthesis import FAR_MM, NEAR_MM, NETWORK_PIXEL_MM
+
+VERSION = "1"
+
+
+def export(checkpoint: Path | None, out: Path) -> None:
+    """Write legs.onnx and legs.json; without a checkpoint, untrained weights for development."""
+    network = LegNetwork()
+    training = {"step": 0}
+    if checkpoint is not None:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        average = {
+            name.removeprefix("module."): value
+            for name, value in state["average"].items()
+            if name.startswith("module.")
+        }
+        network.load_state_dict(average)
+        training = {key: state[key] for key in ("step", "steps", "seed", "batch", "size", "without")}
+    model = WithProbabilities(network).eval()
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / "legs.onnx"
+    torch.onnx.export(
+        model,
+        (torch.zeros(1, CHANNELS_IN, 64, 64),),
+        str(target),
+        input_names=["slices"],
+        output_names=["probabilities"],
+        dynamic_axes={
+            "slices": {0: "n", 2: "h", 3: "w"},
+            "probabilities": {0: "n", 2: "h", 3: "w"},
+        },
+        opset_version=17,
+        dynamo=False,
+    )
+    contract = {
+        "version": VERSION,
+        "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
+        "class_ids": list(CLASS_IDS),
+        "pixel_mm": NETWORK_PIXEL_MM,
+        "near_mm": NEAR_MM,
+        "far_mm": FAR_MM,
+        "size_multiple": 32,
+        "training": training,
+    }
+    (out / "legs.json").write_text(json.dumps(contract, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Parse the command line and export."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    export(arguments.checkpoint, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

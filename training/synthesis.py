@@ -1,0 +1,487 @@
+"""Step 2: from prepared bodies to training images, by domain randomisation.
+
+Geometry first (pose, shape, slice distance), then tissue, then the scanner; after Billot et al.,
+SynthSeg, Medical Image Analysis 2023, adapted to legs: muscles that look alike, thin fascia of
+partial volume, fat in and around muscles, water and fat as channels. Everything is torch and runs
+on CPU and GPU alike; all randomness comes from the generator that is passed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.core.anatomy import LEFT_OFFSET
+from training.codes import (
+    BONE_IDS,
+    CODE_COUNT,
+    MUSCLE_IDS,
+    OTHER_BONE,
+    OTHER_MUSCLE,
+    OUTSIDE,
+    SEAM,
+    UNKNOWN,
+    allowed_classes,
+)
+from training.prepare import PIXEL_MM, Body
+
+#: Pixel of the network, mm; images are synthesised at half of it and averaged down.
+NETWORK_PIXEL_MM = 1.5
+#: Wanted distance of the near and the far context slices, mm.
+NEAR_MM, FAR_MM = 6.0, 27.0
+
+
+def context_offsets(spacing_mm: float) -> tuple[int, int]:
+    """Near and far context, in slices, for a distance between slices."""
+    near = max(1, round(NEAR_MM / spacing_mm))
+    return near, max(near + 1, round(FAR_MM / spacing_mm))
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One training image.
+
+    Attributes:
+        slices: float32 (10, H, W), as the network takes them.
+        codes: int64 (H, W), codes of the middle slice.
+        allowed: bool (CODE_COUNT, classes).
+    """
+
+    slices: Tensor
+    codes: Tensor
+    allowed: Tensor
+
+
+class Geometry:
+    """The legs of one body, as slices in right-leg pose."""
+
+    def __init__(self, body: Body) -> None:
+        self.body = body
+        self.codes = torch.from_numpy(body.codes)
+        self.distance = torch.from_numpy(body.distance)
+        self._tables = {side: _side_table(side) for side in (0, LEFT_OFFSET)}
+
+    @cached_property
+    def levels(self) -> dict[int, np.ndarray]:
+        """Slices that show a leg, by side offset: centre (y, x) and extent of its labels, pixels."""
+        found = {}
+        for offset in (0, LEFT_OFFSET):
+            rows = []
+            for level, plane in enumerate(self.body.codes):
+                own = (plane > offset) & (plane < offset + SEAM)
+                if own.sum() < 400:
+                    continue
+                y, x = np.nonzero(own)
+                rows.append((level, y.mean(), x.mean(), np.ptp(y), np.ptp(x)))
+            found[offset] = np.array(rows, dtype=np.float64).reshape(-1, 5)
+        return found
+
+    def look_up(self, z: Tensor, y: Tensor, x: Tensor, offset: int) -> tuple[Tensor, Tensor]:
+        """Codes in right-leg pose, and distance from the fascia in mm, at continuous indices."""
+        depth, height, width = self.codes.shape
+        iz, iy, ix = (torch.round(value).long() for value in (z, y, x))
+        outside = (iz < 0) | (iz >= depth) | (iy < 0) | (iy >= height) | (ix < 0) | (ix >= width)
+        iz, iy, ix = iz.clamp(0, depth - 1), iy.clamp(0, height - 1), ix.clamp(0, width - 1)
+        codes = self._tables[offset][self.codes[iz, iy, ix].long()]
+        codes[outside] = OUTSIDE
+        distance = self.distance[
+            iz, (iy // 2).clamp(max=self.distance.shape[1] - 1), (ix // 2).clamp(max=self.distance.shape[2] - 1)
+        ]
+        return codes, distance.float() / 4.0
+
+
+class Synthesiser:
+    """Makes samples; one for all bodies of a training run.
+
+    Args:
+        geometries: bodies.
+        weights: how often each is drawn.
+        size: height and width of the images, network pixels.
+    """
+
+    def __init__(self, geometries: list[Geometry], weights: list[float], *, size: int) -> None:
+        self._geometries = geometries
+        self._weights = torch.tensor(weights, dtype=torch.float64)
+        self._size = size
+
+    def sample(self, generator: torch.Generator) -> Sample:
+        """One image of one leg at one level."""
+        draw = _Draw(generator)
+        index = int(torch.multinomial(self._weights, 1, generator=generator))
+        geometry = self._geometries[index]
+        planes, targets = self._geometry(geometry, draw)
+        present = [value for value in torch.unique(targets).tolist() if 0 < value < SEAM]
+        allowed = allowed_classes(
+            present,
+            never_labelled=geometry.body.never_labelled,
+            complete=geometry.body.complete,
+        )
+        water, fat = _Tissue(draw, self._size).water_and_fat(planes)
+        slices = _scan(draw, water, fat)
+        return Sample(slices, targets, torch.from_numpy(allowed))
+
+    def _geometry(self, geometry: Geometry, draw: _Draw) -> tuple[list[_Plane], Tensor]:
+        """Five planes, the middle one in full detail, and the middle slice's codes (H, W)."""
+        body = geometry.body
+        offset = (0, LEFT_OFFSET)[draw.index(2)]
+        rows = geometry.levels[offset]
+        if len(rows) == 0:
+            offset = LEFT_OFFSET - offset
+            rows = geometry.levels[offset]
+        level, cy, cx, *_ = rows[draw.index(len(rows))]
+        fine = body.spacing_mm < 4.5
+        spacing = body.spacing_mm
+        if fine:
+            # The slices of the scan lie at any distance; a body is longer or shorter than it was.
+            stretch = draw.uniform(0.85, 1.18)
+            spacing = float(np.exp(draw.uniform(np.log(1.5), np.log(12.0))))
+            if draw.chance(0.15):
+                spacing = draw.uniform(12.0, 26.0)
+            step = spacing / body.spacing_mm / stretch
+        else:
+            step = 1.0
+        near, far = context_offsets(spacing)
+        half = torch.arange(2 * self._size, dtype=torch.float32) - (self._size - 0.5)
+        v, u = torch.meshgrid(half, half, indexing="ij")
+        u, v = u + draw.uniform(-25, 25), v + draw.uniform(-25, 25)
+        du, dv = self._bend(draw, u, v)
+        angle = math.radians(draw.normal(0.0, 14.0))
+        scale = float(np.exp(draw.normal(0.0, 0.12)))
+        if body.source.kind == "whole" and body.source.name == "vhm":
+            scale *= draw.uniform(1.0, 1.3)
+        squash = float(np.exp(draw.normal(0.0, 0.09)))
+        lean = math.radians(draw.uniform(0, 180))
+        u, v = u + du, v + dv
+        # Flattened calves and squeezed thighs: an area-preserving squash along any direction.
+        a, b = math.cos(lean), math.sin(lean)
+        p, q = (a * u + b * v) * squash, (-b * u + a * v) / squash
+        u, v = a * p - b * q, b * p + a * q
+        x = (math.cos(angle) * u - math.sin(angle) * v) * scale
+        y = (math.sin(angle) * u + math.cos(angle) * v) * scale
+        if offset == LEFT_OFFSET:
+            x = -x
+        tilt = (draw.normal(0.0, 0.10), draw.normal(0.0, 0.12)) if fine else (0.0, 0.0)
+        dz = (tilt[0] * x + tilt[1] * y) * PIXEL_MM / body.spacing_mm
+        x, y = x + float(cx), y + float(cy)
+        thick = step * draw.uniform(0.6, 1.0) if fine else 0.0
+        parts = 2 if fine and thick * body.spacing_mm > 2.5 else 1
+        points = {2: (x, y, dz)}
+        points[1] = tuple(functional.avg_pool2d(t[None, None], 2)[0, 0] for t in (x, y, dz))
+        drift = (draw.normal(0.0, 0.05), draw.normal(0.0, 0.05))
+        planes = []
+        for slot in (-far, -near, 0, near, far):
+            detail = 2 if slot == 0 else 1
+            px, py, pz = points[detail]
+            shift = slot * step * body.spacing_mm / PIXEL_MM
+            layers = []
+            for part in range(parts if slot == 0 else 1):
+                z = float(level) + slot * step
+                if slot == 0:
+                    z += thick * ((part + 0.5) / parts - 0.5)
+                layers.append(
+                    geometry.look_up(z + pz, py + shift * drift[1], px + shift * drift[0], offset)
+                )
+            codes, distance = (torch.stack(list(t)) for t in zip(*layers, strict=True))
+            planes.append(_Plane(codes, distance, detail))
+        targets = geometry.look_up(
+            float(level) + points[1][2], points[1][1], points[1][0], offset
+        )[0]
+        if draw.chance(0.12):
+            # The end of the stack, or of what was imaged.
+            for slot in ((0, 1), (3, 4), (0,), (4,))[draw.index(4)]:
+                planes[slot] = _Plane(planes[slot].codes, planes[slot].distance, 0)
+        return planes, targets
+
+    def _bend(self, draw: _Draw, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Smooth displacement: random bends, and muscles blown up or shrunk where they lie."""
+        du, dv = draw.smooth(len(u), 5, 3.0), draw.smooth(len(u), 5, 3.0)
+        du, dv = du + draw.smooth(len(u), 10, 1.3), dv + draw.smooth(len(u), 10, 1.3)
+        for _ in range(draw.index(5)):
+            cu, cv = draw.uniform(-90, 90), draw.uniform(-90, 90)
+            radius, amount = draw.uniform(15, 50), draw.uniform(-0.28, 0.28)
+            bump = amount * torch.exp(-((u - cu) ** 2 + (v - cv) ** 2) / (2 * radius**2))
+            du, dv = du + bump * (u - cu), dv + bump * (v - cv)
+        return du, dv
+
+
+@dataclass(frozen=True, eq=False)
+class _Plane:
+    """Codes and distance from the fascia (parts, H, W) of one slice.
+
+    detail: 2 at half the network's pixel, 1 at the network's pixel, 0 not imaged.
+    """
+
+    codes: Tensor
+    distance: Tensor
+    detail: int
+
+
+class _Draw:
+    """Random numbers of one sample."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=self.generator))
+
+    def normal(self, mean: float, sd: float) -> float:
+        return mean + sd * float(torch.randn((), generator=self.generator))
+
+    def chance(self, share: float) -> bool:
+        return float(torch.rand((), generator=self.generator)) < share
+
+    def index(self, count: int) -> int:
+        return int(torch.randint(count, (), generator=self.generator))
+
+    def table(self, count: int, mean: float, sd: float) -> Tensor:
+        return mean + sd * torch.randn(count, generator=self.generator)
+
+    def noise(self, shape: torch.Size | tuple[int, ...], sd: float) -> Tensor:
+        return sd * torch.randn(shape, generator=self.generator)
+
+    def smooth(self, size: int, cells: int, sd: float) -> Tensor:
+        """A smooth random field (size, size): noise on a coarse lattice, interpolated."""
+        field = torch.randn((1, 1, cells, cells), generator=self.generator) * sd
+        if cells < size // 8:
+            field = functional.interpolate(field, size=size // 4, mode="bicubic", align_corners=True)
+        return functional.interpolate(field, size=size, mode="bilinear", align_corners=True)[0, 0]
+
+
+class _Tissue:
+    """Water and fat of every pixel: one tissue for all slices of a sample."""
+
+    def __init__(self, draw: _Draw, size: int) -> None:
+        fine = 2 * size
+        self._size = size
+        self._share, self._signal = _tables(draw)
+        self._texture = draw.smooth(fine, 40, 1.0) + 0.6 * draw.smooth(fine, 90, 1.0)
+        self._streak = draw.uniform(0.0, 0.5 if draw.chance(0.3) else 0.12)
+        self._shading = 1.0 + draw.uniform(0.0, 0.09) * draw.smooth(fine, 60, 1.0)
+        self._marrow, self._bone_signal = draw.uniform(0.5, 1.0), draw.uniform(0.5, 1.1)
+        self._cortex_pixels, self._cortex_signal = 1 + draw.index(3), draw.uniform(0.02, 0.25)
+        thickness = float(np.exp(draw.uniform(np.log(1.5), np.log(30.0))))
+        self._thickness = (thickness * (1.0 + 0.35 * draw.smooth(fine, 4, 1.0))).clamp(min=0.5)
+        self._skin_mm, self._skin_signal = draw.uniform(0.8, 2.5), draw.uniform(0.2, 0.8)
+        self._fat_share = draw.uniform(0.85, 1.0)
+        self._fat_signal = draw.uniform(0.8, 1.15) * (1.0 + 0.1 * draw.smooth(fine, 50, 1.0))
+        self._fade = (draw.uniform(-0.3, 1.6) + 0.7 * draw.smooth(fine, 8, 1.0)).clamp(0.0, 1.0)
+        self._fascia_lean = draw.uniform(0.02, 0.12)
+        self._wide = draw.chance(0.35)
+        self._wide_part, self._wide_share = draw.uniform(0.3, 1.0), draw.uniform(0.5, 1.0)
+        self._arm = _arm(draw, fine) if draw.chance(0.15) else None
+        self._spots = [_spot(draw, fine) for _ in range(draw.index(9))]
+        self._fat_brightness = draw.uniform(0.7, 1.6)
+        self._leak = draw.uniform(0.0, 0.12)
+
+    def water_and_fat(self, planes: list[_Plane]) -> tuple[Tensor, Tensor]:
+        """Two images (5, H, W) on the network's pixel; pure lean tissue has water 1."""
+        pairs = [self._paint(plane) for plane in planes]
+        water, fat = (torch.stack(list(images)) for images in zip(*pairs, strict=True))
+        return water, fat
+
+    def _paint(self, plane: _Plane) -> tuple[Tensor, Tensor]:
+        if plane.detail == 0:
+            return torch.zeros(self._size, self._size), torch.zeros(self._size, self._size)
+        step = 3 - plane.detail
+        cut = (slice(None, None, step), slice(None, None, step))
+        codes, texture, fade = plane.codes, self._texture[cut], self._fade[cut]
+        share, amount = self._share[codes], self._signal[codes]
+        muscle, bone, seam = _MUSCLE_TABLE[codes], _BONE_TABLE[codes], codes == SEAM
+        streaks = share * (1.0 + self._streak * 3 * texture)
+        streaks = streaks + self._streak * 0.25 * (texture - 1.2).clamp(min=0)
+        share = torch.where(muscle, streaks, share)
+        amount = torch.where(muscle, amount * self._shading[cut], amount)
+        share = torch.where(seam, fade * share + (1 - fade) * self._fascia_lean, share)
+        amount = torch.where(seam, fade * amount + (1 - fade), amount)
+        if self._wide:
+            grown = (_grow(seam, plane.detail) & muscle) * (fade * self._wide_part)
+            share = share + grown * (self._wide_share - share)
+        if bool(bone.any()):
+            cortex = bone & _grow(~bone, self._cortex_pixels * plane.detail)
+            share = torch.where(bone, self._marrow + cortex * (0.4 - self._marrow), share)
+            dark = self._bone_signal + cortex * (self._cortex_signal - self._bone_signal)
+            amount = torch.where(bone, dark, amount)
+        share, amount = self._around(plane, cut, share, amount)
+        for top, left, mask, spot_share, spot_amount in self._spots:
+            part = mask[cut]
+            rows = slice(top // step, top // step + part.shape[0])
+            columns = slice(left // step, left // step + part.shape[1])
+            hit = part & (codes[:, rows, columns] != OUTSIDE)
+            share[:, rows, columns] = share[:, rows, columns].masked_fill(hit, spot_share)
+            amount[:, rows, columns] = amount[:, rows, columns].masked_fill(hit, spot_amount)
+        share = share.clamp(0.0, 1.0)
+        water = (amount * (1.0 - share)).mean(dim=0)
+        fat = (amount * share).mean(dim=0) * self._fat_brightness
+        water, fat = water + self._leak * fat, fat + 0.5 * self._leak * water
+        if plane.detail == 2:
+            return tuple(functional.avg_pool2d(t[None, None], 2)[0, 0] for t in (water, fat))
+        return tuple(_blur(t[None], 0.45)[0] for t in (water, fat))
+
+    def _around(
+        self, plane: _Plane, cut: tuple[slice, slice], share: Tensor, amount: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Fat under the skin, skin, air, and now and then an arm."""
+        outside, thickness = plane.codes == OUTSIDE, self._thickness[cut]
+        fat = outside & (plane.distance < thickness)
+        cover = outside & ~fat & (plane.distance < thickness + self._skin_mm)
+        air = outside & ~fat & ~cover
+        share = share.masked_fill(fat, self._fat_share).masked_fill(cover, 0.25)
+        amount = torch.where(fat, self._fat_signal[cut], amount)
+        amount = amount.masked_fill(cover, self._skin_signal).masked_fill(air, 0.0)
+        if self._arm is not None:
+            inner, outer = (mask[cut] & air for mask in self._arm)
+            share = share.masked_fill(inner, 0.08).masked_fill(outer, 0.9)
+            amount = amount.masked_fill(inner | outer, 1.0)
+        return share, amount
+
+
+def _tables(draw: _Draw) -> tuple[Tensor, Tensor]:
+    """Fat share and signal by code."""
+    share, signal = torch.zeros(CODE_COUNT), torch.ones(CODE_COUNT)
+    alike = draw.chance(0.6)
+    share += draw.uniform(0.01, 0.13)
+    share += draw.table(CODE_COUNT, 0.0, 0.015 if alike else draw.uniform(0.02, 0.10))
+    signal += draw.table(CODE_COUNT, 0.0, 0.02 if alike else 0.10)
+    if draw.chance(0.3):
+        # Single muscles replaced by fat.
+        sick = torch.rand(CODE_COUNT, generator=draw.generator) < draw.uniform(0.05, 0.7)
+        amount = torch.rand(CODE_COUNT, generator=draw.generator) * draw.uniform(0.1, 0.75)
+        share = torch.where(sick, share + amount, share)
+    share = share.clamp(0.0, 0.85)
+    share[SEAM], signal[SEAM] = draw.uniform(0.25, 0.98), draw.uniform(0.35, 1.1)
+    if draw.chance(0.2):
+        # Fascia that is dark in every image.
+        share[SEAM], signal[SEAM] = draw.uniform(0.1, 0.6), draw.uniform(0.1, 0.4)
+    if draw.chance(0.6):
+        share[UNKNOWN], signal[UNKNOWN] = share[13], signal[13]
+    else:
+        share[UNKNOWN], signal[UNKNOWN] = draw.uniform(0.0, 1.0), draw.uniform(0.3, 1.1)
+    return share, signal
+
+
+def _arm(draw: _Draw, fine: int) -> tuple[Tensor, Tensor]:
+    """Muscle and fat of an arm beside the leg, masks (fine, fine)."""
+    y, x = torch.meshgrid(torch.arange(fine) - fine / 2, torch.arange(fine) - fine / 2, indexing="ij")
+    cy, cx = draw.uniform(-fine / 2, fine / 2), draw.uniform(0.25, 0.5) * fine
+    arm = ((y - cy) / draw.uniform(25, 60)) ** 2 + ((x - cx) / draw.uniform(20, 45)) ** 2
+    inner = arm < draw.uniform(0.5, 0.9)
+    return inner, (arm < 1.0) & ~inner
+
+
+def _spot(draw: _Draw, fine: int) -> tuple[int, int, Tensor, float, float]:
+    """A vessel, nerve or tendon: place, mask (16, 16), fat share, signal."""
+    half = torch.arange(16) - 7.5
+    y, x = torch.meshgrid(half, half, indexing="ij")
+    mask = (y / draw.uniform(1.0, 6.0)) ** 2 + (x / draw.uniform(1.0, 6.0)) ** 2 < 1.0
+    top, left = (int(draw.uniform(0.2, 0.75) * fine) for _ in range(2))
+    return top, left, mask, draw.uniform(0.0, 0.6), draw.uniform(0.05, 1.6)
+
+
+def _grow(mask: Tensor, pixels: int) -> Tensor:
+    """Dilation by a number of pixels along both axes."""
+    out = mask
+    for axis in (-1, -2):
+        size = out.shape[axis]
+        grown = out.clone()
+        for shift in range(1, pixels + 1):
+            grown.narrow(axis, shift, size - shift).logical_or_(out.narrow(axis, 0, size - shift))
+            grown.narrow(axis, 0, size - shift).logical_or_(out.narrow(axis, shift, size - shift))
+        out = grown
+    return out
+
+
+def _scan(draw: _Draw, water: Tensor, fat: Tensor) -> Tensor:
+    """What the scanner makes of it, scaled as the network's contract says; (10, H, W)."""
+    shift = draw.index(3) - 1 if draw.chance(0.3) else 0
+    if shift:
+        fat = torch.roll(fat, shift, dims=draw.index(2) + 1)
+    mode = draw.uniform(0.0, 1.0)
+    images: tuple[Tensor, ...]
+    if mode < 0.45:
+        images = (water, fat)
+    elif mode < 0.70:
+        images = (water,)
+    elif mode < 0.78:
+        images = (fat,)
+    elif mode < 0.90:
+        images = (draw.uniform(0.2, 0.7) * water + fat,)
+    elif mode < 0.95:
+        images = (water + fat * draw.uniform(0.4, 1.0),)
+    else:
+        total = water + fat
+        images = (((1.3 - water) * (total > 0.1)).clamp(min=0.0),)
+    if draw.chance(0.5):
+        images = tuple(_blur(image, draw.uniform(0.3, 1.1)) for image in images)
+    if draw.chance(0.3):
+        # A coarser scan, brought to the network's pixel by linear interpolation.
+        size = images[0].shape[-1]
+        coarse = max(32, round(size / draw.uniform(1.2, 2.2)))
+        images = tuple(
+            functional.interpolate(
+                functional.interpolate(image[None], size=coarse, mode="area"),
+                size=size,
+                mode="bilinear",
+                align_corners=False,
+            )[0]
+            for image in images
+        )
+    field = torch.exp(draw.uniform(0.0, 0.33) * draw.smooth(water.shape[-1], 3, 1.0))
+    sigma = float(np.exp(draw.uniform(np.log(0.005), np.log(0.10))))
+    ghost, places = draw.uniform(0.0, 0.05) if draw.chance(0.15) else 0.0, 10 + draw.index(50)
+    out = []
+    for image in images:
+        image = image * field
+        if ghost:
+            image = image + ghost * torch.roll(image, places, dims=-2)
+        real = image + draw.noise(image.shape, sigma)
+        out.append(torch.sqrt(real**2 + draw.noise(image.shape, sigma) ** 2))
+    both = sum(out)
+    tissue = both[2] > 4.0 * sigma + 0.05
+    level = torch.quantile(both[2][tissue], 0.99) if bool(tissue.any()) else torch.tensor(1.0)
+    level = level.clamp(min=1e-3) * float(np.exp(draw.normal(0.0, 0.1)))
+    empty = torch.zeros_like(out[0])
+    pair = [(image / level).clamp(0.0, 1.5) for image in (*out, empty)[:2]]
+    seen = (water.amax(dim=(1, 2)) > 0)[:, None, None]
+    return torch.cat([image * seen for image in pair])
+
+
+def _blur(image: Tensor, sigma: float) -> Tensor:
+    radius = 3
+    x = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernel = torch.exp(-(x**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    image = functional.pad(image[:, None], (radius,) * 4, mode="replicate")
+    image = functional.conv2d(image, kernel.view(1, 1, 1, -1))
+    return functional.conv2d(image, kernel.view(1, 1, -1, 1))[:, 0]
+
+
+def _table_of(values: tuple[int, ...]) -> Tensor:
+    table = torch.zeros(CODE_COUNT, dtype=torch.bool)
+    table[list(values)] = True
+    return table
+
+
+_MUSCLE_TABLE = _table_of((*MUSCLE_IDS, 51, 52, 53, UNKNOWN, OTHER_MUSCLE))
+_BONE_TABLE = _table_of((*BONE_IDS, OTHER_BONE))
+
+
+def _side_table(offset: int) -> Tensor:
+    """From stored codes to those of one leg: what belongs to the other leg is only that."""
+    table = torch.zeros(256, dtype=torch.long)
+    for value in range(1, OTHER_MUSCLE):
+        for side in (0, LEFT_OFFSET):
+            if side == offset or value in (SEAM, UNKNOWN):
+                code = value
+            elif value in BONE_IDS:
+                code = OTHER_BONE
+            else:
+                code = OTHER_MUSCLE
+            table[value + side] = code
+    return table

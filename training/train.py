@@ -1,0 +1,156 @@
+"""Step 3: train on images that are synthesised as it goes; resumable, seeded, CPU or GPU.
+
+    python -m training.train --bodies FOLDER --out FOLDER --steps 8000 [--without vhf]
+
+Writes `checkpoint.pt` (network, EMA, optimiser, step) every few hundred steps; started again with
+the same arguments it goes on from there. The images of step s depend on the seed and s alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from training.network import LegNetwork, marginal_loss
+from training.prepare import load_body
+from training.synthesis import Geometry, Synthesiser
+
+logger = logging.getLogger(__name__)
+
+#: How often a kind of source is drawn, all of its bodies together. Real anatomy dominates.
+KIND_WEIGHTS = {"whole": 0.46, "automatic": 0.12, "thigh": 0.24, "phantom": 0.18}
+
+
+def load_geometries(bodies: Path, without: list[str]) -> tuple[list[Geometry], list[float]]:
+    """Bodies and their weights, persons weighted alike within a kind."""
+    loaded = [load_body(path) for path in sorted(bodies.glob("*.npz"))]
+    kept = [body for body in loaded if body.source.person not in without]
+    kept = [body for body in kept if body.source.kind not in without]
+    persons: dict[str, set[str]] = {}
+    maps: dict[str, int] = {}
+    for body in kept:
+        persons.setdefault(body.source.kind, set()).add(body.source.person)
+        maps[body.source.person] = maps.get(body.source.person, 0) + 1
+    weights = [
+        KIND_WEIGHTS[b.source.kind] / len(persons[b.source.kind]) / maps[b.source.person] for b in kept
+    ]
+    return [Geometry(body) for body in kept], weights
+
+
+class SyntheticLegs(Dataset):  # type: ignore[type-arg]
+    """Sample number i, made from the seed and i."""
+
+    def __init__(self, synthesiser: Synthesiser, *, seed: int, first: int, count: int) -> None:
+        self._synthesiser = synthesiser
+        self._seed, self._first, self._count = seed, first, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        generator = torch.Generator()
+        mixed = np.random.SeedSequence([self._seed, self._first + index]).generate_state(1, np.uint64)
+        generator.manual_seed(int(mixed[0] >> 1))
+        sample = self._synthesiser.sample(generator)
+        return sample.slices, sample.codes, sample.allowed
+
+
+def learning_rate(step: int, steps: int, highest: float) -> float:
+    """Warm-up over 200 steps, then a cosine down to a hundredth."""
+    warm = min(1.0, (step + 1) / 200)
+    return highest * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Run or go on with a training."""
+    torch.manual_seed(arguments.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        torch.set_num_threads(arguments.threads)
+    network = LegNetwork().to(device).to(memory_format=torch.channels_last)
+    average = torch.optim.swa_utils.AveragedModel(
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
+    )
+    optimiser = torch.optim.AdamW(network.parameters(), lr=arguments.rate, weight_decay=1e-4)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    checkpoint = arguments.out / "checkpoint.pt"
+    start = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        start = state["step"]
+        logger.info("going on from step %d", start)
+    synthesiser = Synthesiser(*load_geometries(arguments.bodies, arguments.without), size=arguments.size)
+    data = SyntheticLegs(
+        synthesiser,
+        seed=arguments.seed,
+        first=start * arguments.batch,
+        count=(arguments.steps - start) * arguments.batch,
+    )
+    loader = DataLoader(data, batch_size=arguments.batch, num_workers=arguments.workers, prefetch_factor=4)
+    losses: list[float] = []
+    began = time.monotonic()
+    network.train()
+    for step, (slices, codes, allowed) in enumerate(loader, start=start):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, arguments.steps, arguments.rate)
+        slices = slices.to(device, memory_format=torch.channels_last)
+        loss = marginal_loss(network(slices), codes.to(device), allowed.to(device))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+        average.update_parameters(network)
+        losses.append(float(loss.detach()))
+        done = step + 1
+        if done % 50 == 0:
+            pace = (done - start) / (time.monotonic() - began)
+            logger.info("step %d  loss %.4f  %.2f steps/s", done, np.mean(losses[-50:]), pace)
+        if done % arguments.save_every == 0 or done == arguments.steps:
+            part = checkpoint.with_suffix(".part")
+            torch.save(
+                {
+                    "network": network.state_dict(),
+                    "average": average.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "step": done,
+                    "steps": arguments.steps,
+                    "seed": arguments.seed,
+                    "batch": arguments.batch,
+                    "size": arguments.size,
+                    "without": list(arguments.without),
+                },
+                part,
+            )
+            part.replace(checkpoint)
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bodies", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--size", type=int, default=144, help="network pixels")
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--save-every", type=int, default=250)
+    parser.add_argument("--without", nargs="*", default=[], help="persons or kinds left out")
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

@@ -31,7 +31,7 @@ def export(checkpoint: Path | None, out: Path) -> None:
             if name.startswith("module.")
         }
         network.load_state_dict(average)
-        training = {key: state[key] for key in ("step", "steps", "seed", "batch", "size", "without")}
+        training = {key: state[key] for key in ("step", "steps", "seed", "batch", "without")}
     model = WithProbabilities(network).eval()
     out.mkdir(parents=True, exist_ok=True)
     target = out / "legs.onnx"

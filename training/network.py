@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,7 +17,9 @@ WIDTHS = (16, 32, 64, 128, 192)
 class _Block(nn.Sequential):
     def __init__(self, into: int, out: int, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(into, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
+            nn.Conv2d(into, out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(out),
+            nn.ReLU(inplace=True),
         )
 
 
@@ -37,7 +41,7 @@ class LegNetwork(nn.Module):
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
         self.stem = nn.Sequential(_Block(CHANNELS_IN, widths[0]), _Block(widths[0], widths[0]))
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(itertools.pairwise(widths))
         self.down = nn.ModuleList(
             nn.Sequential(_Block(a, b, 2), *(_Residual(b) for _ in range(1 if b < 128 else 2)))
             for a, b in pairs
@@ -57,7 +61,9 @@ class LegNetwork(nn.Module):
         for narrow, up, skip in zip(
             reversed(self.narrow), reversed(self.up), reversed(skips), strict=True
         ):
-            x = functional.interpolate(narrow(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = functional.interpolate(
+                narrow(x), scale_factor=2.0, mode="bilinear", align_corners=False
+            )
             x = up(x + skip)
         return self.head(x)
 

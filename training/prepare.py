@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from pipeline.core.anatomy import LEFT_OFFSET
+from pipeline.core.anatomy import LEFT_OFFSET, MUSCLES
+from pipeline.phantom import Acquisition, BodyParameters, Pose, acquire, grid_for, make_body
 from training.codes import (
     FEMUR,
     MUSCLE_IDS,
@@ -90,7 +91,7 @@ class Body:
 
 def read_sources(anatomy: Path) -> list[Source]:
     """The usable maps of the table quality.tsv, in the order of their names."""
-    names = {name: value for value, name in _muscle_names().items()}
+    names = {muscle.name: muscle.id for muscle in MUSCLES}
     sources = []
     with (anatomy / "quality.tsv").open(encoding="utf-8") as stream:
         for row in csv.DictReader(stream, delimiter="\t"):
@@ -100,7 +101,9 @@ def read_sources(anatomy: Path) -> list[Source]:
             name = row["file"]
             kind = {"vh": "whole", "mm": "automatic"}.get(name[:2], "thigh")
             person = "_".join(name.split("_")[:2]) if kind == "thigh" else name
-            faulty = tuple(names[m] for m in row["zero_weight"].split() if m in names)
+            # The column holds names of muscles, or a remark.
+            listed = row["zero_weight"].split()
+            faulty = tuple(names[m] for m in listed) if set(listed) <= set(names) else ()
             if name == "mm_pelvis_calf":
                 faulty = (23, 26, 51, 52, 53)
             sources.append(Source(name, person, kind, first, last, faulty))
@@ -190,7 +193,11 @@ def _upsample(labels: NDArray[np.uint8], dy: float, dx: float) -> NDArray[np.uin
         start = np.floor((low - offset) / scale).astype(int).clip(0)
         stop = np.minimum(np.ceil((high - offset) / scale).astype(int), shape)
         soft = ndimage.affine_transform(
-            mask, scale, offset=offset + scale * start - low, output_shape=tuple(stop - start), order=1
+            mask,
+            scale,
+            offset=offset + scale * start - low,
+            output_shape=tuple(stop - start),
+            order=1,
         )
         part = (slice(start[0], stop[0]), slice(start[1], stop[1]))
         better = soft > best[part]
@@ -199,7 +206,9 @@ def _upsample(labels: NDArray[np.uint8], dy: float, dx: float) -> NDArray[np.uin
     return out
 
 
-def _complete(labels: NDArray[np.uint8], source: Source) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _complete(
+    labels: NDArray[np.uint8], source: Source
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Seams, bones in their holes, what is unknown, and the distance from the fascia."""
     codes = labels.copy()
     side = codes // LEFT_OFFSET
@@ -238,7 +247,9 @@ def _closed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     padded = np.pad(mask, radius + 2)
     grown = ndimage.distance_transform_edt(~padded) <= radius
     closed = ndimage.distance_transform_edt(grown) > radius
-    return ndimage.binary_fill_holes(closed | padded)[radius + 2 : -radius - 2, radius + 2 : -radius - 2]
+    return ndimage.binary_fill_holes(closed | padded)[
+        radius + 2 : -radius - 2, radius + 2 : -radius - 2
+    ]
 
 
 def _close_gaps(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -275,7 +286,9 @@ def _cut_seams(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _nearest_side(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    nearest = ndimage.distance_transform_edt(codes == 0, return_distances=False, return_indices=True)
+    nearest = ndimage.distance_transform_edt(
+        codes == 0, return_distances=False, return_indices=True
+    )
     return ((codes // LEFT_OFFSET) * LEFT_OFFSET)[tuple(nearest)].astype(np.uint8)
 
 
@@ -314,7 +327,7 @@ def _fill(
 
 
 def _draw_femur(codes: NDArray[np.uint8], part: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The shaft as the largest disc in a hole whose rim is vastus; may open towards the adductors."""
+    """The shaft: the largest disc in a hole rimmed by vasti, which may open to the adductors."""
     out = codes.copy()
     free = np.isin(codes % LEFT_OFFSET, (OUTSIDE, SEAM))
     depth, nearest = ndimage.distance_transform_edt(free, return_indices=True)
@@ -340,12 +353,6 @@ def _draw_femur(codes: NDArray[np.uint8], part: NDArray[np.bool_]) -> NDArray[np
     return out
 
 
-def _muscle_names() -> dict[int, str]:
-    from pipeline.core.anatomy import MUSCLES
-
-    return {muscle.id: muscle.name for muscle in MUSCLES}
-
-
 def _prepare_map(anatomy: Path, out: Path, source: Source) -> str:
     target = out / f"{source.name}.npz"
     if not target.exists():
@@ -357,9 +364,6 @@ def _prepare_map(anatomy: Path, out: Path, source: Source) -> str:
 
 
 def _prepare_phantom(out: Path, seed: int) -> str:
-    from pipeline.core.anatomy import MUSCLES
-    from pipeline.phantom import Acquisition, BodyParameters, Pose, acquire, grid_for, make_body
-
     name = f"phantom_{seed:03d}"
     target = out / f"{name}.npz"
     if not target.exists():
@@ -407,8 +411,7 @@ def main() -> None:
             for source in sorted(read_sources(arguments.anatomy), key=lambda s: s.kind != "whole")
         ]
         jobs += [
-            pool.submit(_prepare_phantom, arguments.out, seed)
-            for seed in range(arguments.phantoms)
+            pool.submit(_prepare_phantom, arguments.out, seed) for seed in range(arguments.phantoms)
         ]
         for job in jobs:
             logger.info("prepared %s", job.result())

@@ -35,6 +35,8 @@ from training.prepare import PIXEL_MM, Body
 NETWORK_PIXEL_MM = 1.5
 #: Wanted distance of the near and the far context slices, mm.
 NEAR_MM, FAR_MM = 6.0, 27.0
+#: Room around a leg, network pixels.
+_MARGIN = 22
 
 
 def context_offsets(spacing_mm: float) -> tuple[int, int]:
@@ -69,13 +71,15 @@ class Geometry:
 
     @cached_property
     def levels(self) -> dict[int, np.ndarray]:
-        """Slices that show a leg, by side offset: centre (y, x) and extent of its labels, pixels."""
+        """Rows (slice, centre y, centre x, height, width; pixels) of one leg, by side offset."""
         found = {}
         for offset in (0, LEFT_OFFSET):
             rows = []
             for level, plane in enumerate(self.body.codes):
                 own = (plane > offset) & (plane < offset + SEAM)
-                if own.sum() < 400:
+                muscle = own & ~np.isin(plane, [bone + offset for bone in BONE_IDS])
+                # Feet are bone only: a few of their slices are enough.
+                if own.sum() < 400 or (muscle.sum() < 300 and level % 6):
                     continue
                 y, x = np.nonzero(own)
                 rows.append((level, y.mean(), x.mean(), np.ptp(y), np.ptp(x)))
@@ -91,7 +95,9 @@ class Geometry:
         codes = self._tables[offset][self.codes[iz, iy, ix].long()]
         codes[outside] = OUTSIDE
         distance = self.distance[
-            iz, (iy // 2).clamp(max=self.distance.shape[1] - 1), (ix // 2).clamp(max=self.distance.shape[2] - 1)
+            iz,
+            (iy // 2).clamp(max=self.distance.shape[1] - 1),
+            (ix // 2).clamp(max=self.distance.shape[2] - 1),
         ]
         return codes, distance.float() / 4.0
 
@@ -99,41 +105,59 @@ class Geometry:
 class Synthesiser:
     """Makes samples; one for all bodies of a training run.
 
+    Legs are sorted by the image size they need: a calf in an image made for hips is mostly air.
+
     Args:
         geometries: bodies.
         weights: how often each is drawn.
-        size: height and width of the images, network pixels.
+        sizes: heights (= widths) of images, network pixels, ascending.
     """
 
-    def __init__(self, geometries: list[Geometry], weights: list[float], *, size: int) -> None:
+    def __init__(
+        self, geometries: list[Geometry], weights: list[float], *, sizes: tuple[int, ...]
+    ) -> None:
         self._geometries = geometries
-        self._weights = torch.tensor(weights, dtype=torch.float64)
-        self._size = size
+        self._places: dict[int, list[tuple[int, int, np.ndarray]]] = {size: [] for size in sizes}
+        shares: dict[int, list[float]] = {size: [] for size in sizes}
+        for index, (geometry, weight) in enumerate(zip(geometries, weights, strict=True)):
+            count = sum(len(rows) for rows in geometry.levels.values())
+            for offset, rows in geometry.levels.items():
+                need = rows[:, 3:].max(axis=1, initial=0) * PIXEL_MM / NETWORK_PIXEL_MM + _MARGIN
+                place = np.minimum(np.searchsorted(sizes, need), len(sizes) - 1)
+                for position, size in enumerate(sizes):
+                    fitting = rows[place == position]
+                    if len(fitting):
+                        self._places[size].append((index, offset, fitting))
+                        shares[size].append(weight * len(fitting) / count)
+        self._weights = {size: torch.tensor(share) for size, share in shares.items()}
+        total = sum(float(share.sum()) for share in self._weights.values())
+        #: How often each size is due.
+        self.size_shares = {size: float(w.sum()) / total for size, w in self._weights.items()}
 
-    def sample(self, generator: torch.Generator) -> Sample:
+    def sample(self, size: int, generator: torch.Generator) -> Sample:
         """One image of one leg at one level."""
         draw = _Draw(generator)
-        index = int(torch.multinomial(self._weights, 1, generator=generator))
+        chosen = int(torch.multinomial(self._weights[size], 1, generator=generator))
+        index, offset, rows = self._places[size][chosen]
         geometry = self._geometries[index]
-        planes, targets = self._geometry(geometry, draw)
+        planes, targets = self._geometry(geometry, offset, rows, size, draw)
         present = [value for value in torch.unique(targets).tolist() if 0 < value < SEAM]
         allowed = allowed_classes(
             present,
             never_labelled=geometry.body.never_labelled,
             complete=geometry.body.complete,
         )
-        water, fat = _Tissue(draw, self._size).water_and_fat(planes)
+        drawn_whole = geometry.body.source.kind == "whole"
+        tissue = _Tissue(draw, size, unknown_is_muscle=0.1 if drawn_whole else 0.6)
+        water, fat = tissue.water_and_fat(planes)
         slices = _scan(draw, water, fat)
         return Sample(slices, targets, torch.from_numpy(allowed))
 
-    def _geometry(self, geometry: Geometry, draw: _Draw) -> tuple[list[_Plane], Tensor]:
+    def _geometry(
+        self, geometry: Geometry, offset: int, rows: np.ndarray, size: int, draw: _Draw
+    ) -> tuple[list[_Plane], Tensor]:
         """Five planes, the middle one in full detail, and the middle slice's codes (H, W)."""
         body = geometry.body
-        offset = (0, LEFT_OFFSET)[draw.index(2)]
-        rows = geometry.levels[offset]
-        if len(rows) == 0:
-            offset = LEFT_OFFSET - offset
-            rows = geometry.levels[offset]
         level, cy, cx, *_ = rows[draw.index(len(rows))]
         fine = body.spacing_mm < 4.5
         spacing = body.spacing_mm
@@ -147,7 +171,7 @@ class Synthesiser:
         else:
             step = 1.0
         near, far = context_offsets(spacing)
-        half = torch.arange(2 * self._size, dtype=torch.float32) - (self._size - 0.5)
+        half = torch.arange(2 * size, dtype=torch.float32) - (size - 0.5)
         v, u = torch.meshgrid(half, half, indexing="ij")
         u, v = u + draw.uniform(-25, 25), v + draw.uniform(-25, 25)
         du, dv = self._bend(draw, u, v)
@@ -189,9 +213,9 @@ class Synthesiser:
                 )
             codes, distance = (torch.stack(list(t)) for t in zip(*layers, strict=True))
             planes.append(_Plane(codes, distance, detail))
-        targets = geometry.look_up(
-            float(level) + points[1][2], points[1][1], points[1][0], offset
-        )[0]
+        targets = geometry.look_up(float(level) + points[1][2], points[1][1], points[1][0], offset)[
+            0
+        ]
         if draw.chance(0.12):
             # The end of the stack, or of what was imaged.
             for slot in ((0, 1), (3, 4), (0,), (4,))[draw.index(4)]:
@@ -250,17 +274,19 @@ class _Draw:
         """A smooth random field (size, size): noise on a coarse lattice, interpolated."""
         field = torch.randn((1, 1, cells, cells), generator=self.generator) * sd
         if cells < size // 8:
-            field = functional.interpolate(field, size=size // 4, mode="bicubic", align_corners=True)
+            field = functional.interpolate(
+                field, size=size // 4, mode="bicubic", align_corners=True
+            )
         return functional.interpolate(field, size=size, mode="bilinear", align_corners=True)[0, 0]
 
 
 class _Tissue:
     """Water and fat of every pixel: one tissue for all slices of a sample."""
 
-    def __init__(self, draw: _Draw, size: int) -> None:
+    def __init__(self, draw: _Draw, size: int, *, unknown_is_muscle: float) -> None:
         fine = 2 * size
         self._size = size
-        self._share, self._signal = _tables(draw)
+        self._share, self._signal = _tables(draw, unknown_is_muscle)
         self._texture = draw.smooth(fine, 40, 1.0) + 0.6 * draw.smooth(fine, 90, 1.0)
         self._streak = draw.uniform(0.0, 0.5 if draw.chance(0.3) else 0.12)
         self._shading = 1.0 + draw.uniform(0.0, 0.09) * draw.smooth(fine, 60, 1.0)
@@ -342,8 +368,8 @@ class _Tissue:
         return share, amount
 
 
-def _tables(draw: _Draw) -> tuple[Tensor, Tensor]:
-    """Fat share and signal by code."""
+def _tables(draw: _Draw, unknown_is_muscle: float) -> tuple[Tensor, Tensor]:
+    """Fat share and signal by code; what is unlabelled looks like muscle at the given rate."""
     share, signal = torch.zeros(CODE_COUNT), torch.ones(CODE_COUNT)
     alike = draw.chance(0.6)
     share += draw.uniform(0.01, 0.13)
@@ -359,7 +385,7 @@ def _tables(draw: _Draw) -> tuple[Tensor, Tensor]:
     if draw.chance(0.2):
         # Fascia that is dark in every image.
         share[SEAM], signal[SEAM] = draw.uniform(0.1, 0.6), draw.uniform(0.1, 0.4)
-    if draw.chance(0.6):
+    if draw.chance(unknown_is_muscle):
         share[UNKNOWN], signal[UNKNOWN] = share[13], signal[13]
     else:
         share[UNKNOWN], signal[UNKNOWN] = draw.uniform(0.0, 1.0), draw.uniform(0.3, 1.1)
@@ -368,7 +394,9 @@ def _tables(draw: _Draw) -> tuple[Tensor, Tensor]:
 
 def _arm(draw: _Draw, fine: int) -> tuple[Tensor, Tensor]:
     """Muscle and fat of an arm beside the leg, masks (fine, fine)."""
-    y, x = torch.meshgrid(torch.arange(fine) - fine / 2, torch.arange(fine) - fine / 2, indexing="ij")
+    y, x = torch.meshgrid(
+        torch.arange(fine) - fine / 2, torch.arange(fine) - fine / 2, indexing="ij"
+    )
     cy, cx = draw.uniform(-fine / 2, fine / 2), draw.uniform(0.25, 0.5) * fine
     arm = ((y - cy) / draw.uniform(25, 60)) ** 2 + ((x - cx) / draw.uniform(20, 45)) ** 2
     inner = arm < draw.uniform(0.5, 0.9)

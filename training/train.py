@@ -12,11 +12,12 @@ import argparse
 import logging
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from training.network import LegNetwork, marginal_loss
 from training.prepare import load_body
@@ -24,6 +25,8 @@ from training.synthesis import Geometry, Synthesiser
 
 logger = logging.getLogger(__name__)
 
+#: Images in a batch by their size in network pixels: about the same work for each.
+BATCH = {96: 16, 128: 9, 160: 6}
 #: How often a kind of source is drawn, all of its bodies together. Real anatomy dominates.
 KIND_WEIGHTS = {"whole": 0.46, "automatic": 0.12, "thigh": 0.24, "phantom": 0.18}
 
@@ -39,27 +42,49 @@ def load_geometries(bodies: Path, without: list[str]) -> tuple[list[Geometry], l
         persons.setdefault(body.source.kind, set()).add(body.source.person)
         maps[body.source.person] = maps.get(body.source.person, 0) + 1
     weights = [
-        KIND_WEIGHTS[b.source.kind] / len(persons[b.source.kind]) / maps[b.source.person] for b in kept
+        KIND_WEIGHTS[b.source.kind] / len(persons[b.source.kind]) / maps[b.source.person]
+        for b in kept
     ]
     return [Geometry(body) for body in kept], weights
 
 
 class SyntheticLegs(Dataset):  # type: ignore[type-arg]
-    """Sample number i, made from the seed and i."""
+    """Sample number i of a size, made from the seed and i."""
 
-    def __init__(self, synthesiser: Synthesiser, *, seed: int, first: int, count: int) -> None:
+    def __init__(self, synthesiser: Synthesiser, *, seed: int) -> None:
         self._synthesiser = synthesiser
-        self._seed, self._first, self._count = seed, first, count
+        self._seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        size, index = key
+        sample = self._synthesiser.sample(size, _generator(self._seed, index))
+        return sample.slices, sample.codes, sample.allowed
+
+
+class _Batches(Sampler):  # type: ignore[type-arg]
+    """Which samples make up step s: one image size a batch, more of the small ones."""
+
+    def __init__(self, shares: dict[int, float], *, seed: int, first: int, steps: int) -> None:
+        self._sizes = list(shares)
+        # A batch of small images holds more of them, so fewer such batches are due.
+        due = torch.tensor([shares[size] / BATCH[size] for size in self._sizes])
+        self._due = due / due.sum()
+        self._seed, self._first, self._steps = seed, first, steps
 
     def __len__(self) -> int:
-        return self._count
+        return self._steps - self._first
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        generator = torch.Generator()
-        mixed = np.random.SeedSequence([self._seed, self._first + index]).generate_state(1, np.uint64)
-        generator.manual_seed(int(mixed[0] >> 1))
-        sample = self._synthesiser.sample(generator)
-        return sample.slices, sample.codes, sample.allowed
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        largest = max(BATCH.values())
+        for step in range(self._first, self._steps):
+            generator = _generator(self._seed + 1, step)
+            size = self._sizes[int(torch.multinomial(self._due, 1, generator=generator))]
+            yield [(size, step * largest + place) for place in range(BATCH[size])]
+
+
+def _generator(seed: int, index: int) -> torch.Generator:
+    mixed = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(mixed[0] >> 1))
 
 
 def learning_rate(step: int, steps: int, highest: float) -> float:
@@ -89,14 +114,18 @@ def train(arguments: argparse.Namespace) -> None:
         optimiser.load_state_dict(state["optimiser"])
         start = state["step"]
         logger.info("going on from step %d", start)
-    synthesiser = Synthesiser(*load_geometries(arguments.bodies, arguments.without), size=arguments.size)
-    data = SyntheticLegs(
-        synthesiser,
-        seed=arguments.seed,
-        first=start * arguments.batch,
-        count=(arguments.steps - start) * arguments.batch,
+    synthesiser = Synthesiser(
+        *load_geometries(arguments.bodies, arguments.without), sizes=tuple(BATCH)
     )
-    loader = DataLoader(data, batch_size=arguments.batch, num_workers=arguments.workers, prefetch_factor=4)
+    logger.info("sizes are due at %s", synthesiser.size_shares)
+    loader = DataLoader(
+        SyntheticLegs(synthesiser, seed=arguments.seed),
+        batch_sampler=_Batches(
+            synthesiser.size_shares, seed=arguments.seed, first=start, steps=arguments.steps
+        ),
+        num_workers=arguments.workers,
+        prefetch_factor=4,
+    )
     losses: list[float] = []
     began = time.monotonic()
     network.train()
@@ -125,8 +154,7 @@ def train(arguments: argparse.Namespace) -> None:
                     "step": done,
                     "steps": arguments.steps,
                     "seed": arguments.seed,
-                    "batch": arguments.batch,
-                    "size": arguments.size,
+                    "batch": {str(size): count for size, count in BATCH.items()},
                     "without": list(arguments.without),
                 },
                 part,
@@ -141,8 +169,6 @@ def main() -> None:
     parser.add_argument("--bodies", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--size", type=int, default=144, help="network pixels")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

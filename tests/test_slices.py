@@ -78,7 +78,7 @@ def test_small_voxels_are_averaged():
     found = resample_slices(image, stack.levels, plane_weights(grid, stack))
     inside = (stack.columns > 3) & (stack.columns < 116)
     middle = found[0, len(stack.rows) // 2, inside]
-    assert np.abs(middle - 1.0).max() < 0.15
+    assert np.abs(middle - 1.0).max() < 0.2
 
 
 def test_there_and_back_a_disc_keeps_its_volume_and_place():

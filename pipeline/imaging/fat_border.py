@@ -66,7 +66,7 @@ def settle_fat_borders(
         pixel_mm: voxel sizes.
         thick_fat_mm: fat thinner than this is not thick.
     """
-    thick = ndimage.binary_opening(fat, disc(thick_fat_mm / 2.0, pixel_mm))
+    thick = ndimage.binary_opening(fat, _disc(thick_fat_mm / 2.0, pixel_mm))
     muscle = (labels > 0) & (labels <= _LAST_MUSCLE)
     outer = thick & (labels == 0)
     beside = ndimage.binary_dilation(outer, _IN_PLANE)
@@ -82,7 +82,7 @@ def settle_fat_borders(
     return out
 
 
-def disc(radius_mm: float, pixel_mm: tuple[float, float]) -> Flags:
+def _disc(radius_mm: float, pixel_mm: tuple[float, float]) -> Flags:
     """Voxels of a plane whose centres lie within a radius, at least the middle one."""
     reach = [int(radius_mm / size) for size in pixel_mm]
     x, y = np.ogrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]

@@ -16,7 +16,6 @@ from pipeline.core.anatomy import MUSCLES, MUSCLES_BY_NAME, STRUCTURE_IDS
 from pipeline.core.errors import InvariantError
 from pipeline.core.scan import Leg
 from pipeline.core.volume import LabelMap, Quantity
-from pipeline.imaging.fat_border import disc
 
 Flags = NDArray[np.bool_]
 Labels = NDArray[np.integer]
@@ -45,8 +44,9 @@ _ABOVE = (
 _BONES = tuple(STRUCTURE_IDS[n] for n in ("femur", "tibia", "fibula", "hip_bone"))
 #: Muscle-like tissue thinner than this is skin, vessels, or the rim of a muscle.
 _THIN_MM = 8.0
-#: A border is compared with itself moved by this much.
-_MOVED_MM = 3.0
+_MOST = 0.55
+#: A border is compared with what lies at about this distance from it, inside the muscles.
+_BESIDE_MM = (2.0, 4.0)
 #: Width of the fascia looked for.
 _FASCIA_MM = 1.2
 #: Levels between the slices looked at.
@@ -102,13 +102,15 @@ def unexplained_share(labels: LabelMap, leg: Leg, image: Singles) -> float:
     sizes = leg.grid.voxel_sizes_mm
     levels = _some_levels(muscle, sizes[2])
     low, high = np.percentile(image[:, :, levels][muscle[:, :, levels]], (10.0, 90.0))
-    thick = disc(_THIN_MM / 2.0, (sizes[0], sizes[1]))
+    around = [max(1, round(_THIN_MM / size)) for size in sizes[:2]]
     found = 0
     for level in levels:
         value = image[:, :, level]
         free = (labels.data[:, :, level] == 0) & leg.tissue[:, :, level]
         like = free & (value >= low) & (value <= high)
-        found += int(np.count_nonzero(ndimage.binary_opening(like, thick)))
+        # Noise takes single voxels out of the range, so most of the neighbours must be in it.
+        thick = ndimage.uniform_filter(like.astype(np.float32), around) > _MOST
+        found += int(np.count_nonzero(like & thick))
     return found / float(np.count_nonzero(muscle[:, :, levels]))
 
 
@@ -117,7 +119,7 @@ def border_ridge(labels: LabelMap, image: Singles) -> float | None:
 
     Fascia is a thin sheet: a ridge across which the image bends sharply, darker or brighter.
     Its strength is the largest bend (second derivative at the width of fascia), averaged over
-    the border and over the same border moved by 3 mm in the four directions of the plane.
+    the border and over the inside of the muscles about 3 mm away from it, on either side.
 
     Returns:
         the ratio of the two; 1 means that the borders lie anywhere. None without a border.
@@ -126,17 +128,15 @@ def border_ridge(labels: LabelMap, image: Singles) -> float | None:
     muscle = (labels.data > 0) & (labels.data <= _LAST_MUSCLE)
     on, beside = np.zeros(2), np.zeros(2)
     sigma = [max(0.5, _FASCIA_MM / size) for size in sizes[:2]]
-    moves = [(round(_MOVED_MM / sizes[0]) or 1, 0), (0, round(_MOVED_MM / sizes[1]) or 1)]
     for level in _some_levels(muscle, sizes[2]):
         border = _borders(labels.data[:, :, level], muscle[:, :, level])
         if not border.any():
             continue
         ridge = _ridge(image[:, :, level].astype(np.float64), sigma)
         on += (float(ridge[border].sum()), np.count_nonzero(border))
-        for x, y in moves:
-            for sign in (1, -1):
-                moved = np.roll(border, (sign * x, sign * y), (0, 1)) & muscle[:, :, level]
-                beside += (float(ridge[moved].sum()), np.count_nonzero(moved))
+        away = ndimage.distance_transform_edt(~border, sizes[:2])
+        near = muscle[:, :, level] & (away >= _BESIDE_MM[0]) & (away <= _BESIDE_MM[1])
+        beside += (float(ridge[near].sum()), np.count_nonzero(near))
     if on[1] == 0 or beside[0] <= 0:
         return None
     return float((on[0] / on[1]) / (beside[0] / beside[1]))

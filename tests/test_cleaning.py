@@ -23,7 +23,7 @@ from pipeline.imaging.cleaning import (
     refuse_levels,
     smoothed,
 )
-from pipeline.imaging.fat_border import settle_fat_borders
+from pipeline.imaging.fat_border import settle_fat_borders, without_holes
 from pipeline.imaging.perturbation import agreement, disturbed, perturbations
 from pipeline.imaging.plausibility import (
     border_ridge,
@@ -222,6 +222,16 @@ def test_fat_inside_and_between_muscles_moves_nothing():
     fat[14:26, 19:21] = True
     fat[16:20, 14:18] = True
     np.testing.assert_array_equal(settled(labels, fat, known), labels)
+
+
+def test_what_tissue_encloses_is_inside_the_leg():
+    ring = np.zeros((12, 12, 3), dtype=bool)
+    ring[2:10, 2:10, :2] = True
+    ring[4:8, 4:8, :2] = False
+    ring[4:8, 8:, 1] = False
+    expected = ring.copy()
+    expected[4:8, 4:8, 0] = True
+    np.testing.assert_array_equal(without_holes(ring), expected)
 
 
 def test_perturbations_differ_and_repeat():

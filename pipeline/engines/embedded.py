@@ -124,7 +124,8 @@ class _View:
 
     def scaled(self, slices: Singles) -> Singles:
         """Signal as the network takes it."""
-        return np.minimum(slices * np.float32(1.0 / self.scale), np.float32(_LARGEST_SIGNAL))
+        scaled = slices * np.float32(1.0 / self.scale)
+        return np.asarray(np.minimum(scaled, np.float32(_LARGEST_SIGNAL)))
 
     def sampled_levels(self, distance_mm: float) -> NDArray[np.intp]:
         """Levels of the stack about distance_mm apart, the same from either end."""

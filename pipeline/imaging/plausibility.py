@@ -133,10 +133,10 @@ def border_ridge(labels: LabelMap, image: Singles) -> float | None:
         if not border.any():
             continue
         ridge = _ridge(image[:, :, level].astype(np.float64), sigma)
-        on += (float(ridge[border].sum()), np.count_nonzero(border))
+        on += np.array([ridge[border].sum(), np.count_nonzero(border)])
         away = ndimage.distance_transform_edt(~border, sizes[:2])
         near = muscle[:, :, level] & (away >= _BESIDE_MM[0]) & (away <= _BESIDE_MM[1])
-        beside += (float(ridge[near].sum()), np.count_nonzero(near))
+        beside += np.array([ridge[near].sum(), np.count_nonzero(near)])
     if on[1] == 0 or beside[0] <= 0:
         return None
     return float((on[0] / on[1]) / (beside[0] / beside[1]))

@@ -107,7 +107,11 @@ def _participant(arguments: Sequence[str]) -> int:
     _add_labels(parser)
     parser.add_argument("--config", type=Path, help="YAML file with the values to change")
     parser.add_argument("--engine", help="segmentation engine (segment.engine)")
-    parser.add_argument("--labels", type=Path, help="label map made elsewhere (one subject only)")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        help="label map made elsewhere, in place of an engine (one subject only)",
+    )
     parser.add_argument("--label-scheme", help="what its values mean (segment.label_scheme)")
     parser.add_argument("--force", action="store_true", help="reuse nothing saved earlier")
     parser.add_argument(

@@ -48,11 +48,36 @@ class SeparateConfig(_Section):
     smallest_leg_share: Share
 
 
+class EmbeddedConfig(_Section):
+    """The embedded network: what it is shown, and what of its answer is kept."""
+
+    level_mm: Positive
+    margin_mm: Positive
+    batch_slices: Annotated[int, Field(ge=1)]
+    smoothing_mm: Positive
+    above_knee_reach_mm: Positive
+    below_knee_reach_mm: Positive
+    hip_above_knee_mm: Positive
+    bridge_mm: Positive
+    smallest_piece_share: Share
+    largest_hole_mm2: Positive
+    smallest_muscle_ml: Positive
+    perturbations: Annotated[int, Field(ge=1)]
+    confidence_every_mm: Positive
+    noise_share: Share
+    bias_share: Share
+    shift_pixels: Positive
+    tilt_deg: Positive
+
+
 class SegmentConfig(_Section):
     """Labels."""
 
     engine: str
     label_scheme: str
+    fat_border_percent: Annotated[float, Field(gt=0, lt=100)]
+    thick_fat_mm: Positive
+    embedded: EmbeddedConfig
 
 
 class RegisterConfig(_Section):

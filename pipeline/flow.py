@@ -75,6 +75,9 @@ STAGES = ("load", "canonicalise", "separate", "segment", "register", "measure", 
 #: Told the stage that begins, its number from 1, and how many there are.
 Progress = Callable[[str, int, int], None]
 
+#: The engine that takes over labels made elsewhere.
+_GIVEN = "given"
+
 T = TypeVar("T")
 
 _INTERVAL_BASIS = (
@@ -109,7 +112,8 @@ def process_subject(
         data: folder with one folder per subject.
         out: folder for the results; never equal to or inside the subject's input folder.
         subject, session: labels, with or without their prefix.
-        labels: a label map made elsewhere, used by the engine "given".
+        labels: a label map made elsewhere, used in place of the configured engine. One that lies
+            in the subject's folder is used when the engine is "given".
         config: configuration; None: the default.
         force: reuse nothing that was saved earlier.
         progress: told about each stage as it begins.
@@ -126,10 +130,9 @@ def process_subject(
     run.begin("load")
     manual = folder.manual_labels if folder.manual_labels.is_file() else None
     if manual is not None:
-        section = config.segment.model_copy(
-            update={"engine": "given", "label_scheme": OWN_SCHEME.name}
-        )
-        config = config.model_copy(update={"segment": section})
+        config = _with_given_labels(config, OWN_SCHEME.name)
+    elif labels is not None:
+        config = _with_given_labels(config, config.segment.label_scheme)
     loaded = run.note(
         load_subject(
             data,
@@ -137,6 +140,7 @@ def process_subject(
             session=session,
             labels=manual if manual is not None else labels,
             label_scheme=config.segment.label_scheme,
+            use_labels=config.segment.engine == _GIVEN,
             config=config.load,
         )
     )
@@ -243,6 +247,7 @@ def inspect_subject(
         subject,
         session=session,
         label_scheme=config.segment.label_scheme,
+        use_labels=config.segment.engine == _GIVEN,
         config=config.load,
     )
     loaded = result.value
@@ -358,6 +363,11 @@ def _saved_segmentation(
     return SegmentedLegs(segmented[Side.RIGHT], segmented[Side.LEFT], engine)
 
 
+def _with_given_labels(config: Config, scheme: str) -> Config:
+    section = config.segment.model_copy(update={"engine": _GIVEN, "label_scheme": scheme})
+    return config.model_copy(update={"segment": section})
+
+
 def _refuse_output_in_input(subject_folder: Path, out: Path) -> None:
     inside, target = subject_folder.resolve(), out.resolve()
     if target == inside or inside in target.parents:
@@ -403,7 +413,7 @@ def _results(
 
 def _engine_used(engine: EngineInfo, *, manual: bool) -> EngineUsed:
     note = f"Labels: found by the engine {engine.name!r} of this program."
-    if engine.name == "given":
+    if engine.name == _GIVEN:
         note = "Labels: given with the scan; this program did not find the muscles itself."
     if manual:
         note = "Labels: corrected by hand; the manual label map beside the automatic one was used."

@@ -15,7 +15,16 @@ from pipeline.config import Config
 from pipeline.core.results import Provenance
 
 DISTRIBUTION = "myosymmetry"
-_LIBRARIES = ("numpy", "scipy", "scikit-image", "SimpleITK", "nibabel", "pydicom", "pydantic")
+_LIBRARIES = (
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "onnxruntime",
+    "SimpleITK",
+    "nibabel",
+    "pydicom",
+    "pydantic",
+)
 #: Files of the package that decide its results; pictures and templates do not.
 _CODE_SUFFIXES = (".py", ".yaml", ".onnx")
 

@@ -1,7 +1,7 @@
 """Make the sample subjects with the phantom: the same bytes every time.
 
-Run from anywhere: python sample_data/generate.py [FOLDER]. Images and labels go beside this file
-(or into FOLDER), what is true of them into truth/, where no reader of subjects looks.
+Run from anywhere: python sample_data/generate.py [FOLDER]. Images go beside this file (or into
+FOLDER), labels and what else is true of them into truth/, where no reader of subjects looks.
 """
 
 from __future__ import annotations
@@ -153,6 +153,7 @@ def main(folder: Path) -> None:
             ),
         )
         _write(folder / subject.name, subject.name, scan)
+        write_label_map(folder / "truth" / f"{subject.name}_dseg.nii.gz", scan.labels)
         text = truth_table(body.truth, scan.truth_on_grid)
         (folder / "truth" / f"{subject.name}_truth.tsv").write_text(text, encoding="utf-8")
         p = subject.parameters
@@ -168,7 +169,6 @@ def _write(folder: Path, name: str, scan: Scan) -> None:
     for quantity, volume in scan.images.items():
         stored = Volume(np.rint(volume.data / STORED_UNIT), volume.grid, quantity, volume.unit)
         write_volume(folder / f"{name}_{quantity.value}.nii.gz", stored, dtype=np.int16)
-    write_label_map(folder / f"{name}_dseg.nii.gz", scan.labels)
 
 
 Truth = Mapping[tuple[str, Side], MuscleTruth]

@@ -14,7 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from bodies import body, loaded, run_stages, small_scan, write_subject
+from bodies import GIVEN, body, loaded, run_stages, small_scan, write_subject
 
 from pipeline import cli
 from pipeline.config import load_config
@@ -24,6 +24,7 @@ from pipeline.flow import STAGES, process_subject, read_measures, rebuild_report
 from pipeline.io.derivatives import SubjectFolder, exclusive
 
 ROOT = Path(__file__).resolve().parent.parent
+WITH_LABELS = ("--engine", "given")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def processed(data, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("out")
-    process_subject(data, out, "sub-01")
+    process_subject(data, out, "sub-01", config=GIVEN)
     return out
 
 
@@ -99,14 +100,16 @@ def test_labels_come_back_on_the_grid_of_the_input(data, processed):
 
 def test_a_second_run_changes_nothing(data, processed):
     before = (processed / "sub-01/sub-01_measures.json").stat().st_mtime_ns
-    assert process_subject(data, processed, "01").reused
+    assert process_subject(data, processed, "01", config=GIVEN).reused
     assert (processed / "sub-01/sub-01_measures.json").stat().st_mtime_ns == before
 
 
 def test_a_change_of_one_section_reuses_what_does_not_rest_on_it(data, processed, tmp_path, caplog):
     out = tmp_path / "out"
     shutil.copytree(processed, out)
-    config = load_config(overrides={"measure": {"scan_rescan_cv_percent": 3.0}})
+    config = load_config(
+        overrides={"segment": {"engine": "given"}, "measure": {"scan_rescan_cv_percent": 3.0}}
+    )
     caplog.set_level("INFO")
     results = process_subject(data, out, "sub-01", config=config).measures
     assert "labels saved earlier are reused" in caplog.text
@@ -121,7 +124,7 @@ def test_reused_stages_give_the_same_results_as_fresh_ones(data, processed, tmp_
     out = tmp_path / "out"
     shutil.copytree(processed, out)
     (out / "sub-01/sub-01_measures.json").unlink()
-    process_subject(data, out, "sub-01")
+    process_subject(data, out, "sub-01", config=GIVEN)
     assert comparable(out / "sub-01/sub-01_measures.json") == comparable(
         processed / "sub-01/sub-01_measures.json"
     )
@@ -138,7 +141,7 @@ def test_manual_labels_win_and_later_stages_run_again(data, processed, tmp_path)
         nib.Nifti1Image(labels, image.affine, image.header),
         path.with_name("sub-01_desc-manual_dseg.nii.gz"),
     )
-    results = process_subject(data, out, "sub-01").measures
+    results = process_subject(data, out, "sub-01", config=GIVEN).measures
     gracilis = next(m for m in results.measures.muscles if m.name == "gracilis")
     assert gracilis.right.status is Status.ABSENT
     assert "by hand" in results.engine.note
@@ -159,7 +162,7 @@ def test_a_killed_run_resumes_to_the_same_results(data, processed, tmp_path, sta
     """kill -9 as a stage begins; the same command then finishes the work."""
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", str(data), str(out), "participant"],
+        [sys.executable, "-m", "pipeline.cli", str(data), str(out), "participant", *WITH_LABELS],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -172,7 +175,7 @@ def test_a_killed_run_resumes_to_the_same_results(data, processed, tmp_path, sta
     process.wait(timeout=60)
     process.stderr.close()
     assert not (out / "sub-01/sub-01_measures.json").exists()
-    process_subject(data, out, "sub-01")
+    process_subject(data, out, "sub-01", config=GIVEN)
     assert comparable(out / "sub-01/sub-01_measures.json") == comparable(
         processed / "sub-01/sub-01_measures.json"
     )
@@ -181,7 +184,7 @@ def test_a_killed_run_resumes_to_the_same_results(data, processed, tmp_path, sta
 def test_two_runs_of_one_subject_do_not_meet(data, tmp_path):
     out = tmp_path / "out"
     with exclusive(SubjectFolder(out, "sub-01", None)):
-        result = run_cli(data, out, "participant", "--participant-label", "01")
+        result = run_cli(data, out, "participant", "--participant-label", "01", *WITH_LABELS)
     assert result.returncode == 2
     assert "Another run is working on sub-01" in result.stderr
     assert not (out / "sub-01/sub-01_measures.json").exists()
@@ -196,7 +199,7 @@ def test_a_full_disk_leaves_nothing_that_looks_finished(data, tmp_path):
         "from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code, str(data), str(out), "participant"],
+        [sys.executable, "-c", code, str(data), str(out), "participant", *WITH_LABELS],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -219,7 +222,7 @@ def test_an_output_folder_that_cannot_be_written(data, tmp_path):
 def test_output_inside_the_input_is_refused(data):
     for out in (data / "sub-01", data / "sub-01" / "results"):
         with pytest.raises(UsageError, match="inside the subject's input folder"):
-            process_subject(data, out, "sub-01")
+            process_subject(data, out, "sub-01", config=GIVEN)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +236,7 @@ def test_output_inside_the_input_is_refused(data):
         (["--nprocs", "0"], 2, "--nprocs"),
         (["--mem", "lots"], 2, "--mem"),
         (["--labels", "missing.nii.gz"], 3, "missing.nii.gz"),
-        (["--label-scheme", "nobodys"], 2, "nobodys"),
+        (["--label-scheme", "nobodys", *WITH_LABELS], 2, "nobodys"),
     ],
 )
 def test_wrong_arguments_end_with_a_message_and_their_code(
@@ -278,7 +281,9 @@ def test_several_subjects_at_once_one_of_them_broken(data, tmp_path):
     (folder / "sub-02").mkdir()
     (folder / "sub-02/sub-02_water.nii.gz").write_bytes(b"")
     started = time.monotonic()
-    result = run_cli(folder, tmp_path / "out", "participant", "--nprocs", "2", "--mem", "9G")
+    result = run_cli(
+        folder, tmp_path / "out", "participant", "--nprocs", "2", "--mem", "9G", *WITH_LABELS
+    )
     assert time.monotonic() - started < 300
     assert result.returncode == 3
     assert "sub-02" in result.stderr
@@ -298,7 +303,7 @@ def test_other_commands(data, processed, capsys):
 def test_sessions_have_folders_and_names_of_their_own(tmp_path):
     write_subject(tmp_path / "data/sub-03/ses-1/sub-03_ses-1", small_scan())
     out = tmp_path / "out"
-    process_subject(tmp_path / "data", out, "03", session="1")
+    process_subject(tmp_path / "data", out, "03", session="1", config=GIVEN)
     results = out / "sub-03/ses-1/sub-03_ses-1_measures.json"
     assert Measures.model_validate_json(results.read_text()).session == "ses-1"
 
@@ -306,7 +311,11 @@ def test_sessions_have_folders_and_names_of_their_own(tmp_path):
 def test_stages_are_told_to_the_progress_in_order(data, tmp_path):
     told: list[str] = []
     process_subject(
-        data, tmp_path, "sub-01", progress=lambda stage, number, count: told.append(stage)
+        data,
+        tmp_path,
+        "sub-01",
+        config=GIVEN,
+        progress=lambda stage, number, count: told.append(stage),
     )
     assert tuple(told) == STAGES
 
@@ -317,7 +326,7 @@ def test_a_single_contrast_gives_volumes_and_says_why_no_lean_volume(tmp_path):
 
     scan = acquire(body(), Acquisition(small_scan().labels.grid, contrasts=(Quantity.T1W,), seed=1))
     write_subject(tmp_path / "data/sub-05", scan)
-    results = process_subject(tmp_path / "data", tmp_path / "out", "sub-05").measures
+    results = process_subject(tmp_path / "data", tmp_path / "out", "sub-05", config=GIVEN).measures
     muscle = results.measures.muscles[8]
     assert muscle.right.volume_whole_ml > 0
     assert muscle.right.lean_volume_whole_ml is None
@@ -332,7 +341,7 @@ def test_labels_without_an_image_give_volumes(tmp_path):
     write_subject(tmp_path / "data/sub-06", small_scan())
     for name in ("water", "fat"):
         (tmp_path / f"data/sub-06/sub-06_{name}.nii.gz").unlink()
-    results = process_subject(tmp_path / "data", tmp_path / "out", "sub-06").measures
+    results = process_subject(tmp_path / "data", tmp_path / "out", "sub-06", config=GIVEN).measures
     muscle = results.measures.muscles[8]
     assert muscle.right.volume_whole_ml > 0
     assert muscle.right.fat_fraction_percent is None

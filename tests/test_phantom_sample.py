@@ -31,7 +31,7 @@ def test_small_enough_to_carry_along() -> None:
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_labels_hold_the_true_volumes(subject: str) -> None:
-    labels = read_label_map(SAMPLE / subject / f"{subject}_dseg.nii.gz", OWN_SCHEME)
+    labels = read_label_map(SAMPLE / "truth" / f"{subject}_dseg.nii.gz", OWN_SCHEME)
     counts = np.bincount(labels.data.ravel(), minlength=256)
     truth = truth_of(subject)
     assert list(truth) == [m.name for m in MUSCLES]
@@ -60,7 +60,7 @@ def test_stored_images_show_lean_tissue_and_fat_where_the_labels_say() -> None:
         read_volume(folder / f"sub-01_{q.value}.nii.gz", q, SCANNER_SPACE)
         for q in (Quantity.WATER, Quantity.FAT)
     )
-    labels = read_label_map(folder / "sub-01_dseg.nii.gz", OWN_SCHEME)
+    labels = read_label_map(SAMPLE / "truth" / "sub-01_dseg.nii.gz", OWN_SCHEME)
     assert water.grid.same_as(fat.grid)
     assert water.grid.same_as(labels.grid)
     muscle = labels.data % LEFT_OFFSET == 9

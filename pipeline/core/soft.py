@@ -40,12 +40,15 @@ class SoftLabels:
         confidence: 0 to 1 by structure name, where the engine states one.
         labelled: (low, high) in index of the third axis of grid, high exclusive: the levels the
             engine spoke of; outside, the absence of a label says nothing.
+        automatic: found by a program in the images, not drawn by a person: labels are kept to
+            the leg's own tissue, and checked for what anatomy allows.
     """
 
     grid: Grid
     memberships: Mapping[int, Membership]
     labelled: tuple[int, int]
     confidence: Mapping[str, float] = field(default_factory=dict)
+    automatic: bool = False
 
     def __post_init__(self) -> None:
         for value, membership in self.memberships.items():

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
+from pipeline.config import SegmentConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.scan import EngineInfo, Leg, LegPair
 from pipeline.core.soft import SoftLabels
+from pipeline.engines.embedded import EmbeddedEngine
 from pipeline.engines.given import GivenEngine
 
 
@@ -24,7 +26,12 @@ class Engine(Protocol):
         ...
 
 
-_ENGINES: Mapping[str, Callable[[], Engine]] = MappingProxyType({"given": GivenEngine})
+_ENGINES: Mapping[str, Callable[[SegmentConfig], Engine]] = MappingProxyType(
+    {
+        "embedded": lambda config: EmbeddedEngine(config.embedded),
+        "given": lambda config: GivenEngine(),
+    }
+)
 
 
 def engine_names() -> tuple[str, ...]:
@@ -32,17 +39,17 @@ def engine_names() -> tuple[str, ...]:
     return tuple(_ENGINES)
 
 
-def get_engine(name: str) -> Engine:
-    """The engine of a name.
+def get_engine(config: SegmentConfig) -> Engine:
+    """The configured engine.
 
     Raises:
         ConfigError: no engine of that name.
     """
-    if name not in _ENGINES:
+    if config.engine not in _ENGINES:
         raise ConfigError(
             "Unknown segmentation engine",
             expected=f"one of {', '.join(_ENGINES)}",
-            found=repr(name),
+            found=repr(config.engine),
             action="correct segment.engine in the configuration, or --engine",
         )
-    return _ENGINES[name]()
+    return _ENGINES[config.engine](config)

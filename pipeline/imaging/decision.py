@@ -20,7 +20,8 @@ def decide(soft: SoftLabels, grid: Grid) -> LabelMap:
 
     Memberships are interpolated to the grid first and compared there, so that volumes do not
     depend on the engine's grid. Structure by structure, each in its own box; on a tie the lower
-    id wins, and background wins only when it is likelier than every structure.
+    id wins. Background is held against all structures together: where two muscles share a voxel
+    it belongs to one of them, although each alone may be less likely than background.
 
     Args:
         soft: memberships on the engine's grid.
@@ -42,7 +43,7 @@ def decide(soft: SoftLabels, grid: Grid) -> LabelMap:
         labels[box][better] = value
         best[box][better] = values[better]
         total[box] += values
-    labels[best < 1.0 - total] = 0
+    labels[total < 0.5] = 0
     return LabelMap(labels, grid, LEG_SCHEME)
 
 

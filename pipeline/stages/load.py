@@ -34,6 +34,7 @@ def load_subject(
     session: str | None = None,
     labels: Path | None = None,
     label_scheme: str = "myosymmetry",
+    use_labels: bool = True,
     config: LoadConfig,
 ) -> StageResult[LoadedSubject]:
     """Find what was scanned of a subject; pixels are read later.
@@ -43,6 +44,8 @@ def load_subject(
         subject, session: labels, with or without their prefix.
         labels: a label map to use in place of one in the subject's folder.
         label_scheme: name of a ready scheme or path of a mapping file.
+        use_labels: whether a label map in the subject's folder is read; one named by `labels`
+            always is.
         config: file name patterns and limits.
 
     Raises:
@@ -54,6 +57,7 @@ def load_subject(
     folder = subject_folder(data, subject, session)
     files = files_below(folder)
     found = _nifti_files(folder, files, labels, config)
+    unused = None if use_labels or labels is not None else found.pop(_LABELS, None)
     sources: dict[str, ImageSource] = {}
     inputs: dict[str, str] = {}
     for kind, path in found.items():
@@ -82,8 +86,10 @@ def load_subject(
             expected="files ending in "
             + ", ".join(f"{endings[0]}.nii.gz" for endings in config.patterns.values())
             + ", or DICOM files of a Dixon or T1 series",
-            found=_what_is_there(files),
-            action="rename the files, or add their endings to load.patterns",
+            found=_what_is_there(files) if unused is None else "a label map alone",
+            action="use the label map with --engine given"
+            if unused is not None
+            else "rename the files, or add their endings to load.patterns",
         )
     given = sources.pop(_LABELS, None)
     scheme = None if given is None else load_label_scheme(label_scheme)
@@ -103,7 +109,7 @@ def load_subject(
         inputs=inputs,
         side_evidence=(evidence,),
     )
-    return StageResult(loaded, _findings(loaded))
+    return StageResult(loaded, _findings(loaded, unused))
 
 
 def _nifti_files(
@@ -139,7 +145,17 @@ def _nifti_files(
     return {kind: paths[0] for kind, paths in named.items()}
 
 
-def _findings(loaded: LoadedSubject) -> tuple[Finding, ...]:
+def _findings(loaded: LoadedSubject, unused: Path | None) -> tuple[Finding, ...]:
+    if unused is not None:
+        return (
+            Finding(
+                code="labels_not_used",
+                severity=Severity.INFO,
+                stage="load",
+                message=f"The label map {unused.name} was not used: muscles were found in the "
+                "images. With --engine given it is used in their place.",
+            ),
+        )
     if loaded.images:
         return ()
     return (

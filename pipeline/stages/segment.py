@@ -12,6 +12,7 @@ from pipeline.core.scan import EngineInfo, Leg, LegPair, SegmentedLeg, Segmented
 from pipeline.core.volume import LabelMap
 from pipeline.engines import Engine, get_engine
 from pipeline.imaging.decision import decide, labelled_levels
+from pipeline.imaging.fat_border import keep_to_leg
 from pipeline.imaging.limb_axis import find_limb_axis
 
 
@@ -29,11 +30,18 @@ def segment(
         ConfigError: unknown engine.
         SubjectUnusableError: the engine cannot work with these legs.
     """
-    chosen = engine if engine is not None else get_engine(config.engine)
+    chosen = engine if engine is not None else get_engine(config)
     segmented = []
     for leg in (legs.right, legs.left):
         soft = chosen.segment_leg(leg)
         labels = decide(soft, leg.grid)
+        if soft.automatic:
+            labels = keep_to_leg(
+                labels,
+                leg,
+                fat_border_percent=config.fat_border_percent,
+                thick_fat_mm=config.thick_fat_mm,
+            )
         labelled = labelled_levels(soft, leg.grid)
         segmented.append(with_labels(leg, labels, confidence=soft.confidence, labelled=labelled))
     right, left = segmented
@@ -50,4 +58,4 @@ def with_labels(
 
 def describe_engine(legs: LegPair, *, config: SegmentConfig) -> EngineInfo:
     """What the configured engine would be called in the provenance."""
-    return get_engine(config.engine).describe(legs)
+    return get_engine(config).describe(legs)

@@ -1,0 +1,308 @@
+"""The engine of this package: a small network that reads one leg slice by slice.
+
+It sees each slice with its neighbours, on its own pixels in the plane; what it says of the slices
+is then cleaned in three dimensions (imaging.cleaning). A muscle's confidence is how far its labels
+stay the same when the leg is seen a little differently (imaging.perturbation).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import EmbeddedConfig
+from pipeline.core.anatomy import STRUCTURES
+from pipeline.core.errors import SubjectUnusableError
+from pipeline.core.scan import EngineInfo, Leg, LegPair
+from pipeline.core.soft import SoftLabels
+from pipeline.core.volume import Quantity
+from pipeline.engines.session import Network, embedded_network
+from pipeline.imaging.cleaning import FULL, Rules, boxed, clean
+from pipeline.imaging.perturbation import Perturbation, agreement, disturbed, perturbations
+from pipeline.imaging.slices import (
+    Stack,
+    neighbour_offsets,
+    plane_weights,
+    resample_slices,
+    stack_over,
+    window_around,
+    with_neighbours,
+)
+
+Singles = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+#: Where water and fat are not both there, the first of these is looked at alone.
+_SINGLE = (Quantity.T1W, Quantity.WATER, Quantity.IN_PHASE, Quantity.FAT, Quantity.OPPOSED_PHASE)
+#: Share of the tissue's voxels brighter than the full scale.
+_BRIGHTEST_PERCENT = 1.0
+_LARGEST_SIGNAL = 1.5
+_NAMES = {structure.id: structure.name for structure in STRUCTURES}
+
+
+class EmbeddedEngine:
+    """Finds muscles and bones from the images alone."""
+
+    def __init__(self, config: EmbeddedConfig, network: Network | None = None) -> None:
+        """Args:
+        config: pixels of batches, rules of cleaning, perturbations.
+        network: in place of the package's own.
+        """
+        self._config = config
+        self._own = network
+
+    def describe(self, legs: LegPair) -> EngineInfo:
+        contract = self._network.contract
+        return EngineInfo("embedded", contract.version, contract.digest)
+
+    def segment_leg(self, leg: Leg) -> SoftLabels:
+        """Memberships on the network's pixels.
+
+        Raises:
+            SubjectUnusableError: no image it can read, or nothing in it that looks like a leg.
+            InputError: the weights are missing or not the ones they should be.
+        """
+        network = self._network
+        view = _look_at(leg, network, self._config)
+        raw = _predict(view, network, self._config)
+        sample = view.sampled_levels(self._config.confidence_every_mm)
+        before = raw[:, sample].copy()
+        contract, config = network.contract, self._config
+        cleaned = clean(
+            raw,
+            contract.class_ids,
+            pixel_mm=contract.pixel_mm,
+            level_mm=view.stack.grid.voxel_sizes_mm[2],
+            rules=_rules(config),
+        )
+        confidence = _confidence(view, network, config, sample, before, cleaned)
+        memberships = {value: boxed(membership) for value, membership in cleaned.items()}
+        return SoftLabels(
+            view.stack.grid,
+            memberships,
+            (1, len(view.stack.levels) + 1),
+            confidence,
+            automatic=True,
+        )
+
+    @property
+    def _network(self) -> Network:
+        return self._own if self._own is not None else embedded_network()
+
+
+def _rules(config: EmbeddedConfig) -> Rules:
+    return Rules(
+        smoothing_mm=config.smoothing_mm,
+        above_knee_reach_mm=config.above_knee_reach_mm,
+        below_knee_reach_mm=config.below_knee_reach_mm,
+        hip_above_knee_mm=config.hip_above_knee_mm,
+        bridge_mm=config.bridge_mm,
+        smallest_piece_share=config.smallest_piece_share,
+        largest_hole_mm2=config.largest_hole_mm2,
+        smallest_muscle_ml=config.smallest_muscle_ml,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """A leg as the network sees it.
+
+    Attributes:
+        leg: the leg.
+        images: one or two images of it, raw.
+        scale: signal that counts as 1.
+        stack: the network's pixels.
+        offsets: neighbours of a slice, in the leg's own slices.
+    """
+
+    leg: Leg
+    images: tuple[Singles, ...]
+    scale: float
+    stack: Stack
+    offsets: tuple[int, ...]
+
+    def scaled(self, slices: Singles) -> Singles:
+        """Signal as the network takes it."""
+        return np.minimum(slices * np.float32(1.0 / self.scale), np.float32(_LARGEST_SIGNAL))
+
+    def sampled_levels(self, distance_mm: float) -> NDArray[np.intp]:
+        """Levels of the stack about distance_mm apart, the same from either end."""
+        count = len(self.stack.levels)
+        wanted = max(1, round(count * self.stack.grid.voxel_sizes_mm[2] / distance_mm))
+        middle = (np.arange(min(wanted, count)) + 0.5) * count / min(wanted, count)
+        return np.floor(middle).astype(np.intp)
+
+
+def _look_at(leg: Leg, network: Network, config: EmbeddedConfig) -> _View:
+    images = _images(leg)
+    inside = leg.tissue & leg.seen
+    if not inside.any():
+        raise _no_leg(leg, "no tissue at all")
+    total = sum(image[inside] for image in images)
+    scale = float(np.percentile(total, 100.0 - _BRIGHTEST_PERCENT))
+    if scale <= 0:
+        raise _no_leg(leg, "no signal")
+    contract = network.contract
+    stack = stack_over(
+        leg.grid,
+        leg.tissue,
+        leg.seen,
+        pixel_mm=contract.pixel_mm,
+        level_mm=config.level_mm,
+        margin_mm=config.margin_mm,
+        multiple=contract.size_multiple,
+    )
+    offsets = neighbour_offsets(stack.spacing_mm, contract.near_mm, contract.far_mm)
+    return _View(leg, images, scale, stack, offsets)
+
+
+def _images(leg: Leg) -> tuple[Singles, ...]:
+    """Water and fat, or the one image there is."""
+    if leg.dixon is not None:
+        return leg.dixon.water.data, leg.dixon.fat.data
+    for quantity in _SINGLE:
+        if quantity in leg.images:
+            return (leg.images[quantity].data,)
+    raise SubjectUnusableError(
+        "The engine 'embedded' has no image it can find muscles in",
+        expected="water and fat, or one of " + ", ".join(map(str, _SINGLE)),
+        found=", ".join(map(str, leg.images)) or "a label map without an image",
+        action="add an image, or use labels made elsewhere with --engine given",
+    )
+
+
+def _no_leg(leg: Leg, found: str) -> SubjectUnusableError:
+    return SubjectUnusableError(
+        f"What is in view on the {leg.side} does not look like a leg",
+        expected="thigh, knee, leg or hip of a person",
+        found=found,
+        action="check that the scan shows legs, in slices across them",
+    )
+
+
+def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
+    """Memberships (class, level, row, column) as bytes; outside the windows all background."""
+    leg, stack, multiple = view.leg, view.stack, network.contract.size_multiple
+    first = int(stack.levels[0])
+    native = np.arange(first, int(stack.levels[-1]) + 1)
+    weights = plane_weights(leg.grid, stack)
+    # Neighbours are the scanner's own slices, also where only every n-th is predicted.
+    slices = np.stack(
+        [view.scaled(resample_slices(image, native, weights)) for image in view.images]
+    )
+    if len(slices) == 1:
+        slices = np.concatenate([slices, np.zeros_like(slices)])
+    classes = len(network.contract.class_ids)
+    shape = (len(stack.levels), *slices.shape[2:])
+    out = np.zeros((classes, *shape), dtype=np.uint8)
+    out[0] = FULL
+    for start in range(0, len(stack.levels), config.batch_slices):
+        levels = stack.levels[start : start + config.batch_slices]
+        window = window_around(
+            leg.tissue,
+            levels,
+            stack,
+            leg.grid.voxel_sizes_mm,
+            margin_mm=config.margin_mm,
+            multiple=multiple,
+        )
+        if window is None:
+            continue
+        here = slices[:, :, window[0], window[1]]
+        batch = with_neighbours(here, levels - first, view.offsets)
+        found = network.predict(batch)
+        stop = start + len(levels)
+        out[:, start:stop, window[0], window[1]] = _as_bytes(found).transpose(1, 0, 2, 3)
+    return out
+
+
+def _as_bytes(probabilities: Singles) -> Bytes:
+    return np.rint(np.clip(probabilities, 0.0, 1.0) * FULL).astype(np.uint8)
+
+
+def _confidence(
+    view: _View,
+    network: Network,
+    config: EmbeddedConfig,
+    sample: NDArray[np.intp],
+    before: Bytes,
+    cleaned: dict[int, Bytes],
+) -> dict[str, float]:
+    """Mean Dice of each structure with itself, seen a little differently, on some levels.
+
+    A structure that none of these levels shows is missing.
+    """
+    sums = {value: np.zeros(2) for value in cleaned}
+    for perturbation in perturbations(
+        config.perturbations,
+        noise_share=config.noise_share,
+        bias_share=config.bias_share,
+        shift_pixels=config.shift_pixels,
+        tilt_deg=config.tilt_deg,
+    ):
+        for k, level in enumerate(sample):
+            window, found = _seen_otherwise(view, network, config, int(level), perturbation)
+            if window is None:
+                continue
+            for index, value in enumerate(network.contract.class_ids):
+                if value not in cleaned:
+                    continue
+                place = cleaned[value][level][window] > 0
+                if place.any():
+                    undisturbed = _looked_at(before[index, k], window, perturbation.shift_pixels)
+                    sums[value] += agreement(found[index][place], undisturbed[place])
+    return {
+        _NAMES[value]: float(top / bottom) for value, (top, bottom) in sums.items() if bottom > 0
+    }
+
+
+def _seen_otherwise(
+    view: _View, network: Network, config: EmbeddedConfig, level: int, perturbation: Perturbation
+) -> tuple[tuple[slice, slice] | None, Singles]:
+    """What the network says of one level of a perturbed leg: its window, and (class, row, column)
+    in parts of FULL."""
+    leg, stack = view.leg, view.stack
+    window = window_around(
+        leg.tissue,
+        [int(stack.levels[level])],
+        stack,
+        leg.grid.voxel_sizes_mm,
+        margin_mm=config.margin_mm,
+        multiple=network.contract.size_multiple,
+    )
+    if window is None:
+        return None, np.zeros((0, 0, 0), dtype=np.float32)
+    rows, columns = window
+    size = (rows.stop - rows.start, columns.stop - columns.start)
+    slices = np.zeros((2, len(view.offsets), *size), dtype=np.float32)
+    shown = np.flatnonzero(leg.seen)
+    for k, offset in enumerate(view.offsets):
+        there = int(stack.levels[level]) + offset
+        if not shown[0] <= there <= shown[-1]:
+            continue
+        shift = [
+            pixels * stack.pixel_mm + slope * offset * stack.spacing_mm
+            for pixels, slope in zip(perturbation.shift_pixels, perturbation.tilt, strict=True)
+        ]
+        across, along = plane_weights(leg.grid, stack, (shift[0], shift[1]))
+        for image, data in enumerate(view.images):
+            part = resample_slices(data, [there], (across[columns], along[rows]))[0]
+            slices[image, k] = view.scaled(part)
+    used = slices[: len(view.images)]
+    used[...] = disturbed(used, int(stack.levels[level]), perturbation)
+    found = network.predict(slices.reshape(1, -1, *size))[0]
+    return window, found * np.float32(FULL)
+
+
+def _looked_at(
+    membership: Bytes, window: tuple[slice, slice], shift_pixels: tuple[float, float]
+) -> Singles:
+    """One class on the pixels a shifted look falls on, by linear interpolation."""
+    part = membership[window].astype(np.float32)
+    for axis, shift in ((1, shift_pixels[0]), (0, shift_pixels[1])):
+        whole = int(np.floor(shift))
+        low, high = (np.roll(part, -step, axis) for step in (whole, whole + 1))
+        part = (1.0 - (shift - whole)) * low + (shift - whole) * high
+    return part

@@ -1,0 +1,333 @@
+"""From what a network says of each slice to what can be anatomy in three dimensions.
+
+Memberships are stacks of bytes (class, level, row, column): 255 is certain, classes add up to
+about 255, class 0 is background. Every function treats both legs alike: it sees one leg in
+right-leg pose and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline.core.anatomy import MUSCLES
+from pipeline.core.soft import Membership
+
+Bytes = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+#: All of a voxel.
+FULL = 255
+
+#: A muscle moves by at most about this much in the plane per distance along the limb.
+_ASLANT = 0.5
+_ABOVE_KNEE = tuple(m.id for m in MUSCLES if m.region in ("hip", "thigh"))
+_BELOW_KNEE = tuple(m.id for m in MUSCLES if m.region == "leg")
+_HIP = tuple(m.id for m in MUSCLES if m.region == "hip")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is plausible; units in the names.
+
+    Attributes:
+        smoothing_mm: standard deviation of the smoothing through the plane.
+        above_knee_reach_mm: muscles of the thigh end at most this far below the level that
+            parts thigh and leg best.
+        below_knee_reach_mm: muscles of the leg begin at most this far above it.
+        hip_above_knee_mm: muscles of the hip end at least this far above it.
+        bridge_mm: pieces of a muscle nearer than this in the plane are one piece.
+        smallest_piece_share: a further piece with a smaller share of the largest is dropped.
+        largest_hole_mm2: background enclosed by one muscle in a slice is filled up to this size.
+        smallest_muscle_ml: less of a muscle is dropped.
+    """
+
+    smoothing_mm: float
+    above_knee_reach_mm: float
+    below_knee_reach_mm: float
+    hip_above_knee_mm: float
+    bridge_mm: float
+    smallest_piece_share: float
+    largest_hole_mm2: float
+    smallest_muscle_ml: float
+
+
+def clean(
+    memberships: Bytes,
+    class_ids: Sequence[int],
+    *,
+    pixel_mm: float,
+    level_mm: float,
+    rules: Rules,
+) -> dict[int, Bytes]:
+    """Memberships that can be anatomy, each confined to its own place; `memberships` is used up.
+
+    In turn: smoothed through the plane, order of levels, one piece a muscle, holes closed, traces
+    dropped. What a class loses goes to the other classes of the voxel, else to background.
+
+    Args:
+        memberships: (class, level, row, column).
+        class_ids: id of each class, 0 first.
+        pixel_mm, level_mm: voxel sizes.
+        rules: what is plausible.
+
+    Returns:
+        for each id left, its memberships (level, row, column), views of the given array.
+    """
+    for k in range(len(class_ids)):
+        memberships[k] = smoothed(memberships[k], level_mm, rules.smoothing_mm)
+    refuse_levels(memberships, out_of_order(memberships, class_ids, level_mm, rules))
+    labels = decided(memberships)
+    kept = np.zeros_like(labels)
+    boxes = ndimage.find_objects(labels, max_label=len(class_ids) - 1)
+    voxel_ml = pixel_mm**2 * level_mm / 1000.0
+    reach = max(1, round(rules.bridge_mm / 2.0 / pixel_mm))
+    # Between thick slices a slender muscle that runs aslant moves by more than that.
+    grown = max(reach, round(_ASLANT * level_mm / 2.0 / pixel_mm))
+    for k in range(1, len(class_ids)):
+        box = boxes[k - 1]
+        if box is None:
+            continue
+        piece = largest_pieces(labels[box] == k, grown, rules.smallest_piece_share)
+        if np.count_nonzero(piece) * voxel_ml >= rules.smallest_muscle_ml:
+            kept[box][piece] = k
+    confine(memberships, kept, reach)
+    labels = decided(memberships)
+    largest_hole = int(rules.largest_hole_mm2 / pixel_mm**2)
+    boxes = ndimage.find_objects(labels, max_label=len(class_ids) - 1)
+    for k in range(1, len(class_ids)):
+        if boxes[k - 1] is not None:
+            fill_holes(memberships, labels, k, boxes[k - 1], largest_hole)
+    return {
+        value: memberships[k] for k, value in enumerate(class_ids) if k and memberships[k].any()
+    }
+
+
+def smoothed(membership: Bytes, level_mm: float, sigma_mm: float) -> Bytes:
+    """One class smoothed through the plane by a Gaussian; thick slices are left as they are."""
+    sigma = sigma_mm / level_mm
+    reach = int(2.0 * sigma + 0.5)
+    occupied = membership.any(axis=(1, 2))
+    if reach == 0 or not occupied.any():
+        return membership
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    weights /= weights.sum()
+    out = np.zeros_like(membership)
+    count = len(membership)
+    for level in np.flatnonzero(ndimage.binary_dilation(occupied, iterations=reach)):
+        around = np.clip(np.arange(level - reach, level + reach + 1), 0, count - 1)
+        total = np.zeros(membership.shape[1:], dtype=np.float32)
+        for weight, other in zip(weights, around, strict=True):
+            if occupied[other]:
+                total += np.float32(weight) * membership[other]
+        out[level] = np.rint(total).astype(np.uint8)
+    return out
+
+
+def decided(memberships: Bytes) -> Bytes:
+    """Index of the winning class of each voxel; background wins against the sum of the others.
+
+    Returns:
+        (level, row, column), 0 where background holds more than half.
+    """
+    out = np.zeros(memberships.shape[1:], dtype=np.uint8)
+    for level in range(memberships.shape[1]):
+        here = memberships[:, level]
+        best = here[1:].argmax(axis=0).astype(np.uint8) + np.uint8(1)
+        total = here[1:].sum(axis=0, dtype=np.uint16)
+        out[level] = np.where(2 * total >= FULL, best, 0)
+    return out
+
+
+def knee_level(memberships: Bytes, class_ids: Sequence[int]) -> int:
+    """The level that best parts thigh (from it upwards) from leg; may be an end of the stack."""
+    position = {value: k for k, value in enumerate(class_ids)}
+    areas = memberships.sum(axis=(2, 3), dtype=np.int64)
+    above = sum((areas[position[v]] for v in _ABOVE_KNEE if v in position), np.zeros(1, np.int64))
+    below = sum((areas[position[v]] for v in _BELOW_KNEE if v in position), np.zeros(1, np.int64))
+    gain = np.broadcast_to(below - above, areas.shape[1:])
+    return int(np.concatenate([[0], np.cumsum(gain)]).argmax())
+
+
+def out_of_order(
+    memberships: Bytes, class_ids: Sequence[int], level_mm: float, rules: Rules
+) -> dict[int, slice]:
+    """By index of class, the levels where a muscle of that region of the limb cannot be."""
+    knee = knee_level(memberships, class_ids)
+    count = memberships.shape[1]
+    lowest_thigh = max(0, knee - round(rules.above_knee_reach_mm / level_mm))
+    highest_leg = min(count, knee + round(rules.below_knee_reach_mm / level_mm))
+    lowest_hip = min(count, knee + round(rules.hip_above_knee_mm / level_mm))
+    out = {}
+    for k, value in enumerate(class_ids):
+        if value in _BELOW_KNEE:
+            out[k] = slice(highest_leg, count)
+        elif value in _HIP and knee > 0:
+            out[k] = slice(0, lowest_hip)
+        elif value in _ABOVE_KNEE:
+            out[k] = slice(0, lowest_thigh)
+    return out
+
+
+def refuse_levels(memberships: Bytes, refused: Mapping[int, slice]) -> None:
+    """Take classes off the levels they cannot be on, in place; the rest of the voxel grows."""
+    changed = np.zeros(memberships.shape[1], dtype=np.bool_)
+    for k, levels in refused.items():
+        touched = memberships[k, levels].any(axis=(1, 2))
+        changed[levels] |= touched
+        memberships[k, levels] = 0
+    for level in np.flatnonzero(changed):
+        _renormalise(memberships[:, level])
+
+
+def _renormalise(level: Bytes) -> None:
+    """Make the classes (class, row, column) add up to FULL again, in place."""
+    total = level.sum(axis=0, dtype=np.uint16)
+    # Rounding alone leaves them a few units short.
+    short = total < FULL - len(level) // 2
+    if not short.any():
+        return
+    part = level[:, short].astype(np.float32)
+    sums = part.sum(axis=0)
+    empty = sums < 1.0
+    part *= FULL / np.maximum(sums, 1.0)
+    part[0, empty] = FULL
+    level[:, short] = np.rint(part).astype(np.uint8)
+
+
+def largest_pieces(mask: Flags, grown: int, smallest_share: float) -> Flags:
+    """The largest connected piece of a structure and what continues it on other levels.
+
+    Pieces are joined across `grown` pixels in the plane from both sides and across one empty
+    level, so that a slender muscle that runs aslant through thick slices stays one. A further
+    piece is kept only if it is large and lies on levels the largest piece does not reach.
+
+    Args:
+        mask: (level, row, column).
+        grown: pixels each piece is grown by, in the plane, before they are joined.
+        smallest_share: see Rules.smallest_piece_share.
+    """
+    pad = grown + 1
+    near = np.pad(mask, ((1, 1), (pad, pad), (pad, pad)))
+    disc = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), grown)
+    near = ndimage.binary_dilation(near, disc[None])
+    # One empty level between two levels that hold the structure in the same place.
+    near[1:-1] |= near[:-2] & near[2:]
+    pieces, count = ndimage.label(near)
+    pieces = pieces[1:-1, pad:-pad, pad:-pad]
+    if count <= 1:
+        return mask
+    pieces = np.where(mask, pieces, 0)
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    order = np.argsort(-sizes, kind="stable")
+    main = int(order[0])
+    kept = pieces == main
+    reached = kept.any(axis=(1, 2))
+    for piece in order[1:]:
+        if sizes[piece] < smallest_share * sizes[main]:
+            break
+        own = pieces == piece
+        levels = own.any(axis=(1, 2))
+        if not (levels & reached).any():
+            kept |= own
+            reached |= levels
+    return np.asarray(kept)
+
+
+def confine(memberships: Bytes, kept: Bytes, reach: int) -> None:
+    """Let each class count only near the voxels it keeps, in place.
+
+    Args:
+        memberships: (class, level, row, column).
+        kept: index of class (level, row, column); 0 elsewhere.
+        reach: pixels around kept voxels where the class still counts.
+    """
+    disc = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), reach)
+    changed = np.zeros(kept.shape[0], dtype=np.bool_)
+    boxes = ndimage.find_objects(kept, max_label=len(memberships) - 1)
+    for k in range(1, len(memberships)):
+        box = boxes[k - 1]
+        before = memberships[k]
+        if box is None:
+            changed |= before.any(axis=(1, 2))
+            memberships[k] = 0
+            continue
+        wide = _widened(box, (1, reach, reach), kept.shape)
+        near = ndimage.binary_dilation(kept[wide] == k, disc[None])
+        near[1:] |= near[:-1]
+        near[:-1] |= near[1:]
+        after = np.zeros_like(before)
+        after[wide] = np.where(near, before[wide], 0)
+        changed |= (after != before).any(axis=(1, 2))
+        memberships[k] = after
+    for level in np.flatnonzero(changed):
+        _renormalise(memberships[:, level])
+
+
+def _widened(
+    box: tuple[slice, ...], margin: tuple[int, int, int], shape: tuple[int, ...]
+) -> tuple[slice, ...]:
+    return tuple(
+        slice(max(0, part.start - more), min(size, part.stop + more))
+        for part, more, size in zip(box, margin, shape, strict=True)
+    )
+
+
+def fill_holes(
+    memberships: Bytes, labels: Bytes, k: int, box: tuple[slice, ...], largest: int
+) -> None:
+    """Give background that one class encloses in a slice to that class, in place.
+
+    Args:
+        memberships: (class, level, row, column).
+        labels: winning class of each voxel; filled voxels are changed too.
+        k: the class.
+        box: the levels, rows and columns it lies in.
+        largest: pixels of the largest hole that is filled; a larger one is no flaw.
+    """
+    here = labels[box]
+    in_plane = np.zeros((3, 3, 3), dtype=np.bool_)
+    in_plane[1] = ndimage.generate_binary_structure(2, 1)
+    # Everything that is not the class: what is not connected to the rim of its slice is inside.
+    around = np.pad(here != k, ((0, 0), (1, 1), (1, 1)), constant_values=True)
+    pieces, count = ndimage.label(around, in_plane)
+    if count == 0:
+        return
+    outside = np.unique(pieces[:, 0, 0])
+    pieces = pieces[:, 1:-1, 1:-1]
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    others = np.bincount(pieces[here != 0], minlength=count + 1)
+    fill = (sizes <= largest) & (others == 0)
+    fill[0] = False
+    fill[outside] = False
+    holes = fill[pieces]
+    here[holes] = k
+    level, row, column = np.nonzero(holes)
+    where = (level + box[0].start, row + box[1].start, column + box[2].start)
+    memberships[(slice(None), *where)] = 0
+    memberships[(k, *where)] = FULL
+
+
+def boxed(membership: Bytes) -> Membership:
+    """One class as a membership of a leg, axes (column, row, level), in its bounding box.
+
+    A rim of one voxel stays around it, and the first and last level are repeated once: linear
+    interpolation then reaches every slice from inside the box.
+
+    Args:
+        membership: (level, row, column), not all zero.
+    """
+    (box,) = ndimage.find_objects(np.minimum(membership, 1))
+    box = _widened(box, (1, 1, 1), membership.shape)
+    values = membership[box].astype(np.float32) / np.float32(FULL)
+    count = membership.shape[0]
+    ends = (int(box[0].start == 0), int(box[0].stop == count))
+    values = np.pad(values, (ends, (0, 0), (0, 0)), mode="edge")
+    lower = (box[2].start, box[1].start, box[0].start + 1 - ends[0])
+    return Membership(np.ascontiguousarray(values.transpose(2, 1, 0)), lower)

@@ -1,0 +1,101 @@
+"""Labels found by a program, kept to a leg's own tissue and its borders on thick fat."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline.core.anatomy import MUSCLES
+from pipeline.core.scan import Leg
+from pipeline.core.volume import LabelMap
+from pipeline.imaging.tissue import fat_fraction
+
+Flags = NDArray[np.bool_]
+Labels = NDArray[np.integer]
+
+_LAST_MUSCLE = max(m.id for m in MUSCLES)
+#: The four neighbours of a voxel in its slice.
+_IN_PLANE = ndimage.generate_binary_structure(2, 1)
+
+
+def keep_to_leg(
+    labels: LabelMap, leg: Leg, *, fat_border_percent: float, thick_fat_mm: float
+) -> LabelMap:
+    """Labels inside the tissue of the leg only, borders on thick fat where the fat begins.
+
+    Args:
+        labels: LEG_SCHEME on the leg's grid.
+        leg: the leg; without water and fat, borders stay where they are.
+        fat_border_percent, thick_fat_mm: see settle_fat_borders.
+    """
+    out = np.where(leg.tissue, labels.data, 0).astype(labels.data.dtype)
+    if leg.dixon is not None:
+        fractions = fat_fraction(leg.dixon)
+        fat = np.nan_to_num(fractions, nan=0.0) > fat_border_percent / 100.0
+        sizes = leg.grid.voxel_sizes_mm
+        known = leg.tissue & np.isfinite(fractions)
+        for level in np.flatnonzero((out != 0).any(axis=(0, 1))):
+            out[:, :, level] = settle_fat_borders(
+                out[:, :, level],
+                fat[:, :, level] & leg.tissue[:, :, level],
+                known[:, :, level],
+                (sizes[0], sizes[1]),
+                thick_fat_mm,
+            )
+    return LabelMap(out, labels.grid, labels.scheme)
+
+
+def settle_fat_borders(
+    labels: Labels,
+    fat: Flags,
+    known: Flags,
+    pixel_mm: tuple[float, float],
+    thick_fat_mm: float,
+) -> Labels:
+    """One slice, in which muscle that borders on thick fat ends where the fat begins.
+
+    The border moves by one voxel at most, in either direction: muscle voxels beside unlabelled
+    thick fat that are fat themselves are let go, unlabelled lean voxels between a muscle and
+    thick fat are taken in. Fat inside and between muscles moves nothing.
+
+    Args:
+        labels: label values (nx, ny).
+        fat: voxels with more fat than the border has.
+        known: voxels of tissue with a defined fat fraction.
+        pixel_mm: voxel sizes.
+        thick_fat_mm: fat thinner than this is not thick.
+    """
+    thick = ndimage.binary_opening(fat, disc(thick_fat_mm / 2.0, pixel_mm))
+    muscle = (labels > 0) & (labels <= _LAST_MUSCLE)
+    outer = thick & (labels == 0)
+    beside = ndimage.binary_dilation(outer, _IN_PLANE)
+    out = labels.copy()
+    out[muscle & fat & beside] = 0
+    free = (labels == 0) & known & ~fat & beside
+    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
+        # The neighbour's label, if that neighbour is muscle and the opposite one is thick fat.
+        neighbour = _shifted(np.where(muscle & ~fat, labels, 0), axis, step)
+        beyond = _shifted(outer, axis, -step)
+        take = free & (neighbour != 0) & beyond & (out == 0)
+        out[take] = neighbour[take]
+    return out
+
+
+def disc(radius_mm: float, pixel_mm: tuple[float, float]) -> Flags:
+    """Voxels of a plane whose centres lie within a radius, at least the middle one."""
+    reach = [int(radius_mm / size) for size in pixel_mm]
+    x, y = np.ogrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]
+    return np.asarray((x * pixel_mm[0]) ** 2 + (y * pixel_mm[1]) ** 2 <= radius_mm**2)
+
+
+def _shifted(array: NDArray[np.generic], axis: int, step: int) -> NDArray[np.generic]:
+    """Each voxel shows what its neighbour at -step along an axis holds; 0 beyond the edge."""
+    out = np.zeros_like(array)
+    source = [slice(None), slice(None)]
+    target = [slice(None), slice(None)]
+    source[axis], target[axis] = (
+        (slice(None, -1), slice(1, None)) if step > 0 else (slice(1, None), slice(None, -1))
+    )
+    out[tuple(target)] = array[tuple(source)]
+    return out

@@ -11,7 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline import default_config
+from pipeline.config import SegmentConfig
 from pipeline.engines import Engine, get_engine
+from pipeline.engines.embedded import EmbeddedEngine
+from pipeline.engines.session import OnnxNetwork, allocated_threads, read_contract
 
 Row = Mapping[str, Any]
 
@@ -142,6 +146,15 @@ def command_line(
     return 0
 
 
+def segment_config(options: argparse.Namespace) -> SegmentConfig:
+    """The default configuration of the segmentation, with the engine of the command line."""
+    return default_config().segment.model_copy(update={"engine": options.engine})
+
+
 def engine_of(options: argparse.Namespace) -> Engine:
     """The engine that the command line asks for."""
-    return get_engine(options.engine)
+    config = segment_config(options)
+    if options.weights is None:
+        return get_engine(config)
+    network = OnnxNetwork(options.weights, read_contract(options.weights), allocated_threads())
+    return EmbeddedEngine(config.embedded, network)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from benchmarks.scans import Images, Labels
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from benchmarks.scans import Images, Labels
 from pipeline import Grid, Volume
 from pipeline.imaging.sampling import otsu
 
@@ -21,7 +21,9 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
 
-def changed(images: Images, grid: Grid, change: Callable[[Singles], NDArray[np.floating]]) -> Images:
+def changed(
+    images: Images, grid: Grid, change: Callable[[Singles], NDArray[np.floating]]
+) -> Images:
     """Every image with its values changed, on a grid."""
     return {
         quantity: Volume(np.maximum(change(image.data), 0.0).astype(np.float32), grid, quantity)

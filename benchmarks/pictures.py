@@ -11,10 +11,10 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-from benchmarks.scans import Labels
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
+from benchmarks.scans import Labels
 from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURES
 
 _COLUMNS = 4

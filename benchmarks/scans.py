@@ -9,9 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from benchmarks.common import shared_data
 from numpy.typing import NDArray
 
+from benchmarks.common import shared_data
 from pipeline import (
     ArraySource,
     CanonicalScan,
@@ -138,7 +138,9 @@ def label(images: Images, engine: Engine, *, given: LabelMap | None = None) -> L
     subject = LoadedSubject(
         subject="sub-trial",
         session=None,
-        images={quantity: ArraySource(image.data, image.grid) for quantity, image in images.items()},
+        images={
+            quantity: ArraySource(image.data, image.grid) for quantity, image in images.items()
+        },
         labels=None if given is None else ArraySource(given.data, given.grid),
         label_scheme=None if given is None else OWN_SCHEME,
     )

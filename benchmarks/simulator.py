@@ -116,7 +116,8 @@ def tissue_of(labels: LabelMap, *, seed: int, fat_mm: float = 9.0) -> Tissue:
     # Thinner at the ankle, thicker at the hip, with a slow wave of its own.
     course = np.interp(np.arange(levels) / levels, [0.0, 0.25, 0.7, 1.0], [0.5, 0.7, 1.0, 1.7])
     wave = ndimage.gaussian_filter1d(rng.standard_normal(levels), 40.0)
-    course = course * (1.0 + 0.15 * wave / max(wave.std(), 1e-9))
+    wave -= wave.mean()
+    course = course * (1.0 + 0.15 * wave / max(np.abs(wave).max(), 1e-9))
     codes = np.zeros(data.shape, dtype=np.uint8)
     for k in range(levels):
         if data[:, :, k].any():
@@ -212,7 +213,9 @@ def overlap(count: int, size_mm: float, new_mm: float) -> Floats:
     return np.maximum(shared, 0.0) / new_mm
 
 
-def _scan_grid(source: Grid, voxel_mm: tuple[float, float, float], shape: tuple[int, int, int]) -> Grid:
+def _scan_grid(
+    source: Grid, voxel_mm: tuple[float, float, float], shape: tuple[int, int, int]
+) -> Grid:
     """The grid of the new voxels, which begin at the outer corner of the old ones."""
     old = np.array(source.voxel_sizes_mm)
     new = np.array(voxel_mm)
@@ -301,9 +304,7 @@ def _fullest(slab: Codes, shares: Floats, across: Floats, along: Floats) -> Code
     return out
 
 
-def _images(
-    water: Floats, fat: Floats, grid: Grid, protocol: Protocol
-) -> dict[Quantity, Volume]:
+def _images(water: Floats, fat: Floats, grid: Grid, protocol: Protocol) -> dict[Quantity, Volume]:
     rng = np.random.default_rng([protocol.seed, 14])
     x, y, z = (np.linspace(-1.0, 1.0, n) for n in grid.shape)
     a, b, c = rng.uniform(-1.0, 1.0, 3)

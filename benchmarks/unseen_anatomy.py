@@ -11,15 +11,15 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.agreement import asymmetry_percent, dice, mean
 from benchmarks.common import Report, command_line, engine_of, shared_data
 from benchmarks.perturb import labels_on
 from benchmarks.pictures import overlay
 from benchmarks.scans import Labels, label, read_labels, volumes_ml
 from benchmarks.simulator import Protocol, Simulated, simulate, tissue_of
-from numpy.typing import NDArray
-
-from pipeline import OWN_SCHEME, LabelMap, Quantity, Side
+from pipeline import LabelMap, Quantity, Side
 from pipeline.core.anatomy import GROUPS, LEFT_OFFSET, MUSCLES, STRUCTURE_IDS
 from pipeline.core.errors import MyosymmetryError
 from pipeline.engines import Engine

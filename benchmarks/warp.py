@@ -100,7 +100,9 @@ def _outflow(mask: Flags, air: Flags, sizes_mm: tuple[float, float]) -> Floats:
     squared = kx**2 + ky**2
     squared[0, 0] = 1.0
     spectrum = np.fft.fft2(source) / squared
-    parts = [np.fft.ifft2(-1j * k * spectrum).real / d for k, d in zip((kx, ky), sizes_mm, strict=True)]
+    parts = [
+        np.fft.ifft2(-1j * k * spectrum).real / d for k, d in zip((kx, ky), sizes_mm, strict=True)
+    ]
     return np.stack(parts)
 
 
@@ -117,7 +119,9 @@ def _area_terms(d: Floats, mask: Flags) -> tuple[float, float]:
             points = np.array(corners)
             moved = np.stack(
                 [
-                    ndimage.map_coordinates(part, points.transpose(1, 0, 2), order=1, mode="nearest")
+                    ndimage.map_coordinates(
+                        part, points.transpose(1, 0, 2), order=1, mode="nearest"
+                    )
                     for part in d
                 ],
                 axis=1,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
+
 from benchmarks.agreement import dice, rank_correlation, surface_dice, tolerance_dice
 from benchmarks.warp import PlaneWarp, planted
-from scipy import ndimage
 
 
 def ball(radius: float, size: int = 64, levels: int = 9) -> np.ndarray:

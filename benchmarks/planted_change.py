@@ -239,7 +239,7 @@ def _sides(measures: LimbMeasures, name: str, of: str) -> list[float | None]:
 def _neighbour(
     start: _Start, after: LimbMeasures, case: Case, of: str, warp: PlaneWarp | None
 ) -> tuple[str | None, float | None]:
-    """Of the muscles beside the changed one, whose AI moved most beyond what the warp does to it."""
+    """Of the muscles beside it, the one whose AI moved most beyond what the warp does to it."""
     value = STRUCTURE_IDS[case.muscle] + (LEFT_OFFSET if case.side is L else 0)
     grown = ndimage.binary_dilation(start.masks == value, iterations=3)
     offset = LEFT_OFFSET if case.side is L else 0

@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> Report:
                 volume_ml=float(np.mean(size)) if size else None,
                 sd_points=sd,
                 found_in=f"{len(there)} of {len(found)}",
-                **{what: value for what, value in indices.items()},
+                **indices,
             )
     for muscle_name, values in variances.items():
         sd = float(np.sqrt(np.mean(values)))

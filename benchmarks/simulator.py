@@ -168,37 +168,43 @@ def simulate(tissue: Tissue, protocol: Protocol) -> Simulated:
     Raises:
         KeyError: a contrast that is not made here.
     """
+    water, fat, labels = mixtures(tissue, protocol)
+    shape = (labels.shape[0], labels.shape[1], labels.shape[2])
+    grid = _scan_grid(tissue.grid, protocol.voxel_mm, shape)
+    return Simulated(
+        MappingProxyType(_images(water, fat, grid, protocol)),
+        LabelMap(labels, grid, OWN_SCHEME),
+        MappingProxyType(true_volumes(tissue)),
+    )
+
+
+def mixtures(tissue: Tissue, protocol: Protocol) -> tuple[Floats, Floats, Codes]:
+    """Water, fat (muscle without fat = 1) and fullest muscle in the voxels of a scan, no noise."""
     source = tissue.grid
-    weights = [
+    across, along, through = (
         overlap(n, d, size)
         for n, d, size in zip(source.shape, source.voxel_sizes_mm, protocol.voxel_mm, strict=True)
-    ]
-    shape = tuple(w.shape[0] for w in weights)
+    )
+    shape = (across.shape[0], along.shape[0], through.shape[0])
     water, fat = np.zeros(shape), np.zeros(shape)
     labels = np.zeros(shape, dtype=np.uint8)
     lookup = _lookup(protocol)
     texture = _Texture(tissue.codes.shape[:2], protocol.seed)
     ready: dict[int, tuple[Floats, Floats]] = {}
     for k in range(shape[2]):
-        used = np.flatnonzero(weights[2][k])
+        used = np.flatnonzero(through[k])
         for level in used:
             if level not in ready:
-                ready[level] = _signals(
-                    tissue.codes[:, :, level], lookup, texture.next(), protocol, source
-                )
-        share = weights[2][k][used]
+                codes = tissue.codes[:, :, level]
+                ready[level] = _signals(codes, lookup, texture.next(), protocol, source)
+        share = through[k][used]
         for image, part in ((water, 0), (fat, 1)):
             mixed = sum(s * ready[level][part] for s, level in zip(share, used, strict=True))
-            image[:, :, k] = weights[0] @ mixed @ weights[1].T
+            image[:, :, k] = across @ mixed @ along.T
+        # A level on the border of two slices is needed once more.
         ready = {level: v for level, v in ready.items() if level >= used[-1]}
-        slab = tissue.codes[:, :, used]
-        labels[:, :, k] = _fullest(slab, share, weights[0], weights[1])
-    grid = _scan_grid(source, protocol.voxel_mm, (shape[0], shape[1], shape[2]))
-    return Simulated(
-        MappingProxyType(_images(water, fat, grid, protocol)),
-        LabelMap(labels, grid, OWN_SCHEME),
-        MappingProxyType(_volumes(tissue)),
-    )
+        labels[:, :, k] = _fullest(tissue.codes[:, :, used], share, across, along)
+    return water, fat, labels
 
 
 def overlap(count: int, size_mm: float, new_mm: float) -> Floats:
@@ -328,7 +334,8 @@ def _images(water: Floats, fat: Floats, grid: Grid, protocol: Protocol) -> dict[
     return images
 
 
-def _volumes(tissue: Tissue) -> dict[tuple[str, Side], float]:
+def true_volumes(tissue: Tissue) -> dict[tuple[str, Side], float]:
+    """Volume of every muscle in mL, counted on the voxels of the label map."""
     counts = np.bincount(tissue.codes.ravel(), minlength=256)
     names = {m.id: m.name for m in MUSCLES}
     return {

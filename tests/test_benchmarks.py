@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from benchmarks.agreement import dice, rank_correlation, surface_dice, tolerance_dice
+from benchmarks.common import Report
+from benchmarks.perturb import (
+    bias_field,
+    coarser,
+    every_second,
+    rotated,
+    rotated_labels,
+    shifted,
+)
+from benchmarks.planted_change import slope_of
+from benchmarks.simulator import (
+    CORTEX,
+    MARROW,
+    SKIN,
+    SUBCUTANEOUS,
+    Protocol,
+    mixtures,
+    overlap,
+    tissue_of,
+    true_volumes,
+)
+from benchmarks.unseen_anatomy import completed
 from benchmarks.warp import PlaneWarp, planted
+from pipeline import OWN_SCHEME, Grid, LabelMap, Quantity, Side, Volume
 
 
 def ball(radius: float, size: int = 64, levels: int = 9) -> np.ndarray:
@@ -100,3 +126,140 @@ def test_surface_dice_counts_the_contours_within_the_tolerance():
 def test_rank_correlation():
     assert rank_correlation([1.0, 2.0, 3.0], [2.0, 4.0, 9.0]) == pytest.approx(1.0)
     assert rank_correlation([1.0, 1.0, 1.0], [2.0, 4.0, 9.0]) is None
+
+
+def two_muscles() -> LabelMap:
+    """Two touching muscles on each side, one of them with a bone-sized hole, on 1.5 mm voxels."""
+    right = np.zeros((45, 50, 10), dtype=np.uint8)
+    right[7:22, 8:40] = 11
+    right[22:37, 8:40] = 9
+    right[15:27, 18:30] = 0
+    labels = np.concatenate([np.where(right > 0, right + 100, 0)[::-1], right]).astype(np.uint8)
+    grid = Grid((90, 50, 10), np.diag([1.5, 1.5, 1.5, 1.0]), "scanner")
+    return LabelMap(labels, grid, OWN_SCHEME)
+
+
+def test_overlap_conserves_what_it_averages():
+    for count, size, new in ((40, 1.5, 1.9), (33, 1.5, 6.0), (20, 1.5, 1.5)):
+        weights = overlap(count, size, new)
+        assert weights.sum(axis=0) * new == pytest.approx(np.full(count, size))
+        assert weights[:-1].sum(axis=1) == pytest.approx(1.0)
+
+
+def test_simulated_partial_volume_conserves_volume():
+    tissue = tissue_of(two_muscles(), seed=3)
+    flat = Protocol(
+        (Quantity.WATER,), (1.9, 1.7, 5.0), fascia_mm=0.0, fat_range=(0.0, 0.0), spread=0.0
+    )
+    water, _, labels = mixtures(tissue, flat)
+    voxel_ml = 1.9 * 1.7 * 5.0 / 1000.0
+    muscle = tissue.codes.copy()
+    muscle[muscle >= 200] = 0
+    only = replace(tissue, codes=muscle)
+    lean, _, _ = mixtures(only, flat)
+    assert lean.sum() * voxel_ml == pytest.approx(sum(true_volumes(tissue).values()), rel=1e-9)
+    assert water.sum() > lean.sum()
+    counted = np.bincount(labels.ravel(), minlength=200) * voxel_ml
+    for (name, side), volume in true_volumes(tissue).items():
+        value = OWN_SCHEME.value_of(name, side)
+        assert counted[value] == pytest.approx(volume, rel=0.06), (name, side)
+
+
+def test_simulated_body_has_bone_fat_and_skin_where_they_belong():
+    tissue = tissue_of(two_muscles(), seed=3)
+    level = tissue.codes[:, :, 6]
+    assert level[18 + 66, 18 + 24] == MARROW
+    assert CORTEX in level
+    assert SUBCUTANEOUS in level
+    outer = level[np.flatnonzero(level.any(axis=1))[0]]
+    assert set(np.unique(outer)) <= {0, SKIN}
+
+
+def test_simulated_septum_darkens_the_border_of_two_muscles():
+    tissue = tissue_of(two_muscles(), seed=3)
+    with_septum, without = (
+        mixtures(tissue, Protocol((Quantity.WATER,), (1.5, 1.5, 1.5), fascia_mm=t))[0]
+        for t in (1.0, 0.0)
+    )
+    border = (slice(18 + 65, 18 + 69), 18 + 12, 6)
+    inside = (slice(18 + 54, 18 + 60), 18 + 12, 6)
+    assert with_septum[border].min() < 0.8 * without[border].min()
+    assert with_septum[inside] == pytest.approx(without[inside])
+
+
+def test_missing_muscles_are_filled_in_from_the_other_side():
+    labels = two_muscles()
+    data = np.array(labels.data)
+    data[data == 9] = 0
+    filled = completed(
+        LabelMap(data, labels.grid, OWN_SCHEME), frozenset({("vastus_lateralis", Side.RIGHT)})
+    )
+    assert np.count_nonzero(filled.data == 9) == np.count_nonzero(labels.data == 109)
+
+
+def images(shape: tuple[int, int, int] = (40, 30, 5)) -> dict[Quantity, Volume]:
+    data = np.zeros(shape, dtype=np.float32)
+    data[8:20, 10:20] = 100.0
+    smooth = ndimage.gaussian_filter(data, (2.0, 2.0, 0.0))
+    return {
+        Quantity.WATER: Volume(
+            smooth, Grid(shape, np.diag([1.5, 1.5, 6.0, 1.0]), "scanner"), Quantity.WATER
+        )
+    }
+
+
+def test_a_shift_of_whole_voxels_moves_the_body_by_them():
+    before = images()
+    after = shifted(before, (3.0, -2.0))[Quantity.WATER].data
+    moved = np.roll(before[Quantity.WATER].data, (3, -2), axis=(0, 1))
+    assert after == pytest.approx(moved, abs=1e-3)
+
+
+def test_turned_and_turned_back():
+    before = images()[Quantity.WATER]
+    mask = (before.data > 50).astype(np.uint8)
+    grid = before.grid
+    back = rotated_labels(rotated_labels(mask, grid, 10.0, 2), grid, -10.0, 2)
+    assert dice(back > 0, mask > 0) > 0.93
+    turned = rotated({Quantity.WATER: before}, 10.0, 2)[Quantity.WATER].data > 50
+    assert dice(turned, rotated_labels(mask, grid, 10.0, 2) > 0) > 0.93
+
+
+def test_every_second_slice_keeps_its_place():
+    before = images()
+    odd = every_second(before, 1)[Quantity.WATER]
+    assert odd.grid.shape == (40, 30, 2)
+    assert odd.grid.index_to_world([0, 0, 1]) == pytest.approx(
+        before[Quantity.WATER].grid.index_to_world([0, 0, 3])
+    )
+
+
+def test_bias_field_reaches_what_it_says_and_differs_between_sides():
+    field = bias_field(images()[Quantity.WATER].grid, 0.4)
+    assert field.max() == pytest.approx(1.4, abs=1e-6)
+    assert field.min() == pytest.approx(0.6, abs=1e-6)
+    assert abs(field[:20].mean() - field[20:].mean()) > 0.1
+
+
+def test_coarser_keeps_the_signal():
+    before = images()[Quantity.WATER]
+    after = coarser({Quantity.WATER: before}, (2.2, 2.2, 5.0))[Quantity.WATER]
+    total = after.data.sum() * after.grid.voxel_volume_ml
+    assert total == pytest.approx(before.data.sum() * before.grid.voxel_volume_ml, rel=0.02)
+
+
+def test_slope_of_planted_against_measured():
+    goal = np.array([-5.0, 5.0, 10.0])
+    assert slope_of(goal, 0.9 * goal) == pytest.approx(0.9)
+
+
+def test_report_writes_tables_and_criteria(tmp_path):
+    report = Report()
+    report.add("rows", muscle="soleus", dice=0.5)
+    report.at_least("mean Dice", 0.5, 0.85)
+    report.at_most("nothing measured", None, 1.0)
+    report.write(tmp_path, "tool")
+    written = json.loads((tmp_path / "tool.json").read_text())
+    assert [row["met"] for row in written["criteria"]] == [False, None]
+    assert (tmp_path / "tool_rows.tsv").read_text().splitlines() == ["muscle\tdice", "soleus\t0.5"]
+    assert "NO" in report.text()

@@ -77,6 +77,12 @@ class SegmentConfig(_Section):
     label_scheme: str
     fat_border_percent: Annotated[float, Field(gt=0, lt=100)]
     thick_fat_mm: Positive
+    smallest_muscle_share: Share
+    lowest_leg_confidence: Share
+    smallest_share_with_bone: Share
+    smallest_bone_contrast: Positive
+    largest_unexplained_share: Positive
+    smallest_border_ridge: Positive
     embedded: EmbeddedConfig
 
 
@@ -102,6 +108,10 @@ class MeasureConfig(_Section):
     profile_step_mm: Positive
     scan_rescan_cv_percent: Positive
     smallest_matched_share: Share
+    largest_volume_factor: Annotated[float, Field(gt=1)]
+    smallest_reference_ml: Positive
+    largest_side_factor: Annotated[float, Field(gt=1)]
+    fewest_whole_muscles: Annotated[int, Field(ge=1)]
 
 
 class ReportConfig(_Section):

@@ -304,11 +304,14 @@ class _Run:
         found = None if self._force else load_segmentation(self._folder, self._segment_key)
         if found is not None:
             logger.info("%s: labels saved earlier are reused", self._folder.stem)
-            return _saved_segmentation(scan, legs, *found)
-        segmented = self.note(segment(legs, config=config.segment))
+            saved, engine_info, sides, findings = found
+            legs_again = _saved_segmentation(scan, legs, saved, engine_info, sides)
+            return self.note(StageResult(legs_again, tuple(findings)))
+        result = segment(legs, config=config.segment)
+        segmented = self.note(result)
         labels = restore(join_labels(segmented, scan.grid), scan.storage)
         stored = LabelMap(labels, scan.storage.input_grid, OWN_SCHEME)
-        save_segmentation(self._folder, stored, segmented, self._segment_key)
+        save_segmentation(self._folder, stored, segmented, result.findings, self._segment_key)
         return segmented
 
     def register(

@@ -10,12 +10,25 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_the_library_example_runs(monkeypatch, capsys):
+def lines_of_the_example(monkeypatch, capsys, subject: str) -> list[str]:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 1
     monkeypatch.chdir(ROOT)
-    exec(compile(blocks[0], "README.md", "exec"), {})
-    lines = capsys.readouterr().out.splitlines()
+    code = blocks[0].replace('"sub-01"', f'"{subject}"')
+    exec(compile(code, "README.md", "exec"), {})
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_library_example_runs(monkeypatch, capsys):
+    """On the smaller of the sample subjects, which has no lean volumes."""
+    lines = lines_of_the_example(monkeypatch, capsys, "sub-02")
+    assert len(lines) == 30
+    assert lines[8] == "vastus_lateralis None None"
+
+
+@pytest.mark.slow
+def test_the_library_example_runs_as_it_stands(monkeypatch, capsys):
+    lines = lines_of_the_example(monkeypatch, capsys, "sub-01")
     assert len(lines) == 30
     name, index, verdict = lines[8].split(" ", 2)
     assert name == "vastus_lateralis"

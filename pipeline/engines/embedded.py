@@ -1,8 +1,8 @@
 """The engine of this package: a small network that reads one leg slice by slice.
 
 It sees each slice with its neighbours, on its own pixels in the plane; what it says of the slices
-is then cleaned in three dimensions (imaging.cleaning). A muscle's confidence is how far its labels
-stay the same when the leg is seen a little differently (imaging.perturbation).
+is then cleaned in three dimensions (imaging.cleaning). A muscle's confidence is how far the
+network stays with its labels when the leg is seen a little differently (imaging.perturbation).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.core.scan import EngineInfo, Leg, LegPair
 from pipeline.core.soft import SoftLabels
 from pipeline.core.volume import Quantity
 from pipeline.engines.session import Network, embedded_network
-from pipeline.imaging.cleaning import FULL, Rules, boxed, clean
+from pipeline.imaging.cleaning import FULL, Rules, boxed, clean, decided
 from pipeline.imaging.perturbation import Perturbation, agreement, disturbed, perturbations
 from pipeline.imaging.slices import (
     Stack,
@@ -67,8 +67,6 @@ class EmbeddedEngine:
         network = self._network
         view = _look_at(leg, network, self._config)
         raw = _predict(view, network, self._config)
-        sample = view.sampled_levels(self._config.confidence_every_mm)
-        before = raw[:, sample].copy()
         contract, config = network.contract, self._config
         cleaned = clean(
             raw,
@@ -77,7 +75,8 @@ class EmbeddedEngine:
             level_mm=view.stack.grid.voxel_sizes_mm[2],
             rules=_rules(config),
         )
-        confidence = _confidence(view, network, config, sample, before, cleaned)
+        # `clean` worked in place: what is left of all classes is in `raw`.
+        confidence = _confidence(view, network, config, raw)
         memberships = {value: boxed(membership) for value, membership in cleaned.items()}
         return SoftLabels(
             view.stack.grid,
@@ -125,7 +124,8 @@ class _View:
 
     def scaled(self, slices: Singles) -> Singles:
         """Signal as the network takes it."""
-        return np.minimum(slices * np.float32(1.0 / self.scale), np.float32(_LARGEST_SIGNAL))
+        scaled = slices * np.float32(1.0 / self.scale)
+        return np.asarray(np.minimum(scaled, np.float32(_LARGEST_SIGNAL)))
 
     def sampled_levels(self, distance_mm: float) -> NDArray[np.intp]:
         """Levels of the stack about distance_mm apart, the same from either end."""
@@ -223,18 +223,17 @@ def _as_bytes(probabilities: Singles) -> Bytes:
 
 
 def _confidence(
-    view: _View,
-    network: Network,
-    config: EmbeddedConfig,
-    sample: NDArray[np.intp],
-    before: Bytes,
-    cleaned: dict[int, Bytes],
+    view: _View, network: Network, config: EmbeddedConfig, cleaned: Bytes
 ) -> dict[str, float]:
-    """Mean Dice of each structure with itself, seen a little differently, on some levels.
+    """How far the network says the same of a leg seen a little differently, and is sure of it.
 
-    A structure that none of these levels shows is missing.
+    Mean Dice, by structure, of the labels with the probabilities found in the perturbed leg, on
+    some levels, near the structure. One that none of these levels shows is missing.
     """
-    sums = {value: np.zeros(2) for value in cleaned}
+    ids = network.contract.class_ids
+    sample = view.sampled_levels(config.confidence_every_mm)
+    labels = decided(cleaned[:, sample])
+    sums = {value: np.zeros(2) for value in ids[1:]}
     for perturbation in perturbations(
         config.perturbations,
         noise_share=config.noise_share,
@@ -246,13 +245,12 @@ def _confidence(
             window, found = _seen_otherwise(view, network, config, int(level), perturbation)
             if window is None:
                 continue
-            for index, value in enumerate(network.contract.class_ids):
-                if value not in cleaned:
+            for index in np.unique(labels[k]):
+                if index == 0:
                     continue
-                place = cleaned[value][level][window] > 0
-                if place.any():
-                    undisturbed = _looked_at(before[index, k], window, perturbation.shift_pixels)
-                    sums[value] += agreement(found[index][place], undisturbed[place])
+                near = cleaned[index, level][window] > 0
+                own = _looked_at(labels[k] == index, window, perturbation.shift_pixels)
+                sums[ids[index]] += agreement(found[index][near], own[near])
     return {
         _NAMES[value]: float(top / bottom) for value, (top, bottom) in sums.items() if bottom > 0
     }
@@ -261,8 +259,8 @@ def _confidence(
 def _seen_otherwise(
     view: _View, network: Network, config: EmbeddedConfig, level: int, perturbation: Perturbation
 ) -> tuple[tuple[slice, slice] | None, Singles]:
-    """What the network says of one level of a perturbed leg: its window, and (class, row, column)
-    in parts of FULL."""
+    """What the network says of one level of a perturbed leg: its window, and probabilities
+    (class, row, column) there."""
     leg, stack = view.leg, view.stack
     window = window_around(
         leg.tissue,
@@ -292,15 +290,14 @@ def _seen_otherwise(
             slices[image, k] = view.scaled(part)
     used = slices[: len(view.images)]
     used[...] = disturbed(used, int(stack.levels[level]), perturbation)
-    found = network.predict(slices.reshape(1, -1, *size))[0]
-    return window, found * np.float32(FULL)
+    return window, network.predict(slices.reshape(1, -1, *size))[0]
 
 
 def _looked_at(
-    membership: Bytes, window: tuple[slice, slice], shift_pixels: tuple[float, float]
+    mask: NDArray[np.bool_], window: tuple[slice, slice], shift_pixels: tuple[float, float]
 ) -> Singles:
-    """One class on the pixels a shifted look falls on, by linear interpolation."""
-    part = membership[window].astype(np.float32)
+    """A mask on the pixels a shifted look falls on, by linear interpolation."""
+    part = mask[window].astype(np.float32)
     for axis, shift in ((1, shift_pixels[0]), (0, shift_pixels[1])):
         whole = int(np.floor(shift))
         low, high = (np.roll(part, -step, axis) for step in (whole, whole + 1))

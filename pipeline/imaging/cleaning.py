@@ -112,7 +112,7 @@ def smoothed(membership: Bytes, level_mm: float, sigma_mm: float) -> Bytes:
     """One class smoothed through the plane by a Gaussian; thick slices are left as they are."""
     sigma = sigma_mm / level_mm
     reach = int(2.0 * sigma + 0.5)
-    occupied = membership.any(axis=(1, 2))
+    occupied: Flags = np.asarray(membership.any(axis=(1, 2)))
     if reach == 0 or not occupied.any():
         return membership
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)

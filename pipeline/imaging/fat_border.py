@@ -22,14 +22,16 @@ _IN_PLANE = ndimage.generate_binary_structure(2, 1)
 def keep_to_leg(
     labels: LabelMap, leg: Leg, *, fat_border_percent: float, thick_fat_mm: float
 ) -> LabelMap:
-    """Labels inside the tissue of the leg only, borders on thick fat where the fat begins.
+    """Labels inside the outline of the leg only, borders on thick fat where the fat begins.
+
+    The outline holds what tissue encloses in a slice: bone is dark in many images.
 
     Args:
         labels: LEG_SCHEME on the leg's grid.
         leg: the leg; without water and fat, borders stay where they are.
         fat_border_percent, thick_fat_mm: see settle_fat_borders.
     """
-    out = np.where(leg.tissue, labels.data, 0).astype(labels.data.dtype)
+    out = np.where(without_holes(leg.tissue), labels.data, 0).astype(labels.data.dtype)
     if leg.dixon is not None:
         fractions = fat_fraction(leg.dixon)
         fat = np.nan_to_num(fractions, nan=0.0) > fat_border_percent / 100.0
@@ -44,6 +46,17 @@ def keep_to_leg(
                 thick_fat_mm,
             )
     return LabelMap(out, labels.grid, labels.scheme)
+
+
+def without_holes(mask: Flags) -> Flags:
+    """A mask (nx, ny, nz) and what it encloses in each slice of the first two axes."""
+    in_plane = np.zeros((3, 3, 3), dtype=np.bool_)
+    in_plane[:, :, 1] = _IN_PLANE
+    around = np.pad(~mask, ((1, 1), (1, 1), (0, 0)), constant_values=True)
+    pieces, count = ndimage.label(around, in_plane)
+    outside = np.zeros(count + 1, dtype=np.bool_)
+    outside[pieces[0, 0]] = True
+    return np.asarray(~outside[pieces[1:-1, 1:-1]])
 
 
 def settle_fat_borders(
@@ -66,7 +79,7 @@ def settle_fat_borders(
         pixel_mm: voxel sizes.
         thick_fat_mm: fat thinner than this is not thick.
     """
-    thick = ndimage.binary_opening(fat, disc(thick_fat_mm / 2.0, pixel_mm))
+    thick = ndimage.binary_opening(fat, _disc(thick_fat_mm / 2.0, pixel_mm))
     muscle = (labels > 0) & (labels <= _LAST_MUSCLE)
     outer = thick & (labels == 0)
     beside = ndimage.binary_dilation(outer, _IN_PLANE)
@@ -82,7 +95,7 @@ def settle_fat_borders(
     return out
 
 
-def disc(radius_mm: float, pixel_mm: tuple[float, float]) -> Flags:
+def _disc(radius_mm: float, pixel_mm: tuple[float, float]) -> Flags:
     """Voxels of a plane whose centres lie within a radius, at least the middle one."""
     reach = [int(radius_mm / size) for size in pixel_mm]
     x, y = np.ogrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]

@@ -192,7 +192,7 @@ def with_neighbours(slices: Singles, at: NDArray[np.intp], offsets: Sequence[int
 
 def window_around(
     tissue: Flags,
-    levels: Sequence[int],
+    levels: Sequence[int] | NDArray[np.intp],
     stack: Stack,
     voxel_mm: tuple[float, float, float],
     *,
@@ -212,7 +212,7 @@ def window_around(
     Returns:
         rows and columns; None where there is no tissue on these levels.
     """
-    mask = tissue[:, :, levels].any(axis=2)
+    mask: Flags = np.asarray(tissue[:, :, levels].any(axis=2))
     if not mask.any():
         return None
     parts = []

@@ -6,7 +6,7 @@ is written last, so that a run that was killed in between leaves nothing that lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.core.anatomy import OWN_SCHEME, Side
 from pipeline.core.grid import Grid
 from pipeline.core.match import LegMatch, MatchedExtent
+from pipeline.core.results import Finding
 from pipeline.core.scan import CanonicalScan, EngineInfo, LegPair, LimbAxis, SegmentedLegs
 from pipeline.core.volume import LabelMap, Quantity, Volume
 from pipeline.io.derivatives import (
@@ -40,9 +41,13 @@ BACKGROUNDS = (
 
 
 def save_segmentation(
-    folder: SubjectFolder, labels: LabelMap, legs: SegmentedLegs, key: str
+    folder: SubjectFolder,
+    labels: LabelMap,
+    legs: SegmentedLegs,
+    findings: Sequence[Finding],
+    key: str,
 ) -> None:
-    """Labels of both legs on the grid of the input, and what the engine said besides."""
+    """Labels of both legs on the grid of the input, and what the stage said besides."""
     folder.label_record.unlink(missing_ok=True)
     write_label_map(folder.labels, labels)
     sides = {}
@@ -63,19 +68,22 @@ def save_segmentation(
                 "digest": engine.digest,
             },
             "sides": sides,
+            "findings": [finding.model_dump(mode="json") for finding in findings],
         },
     )
 
 
 def load_segmentation(
     folder: SubjectFolder, key: str
-) -> tuple[LabelMap, EngineInfo, Mapping[str, Any]] | None:
-    """Saved labels on the grid of the input, engine, and facts by side; None if not current."""
+) -> tuple[LabelMap, EngineInfo, Mapping[str, Any], list[Finding]] | None:
+    """Saved labels on the grid of the input, engine, facts by side and findings; None if not
+    current."""
     record = read_json(folder.label_record)
     if not isinstance(record, dict) or record.get("key") != key or not folder.labels.is_file():
         return None
     labels = read_label_map(folder.labels, OWN_SCHEME)
-    return labels, EngineInfo(**record["engine"]), record["sides"]
+    findings = [Finding.model_validate(finding) for finding in record["findings"]]
+    return labels, EngineInfo(**record["engine"]), record["sides"], findings
 
 
 def labelled_levels(levels: list[int] | None, count: int) -> NDArray[np.bool_]:

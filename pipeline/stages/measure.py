@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -112,7 +112,8 @@ def measure(
         position_left=scales[Side.LEFT],
         expected_flagged_by_chance=0.05 * judged if judged else None,
     )
-    return StageResult(measures, tuple(_findings(muscles)))
+    findings = [*_findings(muscles), *_unlikely_volumes(muscles, groups, participant, config)]
+    return StageResult(measures, tuple(findings))
 
 
 _OFS: tuple[Of, ...] = ("lean_volume", "total_volume")
@@ -602,8 +603,82 @@ def _expected_volumes(participant: Participant | None) -> dict[str, float]:
     """Reference volumes in mL by muscle (Handsfield et al. 2014, J Biomech 47:631)."""
     if participant is None or participant.height_m is None or participant.mass_kg is None:
         return {}
-    total = 47.0 * participant.height_m * participant.mass_kg + 1285.0
-    return {m.name: m.reference_slope * total + m.reference_intercept_ml for m in MUSCLES}
+    return _volumes_of_leg(47.0 * participant.height_m * participant.mass_kg + 1285.0)
+
+
+def _volumes_of_leg(total_ml: float) -> dict[str, float]:
+    """Reference volumes in mL by muscle of a leg with so much muscle in all."""
+    return {m.name: m.reference_slope * total_ml + m.reference_intercept_ml for m in MUSCLES}
+
+
+def _unlikely_volumes(
+    muscles: Sequence[MuscleResult],
+    groups: Sequence[GroupResult],
+    participant: Participant | None,
+    config: MeasureConfig,
+) -> Iterator[Finding]:
+    """Whole muscles far from the reference, and sides far from each other.
+
+    Without height and mass the reference is that of the leg's own size: of the whole muscles
+    taken together. The border between vastus lateralis and intermedius is weak in images, so the
+    two are judged as one.
+    """
+    pairs = [group for group in groups if group.kind == "pair"]
+    taken = {name for group in pairs for name in group.muscles}
+    rows: list[MuscleResult | GroupResult] = [m for m in muscles if m.name not in taken]
+    rows += pairs
+    for side in Side:
+        measured = {m.name: getattr(m, side).volume_whole_ml for m in muscles}
+        whole = {name: volume for name, volume in measured.items() if volume is not None}
+        expected = _expected_volumes(participant) or _own_reference(whole, config)
+        doubtful = []
+        for row in rows:
+            volume = getattr(row, side).volume_whole_ml
+            members = row.muscles if isinstance(row, GroupResult) else (row.name,)
+            usual = sum(expected.get(name, 0.0) for name in members)
+            if volume is None or usual < config.smallest_reference_ml:
+                continue
+            factor = max(volume / usual, usual / volume) if volume > 0 else math.inf
+            if factor > config.largest_volume_factor:
+                doubtful.append(f"{row.name.replace('_', ' ')} {volume:.0f} mL (usual {usual:.0f})")
+        if doubtful:
+            yield Finding(
+                code="volumes_unlikely",
+                severity=Severity.WARNING,
+                stage="measure",
+                side=side,
+                message=f"Volumes on the {side} are far from what is usual in a leg of this size: "
+                f"{', '.join(doubtful)}. Look at the pictures of the labels.",
+                value=float(len(doubtful)),
+                threshold=0.0,
+                unit="muscles",
+            )
+    apart = []
+    for row in rows:
+        right, left = row.right.volume_whole_ml, row.left.volume_whole_ml
+        if right and left and max(right / left, left / right) > config.largest_side_factor:
+            apart.append(f"{row.name.replace('_', ' ')} {right:.0f} and {left:.0f} mL")
+    if apart:
+        yield Finding(
+            code="sides_far_apart",
+            severity=Severity.WARNING,
+            stage="measure",
+            message="Right and left differ by more than sides of one person do without an "
+            f"operation or a palsy: {', '.join(apart)}. Look at the pictures of the labels.",
+            value=float(len(apart)),
+            threshold=0.0,
+            unit="muscles",
+        )
+
+
+def _own_reference(whole: Mapping[str, float], config: MeasureConfig) -> dict[str, float]:
+    """Reference of a leg whose whole muscles together are as large as these; {} for too few."""
+    if len(whole) < config.fewest_whole_muscles:
+        return {}
+    known = [m for m in MUSCLES if m.name in whole]
+    slope = sum(m.reference_slope for m in known)
+    rest = math.fsum(whole.values()) - sum(m.reference_intercept_ml for m in known)
+    return _volumes_of_leg(rest / slope)
 
 
 def _findings(muscles: Sequence[MuscleResult]) -> list[Finding]:

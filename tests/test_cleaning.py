@@ -23,7 +23,7 @@ from pipeline.imaging.cleaning import (
     refuse_levels,
     smoothed,
 )
-from pipeline.imaging.fat_border import settle_fat_borders, without_holes
+from pipeline.imaging.fat_border import settle_fat_borders, without_fat_pieces, without_holes
 from pipeline.imaging.perturbation import agreement, disturbed, perturbations
 from pipeline.imaging.plausibility import (
     border_ridge,
@@ -224,6 +224,15 @@ def test_fat_inside_and_between_muscles_moves_nothing():
     np.testing.assert_array_equal(settled(labels, fat, known), labels)
 
 
+def test_a_piece_of_muscle_in_fat_goes_and_a_muscle_replaced_by_fat_stays():
+    labels, fat, _ = fat_slice()
+    stray = labels.copy()
+    stray[6:9, 15:20] = 9
+    np.testing.assert_array_equal(without_fat_pieces(stray, fat), labels)
+    np.testing.assert_array_equal(without_fat_pieces(stray, fat | (labels > 0)), labels)
+    np.testing.assert_array_equal(without_fat_pieces(stray, fat & (stray == 0)), stray)
+
+
 def test_what_tissue_encloses_is_inside_the_leg():
     ring = np.zeros((12, 12, 3), dtype=bool)
     ring[2:10, 2:10, :2] = True
@@ -258,9 +267,9 @@ def label_map(labels: np.ndarray) -> LabelMap:
 
 def test_order_of_levels_is_checked():
     labels = np.zeros((4, 4, 20), dtype=np.uint8)
-    labels[:, :, 2:8] = STRUCTURE_IDS["vastus_lateralis"]
+    labels[:, :, 2:8] = STRUCTURE_IDS["rectus_femoris"]
     labels[:, :, 10:14] = STRUCTURE_IDS["vastus_medialis"]
-    assert levels_out_of_order(label_map(labels)) == [("vastus_lateralis", "vastus_medialis")]
+    assert levels_out_of_order(label_map(labels)) == [("rectus_femoris", "vastus_medialis")]
     assert levels_out_of_order(label_map(labels[:, :, ::-1])) == []
 
 

@@ -79,8 +79,9 @@ def clean(
     Returns:
         for each id left, its memberships (level, row, column), views of the given array.
     """
-    for k in range(len(class_ids)):
+    for k in range(1, len(class_ids)):
         memberships[k] = smoothed(memberships[k], level_mm, rules.smoothing_mm)
+    memberships[0] = FULL - np.minimum(memberships[1:].sum(axis=0, dtype=np.uint16), FULL)
     refuse_levels(memberships, out_of_order(memberships, class_ids, level_mm, rules))
     labels = decided(memberships)
     kept = np.zeros_like(labels)
@@ -119,14 +120,20 @@ def smoothed(membership: Bytes, level_mm: float, sigma_mm: float) -> Bytes:
     weights /= weights.sum()
     out = np.zeros_like(membership)
     count = len(membership)
+    plane = tuple(_range(membership.any(axis=(0, 3 - axis))) for axis in (1, 2))
     for level in np.flatnonzero(ndimage.binary_dilation(occupied, iterations=reach)):
         around = np.clip(np.arange(level - reach, level + reach + 1), 0, count - 1)
-        total = np.zeros(membership.shape[1:], dtype=np.float32)
-        for weight, other in zip(weights, around, strict=True):
-            if occupied[other]:
-                total += np.float32(weight) * membership[other]
-        out[level] = np.rint(total).astype(np.uint8)
+        used = occupied[around]
+        parts = membership[around[used]][:, *plane]
+        total = np.tensordot(weights[used].astype(np.float32), parts.astype(np.float32), 1)
+        out[level][plane] = np.rint(total).astype(np.uint8)
     return out
+
+
+def _range(present: Flags) -> slice:
+    """From the first to the last that is there."""
+    where = np.flatnonzero(present)
+    return slice(int(where[0]), int(where[-1]) + 1)
 
 
 def decided(memberships: Bytes) -> Bytes:
@@ -136,11 +143,17 @@ def decided(memberships: Bytes) -> Bytes:
         (level, row, column), 0 where background holds more than half.
     """
     out = np.zeros(memberships.shape[1:], dtype=np.uint8)
+    present = memberships.any(axis=(2, 3))
     for level in range(memberships.shape[1]):
-        here = memberships[:, level]
-        best = here[1:].argmax(axis=0).astype(np.uint8) + np.uint8(1)
-        total = here[1:].sum(axis=0, dtype=np.uint16)
-        out[level] = np.where(2 * total >= FULL, best, 0)
+        best = np.zeros(out.shape[1:], dtype=np.uint8)
+        total = np.zeros(out.shape[1:], dtype=np.uint16)
+        # Few classes are on a level; a tie goes to the lower id.
+        for k in np.flatnonzero(present[1:, level]) + 1:
+            here = memberships[k, level]
+            out[level][here > best] = k
+            np.maximum(best, here, out=best)
+            total += here
+        out[level][2 * total < FULL] = 0
     return out
 
 

@@ -38,9 +38,10 @@ def keep_to_leg(
         sizes = leg.grid.voxel_sizes_mm
         known = leg.tissue & np.isfinite(fractions)
         for level in np.flatnonzero((out != 0).any(axis=(0, 1))):
+            here = fat[:, :, level] & leg.tissue[:, :, level]
             out[:, :, level] = settle_fat_borders(
-                out[:, :, level],
-                fat[:, :, level] & leg.tissue[:, :, level],
+                without_fat_pieces(out[:, :, level], here),
+                here,
                 known[:, :, level],
                 (sizes[0], sizes[1]),
                 thick_fat_mm,
@@ -57,6 +58,29 @@ def without_holes(mask: Flags) -> Flags:
     outside = np.zeros(count + 1, dtype=np.bool_)
     outside[pieces[0, 0]] = True
     return np.asarray(~outside[pieces[1:-1, 1:-1]])
+
+
+def without_fat_pieces(labels: Labels, fat: Flags) -> Labels:
+    """One slice without pieces of muscles that are mostly fat, beside a larger piece.
+
+    The largest piece of a muscle stays whatever it holds: a muscle may be replaced by fat.
+
+    Args:
+        labels: label values (nx, ny).
+        fat: voxels with more fat than a muscle's border has.
+    """
+    out = labels
+    for value in np.unique(labels[fat & (labels > 0) & (labels <= _LAST_MUSCLE)]):
+        pieces, count = ndimage.label(labels == value)
+        if count == 1:
+            continue
+        sizes = np.bincount(pieces.ravel())
+        fatty = np.bincount(pieces[fat], minlength=count + 1) > 0.5 * sizes
+        fatty[0] = False
+        fatty[1 + int(sizes[1:].argmax())] = False
+        if fatty.any():
+            out = np.where(fatty[pieces], 0, out).astype(labels.dtype)
+    return out
 
 
 def settle_fat_borders(

@@ -22,8 +22,8 @@ Labels = NDArray[np.integer]
 Singles = NDArray[np.float32]
 
 _LAST_MUSCLE = max(m.id for m in MUSCLES)
-#: Centre of the first lies above that of the second in every leg, whole or cut; so their
-#: attachments have it (science of anatomy; shares along the limb as in the phantom's courses).
+#: Centre of the first lies above that of the second, also where a scan shows a part of the leg:
+#: their origins and insertions lie in that order, or far apart.
 _ABOVE = (
     ("gluteus_maximus", "vastus_lateralis"),
     ("gluteus_medius", "vastus_intermedius"),
@@ -32,13 +32,10 @@ _ABOVE = (
     ("adductor_brevis", "adductor_magnus"),
     ("adductor_longus", "biceps_femoris_short"),
     ("rectus_femoris", "vastus_medialis"),
-    ("vastus_lateralis", "vastus_medialis"),
     ("biceps_femoris_long", "biceps_femoris_short"),
     ("vastus_medialis", "gastrocnemius_medialis"),
     ("semimembranosus", "popliteus"),
-    ("popliteus", "soleus"),
-    ("gastrocnemius_medialis", "soleus"),
-    ("gastrocnemius_lateralis", "soleus"),
+    ("popliteus", "flexor_hallucis_longus"),
 )
 #: Structures of a long bone: next to any muscle of the limb lies one of them.
 _BONES = tuple(STRUCTURE_IDS[n] for n in ("femur", "tibia", "fibula", "hip_bone"))

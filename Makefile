@@ -5,17 +5,21 @@ DATA ?= sample_data
 OUT ?= derivatives
 CONFIG ?= configs/default.yaml
 ENGINE ?=
+NAME ?=
+WEIGHTS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+VALIDATION := whole_runs real_scans planted_change pseudo_replicates robustness side_blind phantoms \
+  unseen_anatomy segmentation_speed not_legs
 STAMP := $(VENV)/.installed
 PYTHON := $(shell command -v python3.11 || command -v python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help process test lint slow sample schema lock clean setup
+.PHONY: help process test lint slow validate-engine sample schema lock clean setup
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
 setup: $(STAMP) ## Make the virtual environment (the other targets do it themselves)
 
@@ -44,6 +48,10 @@ lint: $(STAMP) ## Style, types and the direction of dependencies
 
 slow: $(STAMP) ## Tests that take minutes: full-size phantoms
 	$(BIN)/python -m pytest -m slow
+
+validate-engine: $(STAMP) ## Hold the engine against what was promised: [NAME=real_scans] [OUT=] [WEIGHTS=] (docs/validation.md)
+	@for name in $(or $(NAME),$(VALIDATION)); do \
+	  $(BIN)/python -m benchmarks.$$name "$(OUT)/validation" $(if $(WEIGHTS),--weights "$(WEIGHTS)") || exit $$?; done
 
 sample: $(STAMP) ## Make the sample data again from the phantom
 	$(BIN)/python sample_data/generate.py

@@ -1,0 +1,198 @@
+"""The same scan seen a little differently: moved, coarser, noisier, shaded, mirrored.
+
+Every function takes images on one canonical grid and gives new ones; values are resampled with
+cubic splines (nothing here is measured against a truth finer than the image itself), labels with
+nearest neighbour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from benchmarks.scans import Images, Labels
+from pipeline import Grid, Volume
+from pipeline.imaging.sampling import otsu
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+
+
+def changed(
+    images: Images, grid: Grid, change: Callable[[Singles], NDArray[np.floating]]
+) -> Images:
+    """Every image with its values changed, on a grid."""
+    return {
+        quantity: Volume(np.maximum(change(image.data), 0.0).astype(np.float32), grid, quantity)
+        for quantity, image in images.items()
+    }
+
+
+def grid_of(images: Images) -> Grid:
+    """The grid that all images share."""
+    return next(iter(images.values())).grid
+
+
+def total_signal(images: Images) -> Singles:
+    """Sum of all images."""
+    return np.asarray(sum(image.data for image in images.values()), dtype=np.float32)
+
+
+def foreground(images: Images) -> NDArray[np.bool_]:
+    """Voxels brighter than Otsu's threshold, with their holes in the plane closed."""
+    total = total_signal(images)
+    bright = total > 0.5 * (otsu(total) or 0.0)
+    return np.stack([ndimage.binary_fill_holes(level) for level in np.moveaxis(bright, 2, 0)], 2)
+
+
+def turn(degrees: float, axis: int) -> Floats:
+    """Rotation matrix about the first (x), second (y) or third (z) axis."""
+    angle = np.deg2rad(degrees)
+    i, j = [(1, 2), (2, 0), (0, 1)][axis]
+    out = np.eye(3)
+    out[i, i] = out[j, j] = np.cos(angle)
+    out[i, j], out[j, i] = -np.sin(angle), np.sin(angle)
+    return out
+
+
+def rotated(images: Images, degrees: float, axis: int) -> Images:
+    """The body turned about an axis of the grid through its middle; the grid stays."""
+    grid = grid_of(images)
+    matrix, offset = _index_map(grid, turn(-degrees, axis))
+    return changed(
+        images,
+        grid,
+        lambda data: ndimage.affine_transform(data, matrix, offset, order=3, mode="constant"),
+    )
+
+
+def rotated_labels(labels: Labels, grid: Grid, degrees: float, axis: int) -> Labels:
+    """Labels turned in the same way."""
+    matrix, offset = _index_map(grid, turn(-degrees, axis))
+    return ndimage.affine_transform(labels, matrix, offset, order=0, mode="constant")
+
+
+def _index_map(grid: Grid, rotation: Floats) -> tuple[Floats, Floats]:
+    """Where a voxel of the turned image looks in the image as it was, in indices."""
+    sizes = np.array(grid.voxel_sizes_mm)
+    matrix = rotation * sizes[None, :] / sizes[:, None]
+    middle = (np.array(grid.shape) - 1.0) / 2.0
+    return matrix, middle - matrix @ middle
+
+
+def coarser_grid(grid: Grid, voxel_mm: tuple[float, float, float]) -> Grid:
+    """A grid over the same box with other voxels."""
+    sizes = np.array(grid.voxel_sizes_mm)
+    wanted = np.array(voxel_mm)
+    shape = np.maximum(np.floor(np.array(grid.shape) * sizes / wanted), 1).astype(int)
+    affine = np.eye(4)
+    affine[:3, :3] = grid.affine[:3, :3] / sizes * wanted
+    middle = grid.index_to_world((np.array(grid.shape) - 1.0) / 2.0)
+    affine[:3, 3] = middle - affine[:3, :3] @ ((shape - 1.0) / 2.0)
+    return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine, grid.space)
+
+
+def coarser(images: Images, voxel_mm: tuple[float, float, float]) -> Images:
+    """The scan on voxels of another size: blurred to it where it is coarser, then resampled."""
+    grid = grid_of(images)
+    target = coarser_grid(grid, voxel_mm)
+    matrix = np.linalg.inv(grid.affine) @ target.affine
+    sizes, wanted = np.array(grid.voxel_sizes_mm), np.array(voxel_mm)
+    # A box of the new voxel's size has variance size^2 / 12; the old voxel brought its own share.
+    sigma = np.sqrt(np.maximum(wanted**2 - sizes**2, 0.0) / 12.0) / sizes
+
+    def change(data: Singles) -> NDArray[np.floating]:
+        return ndimage.affine_transform(
+            ndimage.gaussian_filter(data, sigma),
+            matrix[:3, :3],
+            matrix[:3, 3],
+            output_shape=target.shape,
+            order=1,
+            mode="nearest",
+        )
+
+    return changed(images, target, change)
+
+
+def labels_on(labels: Labels, source: Grid, target: Grid) -> Labels:
+    """Labels of one grid at the voxels of another, nearest neighbour."""
+    matrix = np.linalg.inv(source.affine) @ target.affine
+    return ndimage.affine_transform(
+        labels,
+        matrix[:3, :3],
+        matrix[:3, 3],
+        output_shape=target.shape,
+        order=0,
+        mode="constant",
+    )
+
+
+def noisy(images: Images, sd: float, rng: np.random.Generator) -> Images:
+    """Rician noise of a standard deviation in every image."""
+
+    def change(data: Singles) -> NDArray[np.floating]:
+        return np.hypot(
+            data + sd * rng.standard_normal(data.shape, dtype=np.float32),
+            sd * rng.standard_normal(data.shape, dtype=np.float32),
+        )
+
+    return changed(images, grid_of(images), change)
+
+
+def bias_field(grid: Grid, share: float) -> Singles:
+    """A smooth field from 1 - share to 1 + share that differs between the sides of the body."""
+    x, y, z = (np.linspace(-1.0, 1.0, n) for n in grid.shape)
+    field = x[:, None, None] + 0.6 * y[None, :, None] ** 2 - 0.5 * np.cos(2.0 * z)[None, None, :]
+    field = field - 0.5 * (field.max() + field.min())
+    return (1.0 + share * field / np.abs(field).max()).astype(np.float32)
+
+
+def biased(images: Images, share: float) -> Images:
+    """The images under a bias field that reaches from 1 - share to 1 + share."""
+    field = bias_field(grid_of(images), share)
+    return changed(images, grid_of(images), lambda data: data * field)
+
+
+def inverted(images: Images) -> Images:
+    """Bright tissue dark and dark tissue bright; air stays dark."""
+    body = foreground(images)
+
+    def change(data: Singles) -> NDArray[np.floating]:
+        top = float(np.percentile(data[body], 99.5))
+        return np.where(body, np.maximum(top - data, 0.0), data)
+
+    return changed(images, grid_of(images), change)
+
+
+def mirrored(images: Images) -> Images:
+    """The body in the mirror: the first axis of the canonical grid runs from left to right."""
+    return changed(images, grid_of(images), lambda data: data[::-1])
+
+
+def shifted(images: Images, voxels: tuple[float, float]) -> Images:
+    """The body moved in the plane by parts of a voxel; the spectrum only turns its phase."""
+
+    def change(data: Singles) -> NDArray[np.floating]:
+        padded = np.pad(data, ((8, 8), (8, 8), (0, 0)))
+        spectrum = np.fft.rfft2(padded, axes=(1, 0))
+        phase = np.fft.rfftfreq(padded.shape[0])[:, None] * voxels[0]
+        phase = phase + np.fft.fftfreq(padded.shape[1])[None, :] * voxels[1]
+        spectrum *= np.exp(-2j * np.pi * phase)[:, :, None]
+        moved = np.fft.irfft2(spectrum, s=(padded.shape[1], padded.shape[0]), axes=(1, 0))
+        return moved[8:-8, 8:-8]
+
+    return changed(images, grid_of(images), change)
+
+
+def every_second(images: Images, first: int) -> Images:
+    """Every second slice, from the first or the second on."""
+    grid = grid_of(images)
+    count = len(range(first, grid.shape[2], 2))
+    affine = grid.affine.copy()
+    affine[:3, 3] = grid.index_to_world([0.0, 0.0, float(first)])
+    affine[:3, 2] *= 2.0
+    thinned = Grid((grid.shape[0], grid.shape[1], count), affine, grid.space)
+    return changed(images, thinned, lambda data: data[:, :, first::2])

@@ -1,0 +1,266 @@
+"""The arithmetic of the tools in benchmarks/: what they call a truth must be one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from benchmarks.agreement import dice, rank_correlation, surface_dice, tolerance_dice
+from benchmarks.common import Report
+from benchmarks.perturb import (
+    bias_field,
+    coarser,
+    every_second,
+    rotated,
+    rotated_labels,
+    shifted,
+)
+from benchmarks.planted_change import slope_of
+from benchmarks.simulator import (
+    CORTEX,
+    MARROW,
+    SKIN,
+    SUBCUTANEOUS,
+    Protocol,
+    mixtures,
+    overlap,
+    tissue_of,
+    true_volumes,
+)
+from benchmarks.unseen_anatomy import completed
+from benchmarks.warp import PlaneWarp, planted
+from pipeline import OWN_SCHEME, Grid, LabelMap, Quantity, Side, Volume
+
+
+def ball(radius: float, size: int = 64, levels: int = 9) -> np.ndarray:
+    x, y = (np.arange(size) - size / 2 + 0.2 for _ in range(2))
+    z = 2.0 * (np.arange(levels) - levels // 2)
+    return x[:, None, None] ** 2 + y[None, :, None] ** 2 + z[None, None, :] ** 2 < radius**2
+
+
+def counted_change(warp: PlaneWarp, mask: np.ndarray, fine: int = 16) -> float:
+    """The same by counting points of a fine raster that come from inside the mask."""
+    count = 0
+    steps = (np.arange(fine) + 0.5) / fine - 0.5
+    for k, d in warp.displacement.items():
+        lines = [
+            np.arange(np.flatnonzero(line)[0] - 3, np.flatnonzero(line)[-1] + 4)
+            for line in (mask[:, :, k].any(axis=1), mask[:, :, k].any(axis=0))
+        ]
+        goal = np.stack(np.meshgrid(*((n[:, None] + steps).ravel() for n in lines), indexing="ij"))
+        place = goal
+        for _ in range(20):
+            place = goal - [ndimage.map_coordinates(part, place, order=1) for part in d]
+        count += int(ndimage.map_coordinates(mask[:, :, k].astype(np.uint8), place, order=0).sum())
+    return count / fine**2 / np.count_nonzero(mask) - 1.0
+
+
+@pytest.mark.parametrize("share", [-0.2, -0.05, 0.05, 0.2])
+def test_planted_change_is_exact_on_a_ball(share):
+    mask = ball(8.0, size=44, levels=1)
+    air = ~ball(18.0, size=44, levels=1)
+    warp = planted(mask, share, air=air, sizes_mm=(1.5, 1.5))
+    assert warp.share_of(mask) == pytest.approx(share, abs=1e-9)
+    assert counted_change(warp, mask) == pytest.approx(share, abs=2e-3)
+
+
+def test_planted_change_spares_the_neighbours():
+    mask = ball(8.0)
+    neighbour = np.roll(ball(8.0), 17, axis=0)
+    warp = planted(mask, 0.2, air=~ball(30.0), sizes_mm=(1.5, 1.5))
+    assert abs(warp.share_of(neighbour)) < 0.005
+
+
+def test_slices_without_the_muscle_stay_as_they_are():
+    mask = ball(8.0)
+    image = np.random.default_rng(0).random(mask.shape, dtype=np.float32)
+    warped = planted(mask, 0.1, air=~ball(30.0), sizes_mm=(1.5, 1.5)).image(image)
+    empty = ~mask.any(axis=(0, 1))
+    assert empty.any()
+    assert np.array_equal(warped[:, :, empty], image[:, :, empty])
+    assert not np.allclose(warped[:, :, ~empty], image[:, :, ~empty])
+
+
+def square(low: int, high: int) -> np.ndarray:
+    mask = np.zeros((20, 20, 1), dtype=bool)
+    mask[low:high, low:high] = True
+    return mask
+
+
+def test_dice_of_squares():
+    assert dice(square(2, 10), square(2, 10)) == 1.0
+    assert dice(square(2, 6), square(6, 10)) == 0.0
+    assert dice(square(2, 6), square(2, 4)) == pytest.approx(2 * 4 / (16 + 4))
+    assert dice(square(0, 0), square(0, 0)) is None
+
+
+def test_one_voxel_of_tolerance_forgives_one_voxel_in_the_plane():
+    wide, narrow = np.zeros((2, 20, 20, 1), dtype=bool)
+    wide[4:10, 3:11], narrow[4:10, 4:10] = True, True
+    assert tolerance_dice(wide, narrow) == 1.0
+    narrow[4:10, 4:6] = False
+    # Of 48 + 24 voxels the two outer columns on one side stay 12 misses.
+    assert tolerance_dice(wide, narrow) == pytest.approx((48 + 24 - 12) / (48 + 24))
+    assert tolerance_dice(square(0, 0), square(0, 0)) is None
+    apart = np.concatenate([square(4, 10), np.zeros_like(square(0, 0))], axis=2)
+    assert tolerance_dice(apart, apart[:, :, ::-1]) == 0.0
+
+
+def test_surface_dice_counts_the_contours_within_the_tolerance():
+    a, b = square(4, 12), square(5, 13)
+    # Only the two corners that stick out are further away than one voxel.
+    near = surface_dice(a, b, sizes_mm=(1.5, 1.5), tolerance_mm=1.5)
+    assert near == pytest.approx(54 / 56)
+    assert surface_dice(a, a, sizes_mm=(1.5, 1.5), tolerance_mm=0.0) == 1.0
+    shifted = np.zeros_like(a)
+    shifted[4:12, 8:16] = True
+    # Of each contour of 28 voxels, 8 lie on the two lines they share.
+    near = surface_dice(a, shifted, sizes_mm=(1.0, 1.0), tolerance_mm=0.5)
+    assert near == pytest.approx(8 / 28)
+
+
+def test_rank_correlation():
+    assert rank_correlation([1.0, 2.0, 3.0], [2.0, 4.0, 9.0]) == pytest.approx(1.0)
+    assert rank_correlation([1.0, 1.0, 1.0], [2.0, 4.0, 9.0]) is None
+
+
+def two_muscles() -> LabelMap:
+    """Two touching muscles on each side, one of them with a bone-sized hole, on 1.5 mm voxels."""
+    right = np.zeros((45, 50, 10), dtype=np.uint8)
+    right[7:22, 8:40] = 11
+    right[22:37, 8:40] = 9
+    right[15:27, 18:30] = 0
+    labels = np.concatenate([np.where(right > 0, right + 100, 0)[::-1], right]).astype(np.uint8)
+    grid = Grid((90, 50, 10), np.diag([1.5, 1.5, 1.5, 1.0]), "scanner")
+    return LabelMap(labels, grid, OWN_SCHEME)
+
+
+def test_overlap_conserves_what_it_averages():
+    for count, size, new in ((40, 1.5, 1.9), (33, 1.5, 6.0), (20, 1.5, 1.5)):
+        weights = overlap(count, size, new)
+        assert weights.sum(axis=0) * new == pytest.approx(np.full(count, size))
+        assert weights[:-1].sum(axis=1) == pytest.approx(1.0)
+
+
+def test_simulated_partial_volume_conserves_volume():
+    tissue = tissue_of(two_muscles(), seed=3)
+    flat = Protocol(
+        (Quantity.WATER,), (1.9, 1.7, 5.0), fascia_mm=0.0, fat_range=(0.0, 0.0), spread=0.0
+    )
+    water, _, labels = mixtures(tissue, flat)
+    voxel_ml = 1.9 * 1.7 * 5.0 / 1000.0
+    muscle = tissue.codes.copy()
+    muscle[muscle >= 200] = 0
+    only = replace(tissue, codes=muscle)
+    lean, _, _ = mixtures(only, flat)
+    assert lean.sum() * voxel_ml == pytest.approx(sum(true_volumes(tissue).values()), rel=1e-9)
+    assert water.sum() > lean.sum()
+    counted = np.bincount(labels.ravel(), minlength=200) * voxel_ml
+    for (name, side), volume in true_volumes(tissue).items():
+        value = OWN_SCHEME.value_of(name, side)
+        # Whole voxels of 16 mm^3 on a muscle three slices high: the border's share is large.
+        assert counted[value] == pytest.approx(volume, rel=0.12), (name, side)
+
+
+def test_simulated_body_has_bone_fat_and_skin_where_they_belong():
+    tissue = tissue_of(two_muscles(), seed=3)
+    level = tissue.codes[:, :, 6]
+    assert level[18 + 66, 18 + 24] == MARROW
+    assert CORTEX in level
+    assert SUBCUTANEOUS in level
+    outer = level[np.flatnonzero(level.any(axis=1))[0]]
+    assert set(np.unique(outer)) <= {0, SKIN}
+
+
+def test_simulated_septum_darkens_the_border_of_two_muscles():
+    tissue = tissue_of(two_muscles(), seed=3)
+    with_septum, without = (
+        mixtures(tissue, Protocol((Quantity.WATER,), (1.5, 1.5, 1.5), fascia_mm=t))[0]
+        for t in (1.0, 0.0)
+    )
+    border = (slice(18 + 65, 18 + 69), 18 + 12, 6)
+    inside = (slice(18 + 54, 18 + 60), 18 + 12, 6)
+    assert with_septum[border].min() < 0.8 * without[border].min()
+    assert with_septum[inside] == pytest.approx(without[inside])
+
+
+def test_missing_muscles_are_filled_in_from_the_other_side():
+    labels = two_muscles()
+    data = np.array(labels.data)
+    data[data == 9] = 0
+    filled = completed(
+        LabelMap(data, labels.grid, OWN_SCHEME), frozenset({("vastus_lateralis", Side.RIGHT)})
+    )
+    assert np.count_nonzero(filled.data == 9) == np.count_nonzero(labels.data == 109)
+
+
+def images(shape: tuple[int, int, int] = (40, 30, 5)) -> dict[Quantity, Volume]:
+    data = np.zeros(shape, dtype=np.float32)
+    data[8:20, 10:20] = 100.0
+    smooth = ndimage.gaussian_filter(data, (2.0, 2.0, 0.0))
+    return {
+        Quantity.WATER: Volume(
+            smooth, Grid(shape, np.diag([1.5, 1.5, 6.0, 1.0]), "scanner"), Quantity.WATER
+        )
+    }
+
+
+def test_a_shift_of_whole_voxels_moves_the_body_by_them():
+    before = images()
+    after = shifted(before, (3.0, -2.0))[Quantity.WATER].data
+    moved = np.roll(before[Quantity.WATER].data, (3, -2), axis=(0, 1))
+    assert after == pytest.approx(moved, abs=1e-3)
+
+
+def test_turned_and_turned_back():
+    before = images()[Quantity.WATER]
+    mask = (before.data > 50).astype(np.uint8)
+    grid = before.grid
+    back = rotated_labels(rotated_labels(mask, grid, 10.0, 2), grid, -10.0, 2)
+    assert dice(back > 0, mask > 0) > 0.93
+    turned = rotated({Quantity.WATER: before}, 10.0, 2)[Quantity.WATER].data > 50
+    assert dice(turned, rotated_labels(mask, grid, 10.0, 2) > 0) > 0.93
+
+
+def test_every_second_slice_keeps_its_place():
+    before = images()
+    odd = every_second(before, 1)[Quantity.WATER]
+    assert odd.grid.shape == (40, 30, 2)
+    assert odd.grid.index_to_world([0, 0, 1]) == pytest.approx(
+        before[Quantity.WATER].grid.index_to_world([0, 0, 3])
+    )
+
+
+def test_bias_field_reaches_what_it_says_and_differs_between_sides():
+    field = bias_field(images()[Quantity.WATER].grid, 0.4)
+    assert field.max() == pytest.approx(1.4, abs=1e-6)
+    assert field.min() == pytest.approx(0.6, abs=1e-6)
+    assert abs(field[:20].mean() - field[20:].mean()) > 0.1
+
+
+def test_coarser_keeps_the_signal():
+    before = images()[Quantity.WATER]
+    after = coarser({Quantity.WATER: before}, (2.2, 2.2, 5.0))[Quantity.WATER]
+    total = after.data.sum() * after.grid.voxel_volume_ml
+    assert total == pytest.approx(before.data.sum() * before.grid.voxel_volume_ml, rel=0.02)
+
+
+def test_slope_of_planted_against_measured():
+    goal = np.array([-5.0, 5.0, 10.0])
+    assert slope_of(goal, 0.9 * goal) == pytest.approx(0.9)
+
+
+def test_report_writes_tables_and_criteria(tmp_path):
+    report = Report()
+    report.add("rows", muscle="soleus", dice=0.5)
+    report.at_least("mean Dice", 0.5, 0.85)
+    report.at_most("nothing measured", None, 1.0)
+    report.write(tmp_path, "tool")
+    written = json.loads((tmp_path / "tool.json").read_text())
+    assert [row["met"] for row in written["criteria"]] == [False, None]
+    assert (tmp_path / "tool_rows.tsv").read_text().splitlines() == ["muscle\tdice", "soleus\t0.5"]
+    assert "NO" in report.text()

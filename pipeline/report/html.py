@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.config import ReportConfig
-from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURES, Structure
+from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURES, Side, Structure
 from pipeline.core.results import (
     Finding,
     GroupResult,
@@ -22,7 +22,7 @@ from pipeline.core.results import (
     Severity,
     Verdict,
 )
-from pipeline.report import charts, pictures, words
+from pipeline.report import charts, legs, pictures, words
 from pipeline.report.drawing import (
     COLOURS,
     DARK_COLOURS,
@@ -37,6 +37,9 @@ from pipeline.report.numbers import Numbers
 #: Charts are drawn twice, for a desk and for a phone; the style sheet shows one of them.
 _WIDTHS_PX: Mapping[str, int] = MappingProxyType({"wide": 980, "narrow": 350})
 _PROFILE_COLUMNS: Mapping[str, int] = MappingProxyType({"wide": 5, "narrow": 2})
+
+#: Colours of the scale below the legs, on each side of no difference.
+_SCALE_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,23 @@ class _Picture:
     height: int
 
 
+@dataclass(frozen=True)
+class _Legs:
+    """The legs on the first screen.
+
+    Attributes:
+        views: (picture, alternative text, numbers on it), front first.
+        hidden: titles of the muscles that no view shows.
+        scale_colours: colours from smaller to larger.
+        scale_percent: difference at both ends of the colours.
+    """
+
+    views: tuple[tuple[_Picture, str, tuple[legs.Pin, ...]], ...]
+    hidden: tuple[str, ...]
+    scale_colours: tuple[str, ...]
+    scale_percent: float
+
+
 def render_report(
     measures: Measures, evidence: ReportEvidence | None, *, config: ReportConfig
 ) -> RenderedReport:
@@ -91,6 +111,7 @@ def render_report(
     figures: dict[str, bytes] = {}
     shown_charts = _charts(measures, lead, figures)
     shown_pictures = {} if evidence is None else _pictures(evidence, config, figures)
+    shown_legs = None if evidence is None else _legs(measures, evidence, lead, config, figures)
     num = Numbers(measures)
     environment = Environment(
         loader=PackageLoader("pipeline.report", "templates"),
@@ -108,11 +129,18 @@ def render_report(
         lead_key=words.lead_key(lead),
         volume_field=_volume_field,
         muscle_title=words.muscle_title,
+        leg_colours={
+            "bone": legs.BONE,
+            "hatch": legs.HATCH,
+            "unjudged": legs.UNJUDGED,
+            "unjudged-dot": legs.UNJUDGED_DOT,
+        },
     )
     html = environment.get_template("report.html.j2").render(
         _context(measures, evidence, config=config, lead=lead, num=num),
         charts=shown_charts,
         pictures=shown_pictures,
+        legs=shown_legs,
     )
     return RenderedReport(html, figures)
 
@@ -301,6 +329,44 @@ def _pictures(
         figures[f"{name}.png"] = to_png(pixels)
         shown[name] = _Picture(name, picture_url(pixels), pixels.shape[1], pixels.shape[0])
     return shown
+
+
+def _legs(
+    measures: Measures,
+    evidence: ReportEvidence,
+    lead: words.Lead,
+    config: ReportConfig,
+    figures: dict[str, bytes],
+) -> _Legs | None:
+    """Both legs from front and back, numbered as the list of largest differences."""
+    scale = config.asymmetry_scale_percent
+    painted = legs.paints(measures, lead)
+    drawn = [legs.draw_view(evidence, painted, view, scale_percent=scale) for view in legs.VIEWS]
+    views = [view for view in drawn if view is not None]
+    if not views:
+        return None
+    named = [
+        (m.name, words.leading(m, lead).smaller_side or Side.RIGHT)
+        for m in (
+            measures.measures.muscles[i]
+            for i in words.largest(measures, lead, config.largest_differences)
+        )
+    ]
+    pins = legs.place_pins(views, named)
+    shown = []
+    for view in views:
+        figures[f"legs_{view.view}.png"] = to_png(view.pixels)
+        picture = _Picture(f"legs_{view.view}", picture_url(view.pixels), *view.size)
+        shown.append((picture, words.legs_alternative(measures, lead, view.view), pins[view.view]))
+    return _Legs(
+        views=tuple(shown),
+        hidden=tuple(words.muscle_title(name) for name in legs.hidden(views, measures)),
+        scale_colours=tuple(
+            legs.colour_of(scale * step / _SCALE_STEPS, scale)
+            for step in range(-_SCALE_STEPS, _SCALE_STEPS + 1)
+        ),
+        scale_percent=scale,
+    )
 
 
 def _legend(evidence: ReportEvidence) -> list[tuple[str, str, str]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -33,10 +36,17 @@ from pipeline.report.drawing import (
 )
 from pipeline.report.evidence import RenderedReport, ReportEvidence
 from pipeline.report.numbers import Numbers
+from pipeline.report.pdf import render_pdf
 
 #: Charts are drawn twice, for a desk and for a phone; the style sheet shows one of them.
 _WIDTHS_PX: Mapping[str, int] = MappingProxyType({"wide": 980, "narrow": 350})
 _PROFILE_COLUMNS: Mapping[str, int] = MappingProxyType({"wide": 5, "narrow": 2})
+
+#: The page's only script: sorts tables.
+_SCRIPT = Path(__file__).with_name("templates") / "sort.js"
+
+#: Columns of a table of muscles or groups, without the confidence that not every engine states.
+_COLUMNS = 15
 
 #: Colours of the scale below the legs, on each side of no difference.
 _SCALE_STEPS = 4
@@ -86,12 +96,14 @@ class _Legs:
 
     Attributes:
         views: (picture, alternative text, numbers on it), front first.
+        drawn: the same views as they were drawn.
         hidden: titles of the muscles that no view shows.
         scale_colours: colours from smaller to larger.
         scale_percent: difference at both ends of the colours.
     """
 
     views: tuple[tuple[_Picture, str, tuple[legs.Pin, ...]], ...]
+    drawn: tuple[legs.LegsView, ...]
     hidden: tuple[str, ...]
     scale_colours: tuple[str, ...]
     scale_percent: float
@@ -113,13 +125,10 @@ def render_report(
     shown_pictures = {} if evidence is None else _pictures(evidence, config, figures)
     shown_legs = None if evidence is None else _legs(measures, evidence, lead, config, figures)
     num = Numbers(measures)
-    environment = Environment(
-        loader=PackageLoader("pipeline.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    confident = any(
+        side.confidence is not None for m in measures.measures.muscles for side in (m.right, m.left)
     )
+    environment = page_environment()
     environment.globals.update(
         num=num,
         words=words,
@@ -129,6 +138,43 @@ def render_report(
         lead_key=words.lead_key(lead),
         volume_field=_volume_field,
         muscle_title=words.muscle_title,
+        has_confidence=confident,
+        columns=_COLUMNS + confident,
+    )
+    script = _SCRIPT.read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    html = environment.get_template("report.html.j2").render(
+        _context(measures, evidence, config=config, lead=lead, num=num),
+        charts=shown_charts,
+        pictures=shown_pictures,
+        legs=shown_legs,
+        script=Markup(script),
+        script_digest=digest,
+    )
+    pages = render_pdf(
+        measures,
+        []
+        if shown_legs is None
+        else [
+            (view, pins)
+            for view, (_, _, pins) in zip(shown_legs.drawn, shown_legs.views, strict=True)
+        ],
+        largest=config.largest_differences,
+        scale_percent=config.asymmetry_scale_percent,
+    )
+    return RenderedReport(html, pages, figures)
+
+
+def page_environment() -> Environment:
+    """The templates of the report's pages: everything is escaped, nothing may be undefined."""
+    environment = Environment(
+        loader=PackageLoader("pipeline.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
         leg_colours={
             "bone": legs.BONE,
             "hatch": legs.HATCH,
@@ -136,13 +182,7 @@ def render_report(
             "unjudged-dot": legs.UNJUDGED_DOT,
         },
     )
-    html = environment.get_template("report.html.j2").render(
-        _context(measures, evidence, config=config, lead=lead, num=num),
-        charts=shown_charts,
-        pictures=shown_pictures,
-        legs=shown_legs,
-    )
-    return RenderedReport(html, figures)
+    return environment
 
 
 def _context(
@@ -218,7 +258,7 @@ def _context(
             for i, r in enumerate(limb.ratios)
         ],
         "ratio_notes": any(r.reason is not None for r in limb.ratios),
-        "findings": _findings(measures.findings),
+        "findings": findings_by_severity(measures.findings),
         "worst_overlaps": sorted(measures.registration.overlap.items(), key=lambda p: (p[1], p[0]))[
             :5
         ],
@@ -360,6 +400,7 @@ def _legs(
         shown.append((picture, words.legs_alternative(measures, lead, view.view), pins[view.view]))
     return _Legs(
         views=tuple(shown),
+        drawn=tuple(views),
         hidden=tuple(words.muscle_title(name) for name in legs.hidden(views, measures)),
         scale_colours=tuple(
             legs.colour_of(scale * step / _SCALE_STEPS, scale)
@@ -379,7 +420,9 @@ def _legend(evidence: ReportEvidence) -> list[tuple[str, str, str]]:
     ]
 
 
-def _findings(findings: Sequence[Finding]) -> list[tuple[str, list[tuple[str, Finding]]]]:
+def findings_by_severity(
+    findings: Sequence[Finding],
+) -> list[tuple[str, list[tuple[str, Finding]]]]:
     """Findings by severity, worst first, each with its JSON pointer; empty severities left out."""
     order: Mapping[Severity, str] = {
         Severity.ERROR: "Errors",

@@ -118,6 +118,7 @@ class ReportConfig(_Section):
     """What the report shows."""
 
     largest_differences: Annotated[int, Field(ge=1, le=30)]
+    asymmetry_scale_percent: Positive
     picture_dpi: Annotated[int, Field(ge=50, le=300)]
     picture_levels: Annotated[int, Field(ge=1, le=12)]
     fat_fraction_scale_percent: Annotated[float, Field(gt=0, le=100)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,7 +60,14 @@ from pipeline.io.stage_results import (
     save_segmentation,
 )
 from pipeline.provenance import provenance, stage_key
-from pipeline.report import label_table, load_evidence, measures_table, write_report
+from pipeline.report import (
+    Failure,
+    label_table,
+    load_evidence,
+    measures_table,
+    render_failure,
+    write_report,
+)
 from pipeline.stages.canonicalise import canonicalise
 from pipeline.stages.load import load_subject
 from pipeline.stages.measure import measure
@@ -119,14 +126,34 @@ def process_subject(
         progress: told about each stage as it begins.
 
     Raises:
-        UsageError, InputError, SubjectUnusableError: see the message; nothing is published.
+        UsageError, InputError, SubjectUnusableError: see the message; nothing is published. A
+            subject that could not be measured gets a report that says so.
     """
     config = config if config is not None else default_config()
     subject, session = subject_labels(subject, session)
     folder = SubjectFolder(out, subject, session)
     _refuse_output_in_input(data / subject, out)
     run = _Run(folder, config, force=force, progress=progress)
+    try:
+        return _process(run, folder, data, out, labels=labels, config=config, force=force)
+    except UsageError:
+        # The command was wrong, not the subject: there is nothing to say about the subject.
+        raise
+    except Exception as error:
+        _leave_failure(folder, run, error)
+        raise
 
+
+def _process(
+    run: _Run,
+    folder: SubjectFolder,
+    data: Path,
+    out: Path,
+    *,
+    labels: Path | None,
+    config: Config,
+    force: bool,
+) -> ProcessedSubject:
     run.begin("load")
     manual = folder.manual_labels if folder.manual_labels.is_file() else None
     if manual is not None:
@@ -136,8 +163,8 @@ def process_subject(
     loaded = run.note(
         load_subject(
             data,
-            subject,
-            session=session,
+            folder.subject,
+            session=folder.session,
             labels=manual if manual is not None else labels,
             label_scheme=config.segment.label_scheme,
             use_labels=config.segment.engine == _GIVEN,
@@ -150,12 +177,13 @@ def process_subject(
             logger.info("%s: nothing has changed, results are kept", folder.stem)
             return ProcessedSubject(finished, folder.report, reused=True)
 
+        # What was published before no longer describes what is asked for now.
+        for published in (folder.measures, folder.report, folder.pdf):
+            published.unlink(missing_ok=True)
         run.begin("canonicalise")
         scan = run.note(canonicalise(loaded, config=config.canonicalise))
         run.begin("separate")
         legs = run.note(separate_legs(scan, config=config.separate))
-        # From here on saved results change: what was published before no longer describes them.
-        folder.measures.unlink(missing_ok=True)
         run.begin("segment")
         segmented = run.segment(loaded, scan, legs, config)
         run.begin("register")
@@ -274,9 +302,11 @@ class _Run:
         self._force = force
         self._progress = progress
         self._segment_key = ""
+        self.stage = STAGES[0]
 
     def begin(self, stage: str) -> None:
         """Say that a stage begins."""
+        self.stage = stage
         number = STAGES.index(stage) + 1
         logger.info("%s: %s (%d of %d)", self._folder.stem, stage, number, len(STAGES))
         if self._progress is not None:
@@ -330,6 +360,15 @@ class _Run:
         match = self.note(register(segmented, config=config.register_))
         save_match(self._folder, scan.grid, legs, match, key)
         return match
+
+
+def _leave_failure(folder: SubjectFolder, run: _Run, error: Exception) -> None:
+    """The page that says why there are no results; results of an earlier run keep theirs."""
+    failure = Failure(folder.subject, folder.session, run.stage, STAGES, error, run.findings)
+    # A folder that cannot be written or is in use must not hide what went wrong first.
+    with suppress(OSError, UsageError), exclusive(folder):
+        if not folder.measures.exists():
+            write_text(folder.report, render_failure(failure))
 
 
 @contextmanager

@@ -67,6 +67,11 @@ class SubjectFolder:
         return self._file("report.html")
 
     @property
+    def pdf(self) -> Path:
+        """The pages for the inbox."""
+        return self._file("report.pdf")
+
+    @property
     def labels(self) -> Path:
         """Labels of both legs on the grid of the input."""
         return self._file("dseg.nii.gz", "anat")

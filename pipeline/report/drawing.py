@@ -105,14 +105,14 @@ def to_pixels(figure: Figure) -> Pixels:
 
 
 def to_png(pixels: Pixels) -> bytes:
-    """RGB pixels as a PNG file without metadata."""
+    """RGB or RGBA pixels as a PNG file without metadata."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
 def picture_url(pixels: Pixels) -> str:
-    """RGB pixels as a data URL for the page: WebP, a quarter of the size of PNG."""
+    """RGB or RGBA pixels as a data URL for the page: WebP, a quarter of the size of PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="WEBP", quality=82, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -70,14 +70,16 @@ class ReportEvidence:
 
 @dataclass(frozen=True)
 class RenderedReport:
-    """The report: one HTML page that needs nothing else, and its pictures as files.
+    """The report: one HTML page that needs nothing else, a PDF, and the pictures as files.
 
     Attributes:
         html: the page.
+        pdf: three A4 pages.
         figures: bytes by file name (SVG charts, PNG pictures).
     """
 
     html: str
+    pdf: bytes
     figures: Mapping[str, bytes]
 
     def __post_init__(self) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.config import ReportConfig
-from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURES, Structure
+from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURES, Side, Structure
 from pipeline.core.results import (
     Finding,
     GroupResult,
@@ -22,7 +25,7 @@ from pipeline.core.results import (
     Severity,
     Verdict,
 )
-from pipeline.report import charts, pictures, words
+from pipeline.report import charts, legs, pictures, words
 from pipeline.report.drawing import (
     COLOURS,
     DARK_COLOURS,
@@ -33,10 +36,20 @@ from pipeline.report.drawing import (
 )
 from pipeline.report.evidence import RenderedReport, ReportEvidence
 from pipeline.report.numbers import Numbers
+from pipeline.report.pdf import render_pdf
 
 #: Charts are drawn twice, for a desk and for a phone; the style sheet shows one of them.
 _WIDTHS_PX: Mapping[str, int] = MappingProxyType({"wide": 980, "narrow": 350})
 _PROFILE_COLUMNS: Mapping[str, int] = MappingProxyType({"wide": 5, "narrow": 2})
+
+#: The page's only script: sorts tables.
+_SCRIPT = Path(__file__).with_name("templates") / "sort.js"
+
+#: Columns of a table of muscles or groups, without the confidence that not every engine states.
+_COLUMNS = 15
+
+#: Colours of the scale below the legs, on each side of no difference.
+_SCALE_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,25 @@ class _Picture:
     height: int
 
 
+@dataclass(frozen=True)
+class _Legs:
+    """The legs on the first screen.
+
+    Attributes:
+        views: (picture, alternative text, numbers on it), front first.
+        drawn: the same views as they were drawn.
+        hidden: titles of the muscles that no view shows.
+        scale_colours: colours from smaller to larger.
+        scale_percent: difference at both ends of the colours.
+    """
+
+    views: tuple[tuple[_Picture, str, tuple[legs.Pin, ...]], ...]
+    drawn: tuple[legs.LegsView, ...]
+    hidden: tuple[str, ...]
+    scale_colours: tuple[str, ...]
+    scale_percent: float
+
+
 def render_report(
     measures: Measures, evidence: ReportEvidence | None, *, config: ReportConfig
 ) -> RenderedReport:
@@ -91,14 +123,12 @@ def render_report(
     figures: dict[str, bytes] = {}
     shown_charts = _charts(measures, lead, figures)
     shown_pictures = {} if evidence is None else _pictures(evidence, config, figures)
+    shown_legs = None if evidence is None else _legs(measures, evidence, lead, config, figures)
     num = Numbers(measures)
-    environment = Environment(
-        loader=PackageLoader("pipeline.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    confident = any(
+        side.confidence is not None for m in measures.measures.muscles for side in (m.right, m.left)
     )
+    environment = page_environment()
     environment.globals.update(
         num=num,
         words=words,
@@ -108,13 +138,51 @@ def render_report(
         lead_key=words.lead_key(lead),
         volume_field=_volume_field,
         muscle_title=words.muscle_title,
+        has_confidence=confident,
+        columns=_COLUMNS + confident,
     )
+    script = _SCRIPT.read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     html = environment.get_template("report.html.j2").render(
         _context(measures, evidence, config=config, lead=lead, num=num),
         charts=shown_charts,
         pictures=shown_pictures,
+        legs=shown_legs,
+        script=Markup(script),
+        script_digest=digest,
     )
-    return RenderedReport(html, figures)
+    pages = render_pdf(
+        measures,
+        []
+        if shown_legs is None
+        else [
+            (view, pins)
+            for view, (_, _, pins) in zip(shown_legs.drawn, shown_legs.views, strict=True)
+        ],
+        largest=config.largest_differences,
+        scale_percent=config.asymmetry_scale_percent,
+    )
+    return RenderedReport(html, pages, figures)
+
+
+def page_environment() -> Environment:
+    """The templates of the report's pages: everything is escaped, nothing may be undefined."""
+    environment = Environment(
+        loader=PackageLoader("pipeline.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        leg_colours={
+            "bone": legs.BONE,
+            "hatch": legs.HATCH,
+            "unjudged": legs.UNJUDGED,
+            "unjudged-dot": legs.UNJUDGED_DOT,
+        },
+    )
+    return environment
 
 
 def _context(
@@ -190,7 +258,7 @@ def _context(
             for i, r in enumerate(limb.ratios)
         ],
         "ratio_notes": any(r.reason is not None for r in limb.ratios),
-        "findings": _findings(measures.findings),
+        "findings": findings_by_severity(measures.findings),
         "worst_overlaps": sorted(measures.registration.overlap.items(), key=lambda p: (p[1], p[0]))[
             :5
         ],
@@ -303,6 +371,45 @@ def _pictures(
     return shown
 
 
+def _legs(
+    measures: Measures,
+    evidence: ReportEvidence,
+    lead: words.Lead,
+    config: ReportConfig,
+    figures: dict[str, bytes],
+) -> _Legs | None:
+    """Both legs from front and back, numbered as the list of largest differences."""
+    scale = config.asymmetry_scale_percent
+    painted = legs.paints(measures, lead)
+    drawn = [legs.draw_view(evidence, painted, view, scale_percent=scale) for view in legs.VIEWS]
+    views = [view for view in drawn if view is not None]
+    if not views:
+        return None
+    named = [
+        (m.name, words.leading(m, lead).smaller_side or Side.RIGHT)
+        for m in (
+            measures.measures.muscles[i]
+            for i in words.largest(measures, lead, config.largest_differences)
+        )
+    ]
+    pins = legs.place_pins(views, named)
+    shown = []
+    for view in views:
+        figures[f"legs_{view.view}.png"] = to_png(view.pixels)
+        picture = _Picture(f"legs_{view.view}", picture_url(view.pixels), *view.size)
+        shown.append((picture, words.legs_alternative(measures, lead, view.view), pins[view.view]))
+    return _Legs(
+        views=tuple(shown),
+        drawn=tuple(views),
+        hidden=tuple(words.muscle_title(name) for name in legs.hidden(views, measures)),
+        scale_colours=tuple(
+            legs.colour_of(scale * step / _SCALE_STEPS, scale)
+            for step in range(-_SCALE_STEPS, _SCALE_STEPS + 1)
+        ),
+        scale_percent=scale,
+    )
+
+
 def _legend(evidence: ReportEvidence) -> list[tuple[str, str, str]]:
     """Number, title and colour of what the label map holds; bones have no number."""
     present = {value % LEFT_OFFSET for value in evidence.labels.values()}
@@ -313,7 +420,9 @@ def _legend(evidence: ReportEvidence) -> list[tuple[str, str, str]]:
     ]
 
 
-def _findings(findings: Sequence[Finding]) -> list[tuple[str, list[tuple[str, Finding]]]]:
+def findings_by_severity(
+    findings: Sequence[Finding],
+) -> list[tuple[str, list[tuple[str, Finding]]]]:
     """Findings by severity, worst first, each with its JSON pointer; empty severities left out."""
     order: Mapping[Severity, str] = {
         Severity.ERROR: "Errors",

@@ -28,6 +28,10 @@ class Numbers:
             found = found[int(key)] if isinstance(found, list) else found[key]
         return found
 
+    def text(self, pointer: str, style: str, *, unit: bool = False) -> str:
+        """The number at a pointer as plain text; "n/a" where it is null."""
+        return show(self.value(pointer), Style(style), unit=unit)
+
     def __call__(self, pointer: str, style: str, *, unit: bool = False) -> Markup:
         """The number at a pointer as an element with its raw value; "n/a" where it is null."""
         value = self.value(pointer)

@@ -201,6 +201,25 @@ def extent_note(result: MuscleResult | GroupResult, base: str, lead: Lead, num: 
     )
 
 
+def legs_alternative(measures: Measures, lead: Lead, view: str) -> str:
+    """What the picture of the legs says, for who cannot see it: the muscles that differ surely."""
+    smaller: dict[Side, list[str]] = {Side.RIGHT: [], Side.LEFT: []}
+    for result in measures.measures.muscles:
+        asymmetry = leading(result, lead)
+        side = asymmetry.smaller_side
+        if asymmetry.verdict not in (None, Verdict.WITHIN_ERROR) and side is not None:
+            smaller[side].append(muscle_title(result.name).lower())
+    said = [
+        f"measurably smaller on the {side}: {', '.join(titles)}"
+        for side, titles in smaller.items()
+        if titles
+    ] or ["no muscle differs by more than the measurement error"]
+    return (
+        f"Both legs from the {view}, every muscle coloured by how it differs from the other "
+        f"leg's; {'; '.join(said)}."
+    )
+
+
 def largest(measures: Measures, lead: Lead, count: int) -> list[int]:
     """Positions of the muscles with the largest judged differences, largest first."""
     judged = [

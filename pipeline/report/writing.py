@@ -32,5 +32,6 @@ def write_report(
     rendered = render_report(measures, evidence, config=config)
     for name, content in rendered.figures.items():
         write_bytes(folder.figure(name), content)
+    write_bytes(folder.pdf, rendered.pdf)
     write_text(folder.report, rendered.html)
     return folder.report

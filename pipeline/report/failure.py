@@ -1,0 +1,52 @@
+"""The page that a failed run leaves: at which stage, why, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.core.errors import MyosymmetryError
+from pipeline.core.results import Finding
+from pipeline.report.drawing import COLOURS, DARK_COLOURS
+from pipeline.report.html import findings_by_severity, page_environment
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that could not go on.
+
+    Attributes:
+        subject, session: labels with their prefix; session None where there is none.
+        stage, stages: the stage that failed, and all of them in order.
+        error: what ended the run; anything but a MyosymmetryError is a bug.
+        findings: what the stages before noticed.
+    """
+
+    subject: str
+    session: str | None
+    stage: str
+    stages: tuple[str, ...]
+    error: Exception
+    findings: Sequence[Finding]
+
+
+def render_failure(failure: Failure) -> str:
+    """The page as HTML that needs nothing else; it never holds a result."""
+    error = failure.error
+    known = isinstance(error, MyosymmetryError)
+    return (
+        page_environment()
+        .get_template("failure.html.j2")
+        .render(
+            failure=failure,
+            position=failure.stages.index(failure.stage),
+            problem=error.problem if known else f"{type(error).__name__}: {error}",
+            expected=error.expected if known else "",
+            found=error.found if known else "",
+            action=error.action if known else "",
+            is_bug=not known or error.exit_code == MyosymmetryError.exit_code,
+            findings=findings_by_severity(failure.findings),
+            colours=COLOURS,
+            dark_colours=DARK_COLOURS,
+        )
+    )

@@ -339,6 +339,8 @@ def _inspect(arguments: Sequence[str]) -> int:
             sys.stdout.write(f"  {name:<14} {grid}\n")
         for name in subject["inputs"]:
             sys.stdout.write(f"  file           {name}\n")
+        for message in subject["left_out"]:
+            sys.stdout.write(f"  left out       {message}\n")
         for message in subject["findings"]:
             sys.stdout.write(f"  note           {message}\n")
     return 0

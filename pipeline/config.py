@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.core.errors import ConfigError
 
@@ -22,10 +23,38 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ContrastRule(_Section):
+    """What images of a vendor show, by their header.
+
+    Attributes:
+        shows: name of the contrast.
+        image_type: parts of ImageType from the third on, lower case, any of which says so.
+        name: regular expression on the series' name (lower case, words parted by blanks).
+        last_word: last words of the name of a Dixon series, any of which says so.
+    """
+
+    shows: Literal["water", "fat", "inphase", "opposedphase", "fatfraction", "T1w"]
+    image_type: frozenset[str] = frozenset()
+    name: str = ""
+    last_word: frozenset[str] = frozenset()
+
+    @field_validator("name")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"a regular expression ({error})") from error
+        return value
+
+
 class LoadConfig(_Section):
     """Finding and reading files."""
 
     patterns: dict[str, tuple[str, ...]]
+    station_pattern: str
+    own_dicom_contrasts: dict[str, tuple[ContrastRule, ...]]
+    dicom_contrasts: dict[str, tuple[ContrastRule, ...]]
     affine_tolerance_mm: Positive
     largest_image_million_voxels: Positive
 
@@ -38,6 +67,9 @@ class CanonicaliseConfig(_Section):
     hip_margin_mm: Positive
     search_voxel_mm: Positive
     noise_multiple: Positive
+    largest_joined_million_voxels: Positive
+    largest_fat_step_points: Positive
+    lowest_outline_overlap: Share
 
 
 class SeparateConfig(_Section):

@@ -87,6 +87,9 @@ _GIVEN = "given"
 
 T = TypeVar("T")
 
+#: Findings that say what of a subject's folder is not used.
+_LEFT_OUT = frozenset({"left_out", "station_incomplete"})
+
 _INTERVAL_BASIS = (
     "95 % intervals rest on the published scan-rescan variation of thigh muscle volume alone "
     "(RMS-CV {cv:g} % per side, PMC6240750); the method's own uncertainty is not in them yet."
@@ -279,7 +282,12 @@ def inspect_subject(
         config=config.load,
     )
     loaded = result.value
-    images: dict[str, str] = {str(q): s.grid.describe() for q, s in loaded.images.items()}
+    stations = loaded.stations or (loaded.images,)
+    images = {
+        str(q) if len(stations) == 1 else f"{q} (station {number})": source.grid.describe()
+        for number, station in enumerate(stations, start=1)
+        for q, source in station.items()
+    }
     if loaded.labels is not None:
         images["labels"] = loaded.labels.grid.describe()
     return {
@@ -287,7 +295,8 @@ def inspect_subject(
         "session": loaded.session,
         "images": images,
         "inputs": dict(loaded.inputs),
-        "findings": [finding.message for finding in result.findings],
+        "left_out": [f.message for f in result.findings if f.code in _LEFT_OUT],
+        "findings": [f.message for f in result.findings if f.code not in _LEFT_OUT],
     }
 
 

@@ -10,13 +10,15 @@ import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from pipeline.config import default_config
-from pipeline.core.errors import InputError
+from pipeline.config import default_config, load_config
+from pipeline.core.errors import ConfigError, InputError
 from pipeline.core.volume import Quantity
-from pipeline.io.dicom import DicomSeries, contrast_of, find_dicom, open_dicom
+from pipeline.io.contrast import ImageFacts, no_image_reason, quantity_of
+from pipeline.io.dicom import DicomSeries, find_dicom, open_dicom, planes_of
 from pipeline.stages.canonicalise import canonicalise
 from pipeline.stages.load import load_subject
 
+RULES = list(default_config().load.dicom_contrasts.items())
 PERSON = "DOE^JANE"
 LEVELS, ROWS, COLUMNS = 6, 10, 12
 SPACING = (1.5, 1.25)
@@ -100,7 +102,9 @@ def test_one_series_may_hold_several_contrasts(tmp_path: Path) -> None:
     for kind in ("W", "F"):
         for level in range(LEVELS):
             slice_file(tmp_path / f"{kind}{level}", level, uid=uid, image_type=kind)
-    assert set(find_dicom(sorted(tmp_path.iterdir()))) == {Quantity.WATER, Quantity.FAT}
+    found, left = find_dicom(sorted(tmp_path.iterdir()), RULES)
+    assert {one.quantity for one in found} == {Quantity.WATER, Quantity.FAT}
+    assert left == []
 
 
 @pytest.mark.parametrize(
@@ -132,7 +136,9 @@ def test_contrasts(image_type: tuple[str, ...], name: str, quantity: Quantity | 
     header = Dataset()
     header.ImageType = ["ORIGINAL", "PRIMARY", *image_type]
     header.SeriesDescription = name
-    assert contrast_of(header) is quantity
+    facts = ImageFacts.of(header)
+    found = None if no_image_reason(facts) else quantity_of(facts, RULES)
+    assert found is quantity
 
 
 def missing(folder: Path) -> None:
@@ -206,8 +212,8 @@ def damaged(folder: Path) -> None:
         (resized, "different size"),
         (tilted, "sheared"),
         (placeless, "does not say where its slices lie"),
-        (single, "single slice"),
-        (twice, "More than one DICOM series shows water"),
+        (single, "too few slices"),
+        (twice, "More than one series shows water"),
         (damaged, "DICOM file . of a series (cannot be decoded|does not hold)"),
     ],
 )
@@ -226,7 +232,7 @@ def test_broken_series_are_refused_without_naming_the_person(
 
 def test_dicom_of_no_known_contrast_is_counted_not_named(tmp_path: Path) -> None:
     series(tmp_path / "sub-01", "M", SeriesDescription="t2_tse DOE")
-    with pytest.raises(InputError, match="6 other files") as caught:
+    with pytest.raises(InputError, match="(?s)6 other files.*Series 1: 6 files left out: its contrast is not known") as caught:
         load_subject(tmp_path, "01", config=default_config().load)
     assert "DOE" not in str(caught.value)
 
@@ -253,14 +259,106 @@ def enhanced(frame_types: list[str]) -> Dataset:
     return header
 
 
+def of_enhanced(frame_types: list[str]) -> list[DicomSeries]:
+    planes = planes_of(Path("x"), enhanced(frame_types))
+    quantities = [quantity_of(plane.facts, RULES) for plane in planes]
+    return [
+        DicomSeries(wanted, tuple(p for p, q in zip(planes, quantities, strict=True) if q is wanted))
+        for wanted in Quantity
+        if wanted in quantities
+    ]
+
+
 def test_frames_of_an_enhanced_file_are_ordered_by_position() -> None:
-    found = DicomSeries(Quantity.WATER, (Path("x"),), (enhanced(["W"] * 5),))
+    (found,) = of_enhanced(["W"] * 5)
     source = open_dicom(found, largest_image_million_voxels=1)
-    assert source.order == (4, 3, 2, 1, 0)
+    assert [plane.frame for plane in source.planes] == [4, 3, 2, 1, 0]
     assert source.grid.voxel_sizes_mm == pytest.approx((1.25, 1.5, 4.0))
 
 
-def test_several_contrasts_in_one_enhanced_file_are_refused() -> None:
-    found = DicomSeries(Quantity.WATER, (Path("x"),), (enhanced(["W", "W", "F", "F"]),))
-    with pytest.raises(InputError, match="several contrasts in one file"):
-        open_dicom(found, largest_image_million_voxels=1)
+def test_contrasts_that_alternate_in_one_enhanced_file_are_told_apart() -> None:
+    water, fat = of_enhanced(["W", "F"] * 4)
+    assert [plane.frame for plane in water.planes] == [0, 2, 4, 6]
+    assert [plane.frame for plane in fat.planes] == [1, 3, 5, 7]
+    assert open_dicom(fat, largest_image_million_voxels=1).grid.voxel_sizes_mm[2] == pytest.approx(
+        2 * STEP
+    )
+
+
+def decoy(path: Path, **tags: object) -> None:
+    slice_file(path, 2, uid=generate_uid(), **tags)
+
+
+def test_what_is_no_image_of_the_legs_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "sub-01"
+    series(folder, "W", 1)
+    series(folder, "F", 2)
+    series(folder, "M", 3, SeriesDescription="t1_tse_tra")
+    decoy(folder / "a", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    decoy(folder / "b", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    decoy(folder / "c", BurnedInAnnotation="YES")
+    decoy(folder / "d", Modality="SR")
+    decoy(folder / "e", ImageType=["ORIGINAL", "PRIMARY", "P"])
+    decoy(folder / "f", ImageType=["DERIVED", "PRIMARY", "R2STAR"])
+    (folder / "notes.txt").write_text("DOE")
+    first = min(path for path in folder.iterdir() if path.name.startswith("DOE_W"))
+    (folder / "copy").write_bytes(first.read_bytes())
+
+    result = load_subject(tmp_path, "01", config=default_config().load)
+    assert set(result.value.images) == {Quantity.WATER, Quantity.FAT}
+    said = " ".join(f.message for f in result.findings if f.code == "left_out")
+    for reason in (
+        "a localiser",
+        "screen shot",
+        "burned into",
+        "no MR image",
+        "a phase image",
+        "a relaxation map",
+        "no DICOM image",
+        "there twice",
+        "6 files left out: T1-weighted",
+    ):
+        assert reason in said
+    assert "DOE" not in said
+
+
+def test_two_echoes_with_interleaved_instance_numbers(tmp_path: Path) -> None:
+    uid = generate_uid()
+    for level in range(LEVELS):
+        for number, echo in enumerate((2.39, 4.78)):
+            slice_file(
+                tmp_path / f"{2 * level + number}",
+                level,
+                uid=uid,
+                image_type="M",
+                seed=number,
+                SeriesDescription="t1_vibe_dixon_tra",
+                EchoTime=echo,
+                MagneticFieldStrength=1.5,
+                InstanceNumber=2 * level + number + 1,
+            )
+    found, _ = find_dicom(sorted(tmp_path.iterdir()), RULES)
+    assert {one.quantity: len(one.planes) for one in found} == {
+        Quantity.OPPOSED_PHASE: LEVELS,
+        Quantity.IN_PHASE: LEVELS,
+    }
+
+
+def test_a_contrast_rule_of_ones_own_comes_first(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "load:\n  own_dicom_contrasts:\n    acme:\n"
+        "      - {shows: water, image_type: [aqua]}\n      - {shows: fat, name: lipid}\n"
+    )
+    config = load_config(path).load
+    folder = tmp_path / "sub-01"
+    series(folder, "AQUA", 1, Manufacturer="ACME Imaging")
+    series(folder, "M", 2, Manufacturer="ACME Imaging", SeriesDescription="lipid_dixon")
+    loaded = load_subject(tmp_path, "01", config=config).value
+    assert set(loaded.images) == {Quantity.WATER, Quantity.FAT}
+
+
+def test_a_rule_that_is_no_pattern_is_refused() -> None:
+    rule = {"shows": "water", "name": "("}
+    with pytest.raises(ConfigError, match="regular expression"):
+        load_config(overrides={"load": {"own_dicom_contrasts": {"x": [rule]}}})

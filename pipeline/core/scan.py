@@ -75,7 +75,8 @@ class LoadedSubject:
 
     Attributes:
         subject, session: labels with their prefix, "sub-01", "ses-1" or None.
-        images: one source per quantity; all on one grid.
+        images: one source per quantity; all on one grid. Empty where there are stations.
+        stations: sources by quantity of each of several stations, lowest first.
         labels: a label map made elsewhere, or None.
         label_scheme: what its values mean; None exactly when labels is None.
         participant: facts about the person.
@@ -88,12 +89,13 @@ class LoadedSubject:
     images: Mapping[Quantity, ImageSource]
     labels: ImageSource | None = None
     label_scheme: LabelScheme | None = None
+    stations: tuple[Mapping[Quantity, ImageSource], ...] = ()
     participant: Participant = field(default_factory=Participant)
     inputs: Mapping[str, str] = field(default_factory=dict)
     side_evidence: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.images and self.labels is None:
+        if not self.images and not self.stations and self.labels is None:
             raise InvariantError(f"{self.subject} has neither an image nor a label map")
         if (self.labels is None) != (self.label_scheme is None):
             raise InvariantError("A label map and its scheme come together")

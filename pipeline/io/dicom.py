@@ -1,15 +1,17 @@
-"""DICOM in: one series per contrast. pydicom reads headers, GDCM (SimpleITK) decodes pixels.
+"""DICOM in: one stack of slices per contrast and station. pydicom reads headers, GDCM
+(SimpleITK) decodes pixels.
 
-No message names a person: files are called by their number in the series.
+No message names a person: series and files are called by their number.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,74 +24,46 @@ from pipeline.core.errors import InputError
 from pipeline.core.grid import Grid
 from pipeline.core.scan import SCANNER_SPACE, Index3
 from pipeline.core.volume import Quantity
+from pipeline.io.contrast import ContrastRules, ImageFacts, no_image_reason, quantity_of
 
-_TAGS = (
+with warnings.catch_warnings():
+    # nibabel calls its DICOM readers experimental; of them only the private header is used.
+    warnings.simplefilter("ignore", UserWarning)
+    from nibabel.nicom import csareader
+
+_MOSAIC_COUNT = pydicom.tag.Tag(0x0019, 0x100A)
+_TAGS: tuple[Any, ...] = (
     "SOPClassUID",
+    "SOPInstanceUID",
     "SeriesInstanceUID",
     "SeriesDescription",
+    "SeriesNumber",
+    "AcquisitionNumber",
     "ProtocolName",
+    "Manufacturer",
     "ImageType",
     "Modality",
+    "EchoTime",
+    "MagneticFieldStrength",
+    "ScanningSequence",
     "Rows",
     "Columns",
     "NumberOfFrames",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",
+    "SpacingBetweenSlices",
+    "BurnedInAnnotation",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
+    # Where Siemens says how many slices a mosaic holds and which way they follow.
+    0x00190010,
+    int(_MOSAIC_COUNT),
+    0x00290010,
+    0x00290011,
+    0x00291010,
+    0x00291110,
 )
-
-#: What a part of ImageType says an image shows, as the vendors write it.
-_IMAGE_TYPES: Mapping[str, Quantity] = MappingProxyType(
-    {
-        "w": Quantity.WATER,
-        "water": Quantity.WATER,
-        "f": Quantity.FAT,
-        "fat": Quantity.FAT,
-        "ip": Quantity.IN_PHASE,
-        "in_phase": Quantity.IN_PHASE,
-        "inphase": Quantity.IN_PHASE,
-        "op": Quantity.OPPOSED_PHASE,
-        "opp_phase": Quantity.OPPOSED_PHASE,
-        "out_phase": Quantity.OPPOSED_PHASE,
-        "outphase": Quantity.OPPOSED_PHASE,
-        "opposed_phase": Quantity.OPPOSED_PHASE,
-        "ff": Quantity.FAT_FRACTION,
-        "fat_frac": Quantity.FAT_FRACTION,
-        "fat_fraction": Quantity.FAT_FRACTION,
-    }
-)
-#: Parts of ImageType of images that are no magnitudes of a whole slice.
-_NO_MAGNITUDE = frozenset(
-    {"p", "phase", "phase map", "r", "real", "i", "imaginary", "localizer", "mip", "min_ip"}
-    | {"projection image"}
-)
-#: Phrases of a series' name, words parted by single blanks; the first that is found counts.
-_PHRASES: tuple[tuple[str, Quantity], ...] = (
-    (r"\b(pdff|fat ?frac(tion)?)\b", Quantity.FAT_FRACTION),
-    (r"\bwater\b", Quantity.WATER),
-    (r"\bfat\b", Quantity.FAT),
-    (r"\bin ?phase\b", Quantity.IN_PHASE),
-    (r"\b(opp|opposed|out|out of) ?phase\b", Quantity.OPPOSED_PHASE),
-)
-#: Techniques against fat or water say nothing of what an image shows.
-_SUPPRESSED = re.compile(r"\b(fat|water) ?(sat|sup|exc|sel|free)\w*\b")
-#: Names of Dixon sequences; only beside one do single letters at the end of a name count.
-_DIXON = re.compile(r"dixon|ideal|flex|lava|vibe|star ?map|quant")
-_LETTERS: Mapping[str, Quantity] = MappingProxyType(
-    {
-        "w": Quantity.WATER,
-        "f": Quantity.FAT,
-        "ip": Quantity.IN_PHASE,
-        "in": Quantity.IN_PHASE,
-        "op": Quantity.OPPOSED_PHASE,
-        "opp": Quantity.OPPOSED_PHASE,
-        "out": Quantity.OPPOSED_PHASE,
-        "ff": Quantity.FAT_FRACTION,
-    }
-)
-_T1 = re.compile(r"\bt1w?\b")
 #: Slices may be this uneven, as a share of their distance, before they are no stack.
 _UNEVEN_SHARE = 0.01
 #: ... and this uneven whatever their distance, mm: headers state positions to some digits only.
@@ -99,49 +73,105 @@ _SAME_SPACING_MM = 1e-4
 _SAME_COSINE = 1e-3
 #: A stack whose slices shift sideways by more than this share of their distance is sheared.
 _SHEAR_SHARE = 0.02
+#: Fewer slices are no volume: whether they are evenly spaced cannot even be asked.
+_FEWEST_SLICES = 3
+#: Echo times further apart than this belong to two echoes, ms.
+_SAME_ECHO_MS = 0.05
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One slice: where its pixels are, where it lies, and what else tells slices apart.
+
+    Attributes:
+        path: its file.
+        frame: its number in a file of several frames, else 0.
+        tile: corner (column, row) of its part of a mosaic, else None.
+        size: columns and rows.
+        place: position, orientation and pixel spacing, as DICOM states them.
+        acquisition: number of the acquisition or name of the stack; "" unknown.
+        facts: what its header says of its contrast.
+    """
+
+    path: Path
+    frame: int
+    tile: tuple[int, int] | None
+    size: tuple[int, int]
+    place: pydicom.Dataset
+    acquisition: str
+    facts: ImageFacts
 
 
 @dataclass(frozen=True)
 class DicomSeries:
-    """Files of one series that show one contrast."""
+    """Slices of one series that show one contrast.
+
+    Attributes:
+        number: of the series in the order found, from 1; names it in messages.
+    """
 
     quantity: Quantity
-    files: tuple[Path, ...]
-    headers: tuple[pydicom.Dataset, ...]
+    planes: tuple[Plane, ...]
+    number: int = 1
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Its files, each once."""
+        return tuple(dict.fromkeys(plane.path for plane in self.planes))
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Files of one series that are not used, and why."""
+
+    number: int | None
+    files: int
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
 class DicomSource:
-    """An ImageSource over one DICOM series.
+    """An ImageSource over slices in the order of their positions."""
 
-    Level k is the file files[order[k]], or frame order[k] of the only file.
-    """
-
-    files: tuple[Path, ...]
-    order: tuple[int, ...]
+    planes: tuple[Plane, ...]
     grid: Grid
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Its files, each once, in the order of their slices."""
+        return tuple(dict.fromkeys(plane.path for plane in self.planes))
 
     def read(self, lower: Index3, upper: Index3, step: int = 1) -> NDArray[Any]:
         """See ImageSource.read.
 
         Raises:
-            InputError: a file that cannot be decoded.
+            InputError: a file that cannot be decoded, or holds less than its header says.
         """
-        in_plane = tuple(slice(a, b, step) for a, b in zip(lower[:2], upper[:2], strict=True))
-        wanted = self.order[lower[2] : upper[2] : step]
-        if len(self.files) == 1:
-            frames = _decode(self.files[0], 1)
-            if frames.shape != self.grid.shape:
-                raise _not_as_stated(1, self.grid.shape, frames.shape)
-            return np.asarray(frames[in_plane][:, :, list(wanted)], dtype=np.float32)
-        planes = []
-        for k in wanted:
-            plane = _decode(self.files[k], k + 1)
-            if plane.shape != (*self.grid.shape[:2], 1):
-                raise _not_as_stated(k + 1, (*self.grid.shape[:2], 1), plane.shape)
-            planes.append(plane[:, :, 0][in_plane].astype(np.float32))
-        return np.stack(planes, axis=2)
+        wanted = self.planes[lower[2] : upper[2] : step]
+        numbers = {path: k + 1 for k, path in enumerate(self.files)}
+        shape = [len(range(a, b, step)) for a, b in zip(lower[:2], upper[:2], strict=True)]
+        out = np.empty((*shape, len(wanted)), dtype=np.float32)
+        decoded: tuple[Path, NDArray[Any]] | None = None
+        for k, plane in enumerate(wanted):
+            # A file of several frames holds its slices next to each other: decoded once.
+            if decoded is None or decoded[0] != plane.path:
+                decoded = plane.path, _decode(plane.path, numbers[plane.path])
+            out[:, :, k] = _part(plane, decoded[1], numbers[plane.path])[
+                lower[0] : upper[0] : step, lower[1] : upper[1] : step
+            ]
+        return out
+
+
+def _part(plane: Plane, pixels: NDArray[Any], number: int) -> NDArray[Any]:
+    """The slice of a plane in the pixels of its file, axes x and y."""
+    (x, y), (columns, rows) = plane.tile or (0, 0), plane.size
+    part = pixels if plane.tile is None else pixels[x : x + columns, y : y + rows]
+    if part.shape[:2] != plane.size or plane.frame >= pixels.shape[2]:
+        raise _not_as_stated(number, (columns, rows, plane.frame + 1), pixels.shape)
+    return part[:, :, plane.frame]
 
 
 def _not_as_stated(number: int, stated: Index3, found: tuple[int, ...]) -> InputError:
@@ -153,67 +183,188 @@ def _not_as_stated(number: int, stated: Index3, found: tuple[int, ...]) -> Input
     )
 
 
-def find_dicom(files: Sequence[Path]) -> dict[Quantity, DicomSeries]:
-    """The series of a folder by contrast; files that are no MR images are passed over.
+def find_dicom(
+    files: Sequence[Path], rules: ContrastRules
+) -> tuple[list[DicomSeries], list[LeftOut]]:
+    """The series of a folder that show a known contrast, and what is left out and why.
 
-    Raises:
-        InputError: two series show the same contrast.
+    A series that shows several contrasts, or several echoes of one, gives one entry for each.
     """
-    groups: dict[tuple[str, Quantity], list[tuple[Path, pydicom.Dataset]]] = {}
+    numbers: dict[str, int] = {}
+    groups: dict[tuple[str, Quantity], list[Plane]] = {}
+    left: Counter[tuple[int | None, str]] = Counter()
+    seen: set[str] = set()
     for path in files:
-        header = _header(path)
+        header = read_header(path)
         if header is None:
+            left[None, "no DICOM image"] += 1
             continue
-        quantity = contrast_of(header)
-        if quantity is not None:
-            groups.setdefault((str(header.SeriesInstanceUID), quantity), []).append((path, header))
-    out: dict[Quantity, DicomSeries] = {}
-    for (_, quantity), members in groups.items():
-        if quantity in out:
-            raise InputError(
-                f"More than one DICOM series shows {quantity}",
-                expected="one series per contrast",
-                found=f"series of {len(out[quantity].files)} and {len(members)} files",
-                action="keep one of them in the subject's folder",
-            )
-        paths, headers = zip(*members, strict=True)
-        out[quantity] = DicomSeries(quantity, paths, headers)
-    return out
+        series = str(header.get("SeriesInstanceUID") or "")
+        number = numbers.setdefault(series, len(numbers) + 1)
+        reason = _unusable(header)
+        uid = str(header.get("SOPInstanceUID") or "")
+        if reason is None and uid and uid in seen:
+            reason = "the same image is there twice"
+        if reason is not None:
+            left[number, reason] += 1
+            continue
+        seen.add(uid)
+        kept = False
+        reason = "its contrast is not known"
+        for plane in planes_of(path, header):
+            refused = no_image_reason(plane.facts)
+            quantity = None if refused else quantity_of(plane.facts, rules)
+            if quantity is None:
+                reason = refused or reason
+                continue
+            groups.setdefault((series, quantity), []).append(plane)
+            kept = True
+        if not kept:
+            left[number, reason] += 1
+    found = [
+        part
+        for (series, quantity), planes in groups.items()
+        for part in _stations(DicomSeries(quantity, tuple(planes), numbers[series]))
+    ]
+    return found, [LeftOut(n, count, reason) for (n, reason), count in left.items()]
 
 
-def _header(path: Path) -> pydicom.Dataset | None:
+def read_header(path: Path) -> pydicom.Dataset | None:
+    """The header of a DICOM image; None for anything else."""
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError):
+        # Values are decoded when first asked for: a damaged one is found here.
+        for element in header:
+            if element.tag.is_private:
+                continue
+            _ = element.value
+    except (
+        InvalidDicomError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+    ):
         return None
-    if header.get("Modality") != "MR" or "SeriesInstanceUID" not in header or "Rows" not in header:
-        return None
-    return header
+    return header if {"Rows", "Columns", "SOPClassUID"} <= set(header.dir()) else None
 
 
-def contrast_of(header: pydicom.Dataset) -> Quantity | None:
-    """What an image shows: from ImageType first, then from the series' name; None if unknown."""
-    # The first two parts say original or derived, and primary or secondary.
-    parts = [str(part).lower() for part in list(header.get("ImageType") or ())[2:]]
-    if not _NO_MAGNITUDE.isdisjoint(parts):
+def _unusable(header: pydicom.Dataset) -> str | None:
+    """Why a file is no slice of an MR image; None where it is one."""
+    if "Secondary Capture" in pydicom.uid.UID(str(header.SOPClassUID)).name:
+        return "a screen shot (secondary capture)"
+    if str(header.get("BurnedInAnnotation") or "").upper() == "YES":
+        return "text is burned into its pixels"
+    if header.get("Modality") != "MR":
+        return "no MR image"
+    return None if header.get("SeriesInstanceUID") else "it names no series"
+
+
+def planes_of(path: Path, header: pydicom.Dataset) -> list[Plane]:
+    """The slices of a file: one, the frames of an enhanced file, or the tiles of a mosaic."""
+    frames = header.get("PerFrameFunctionalGroupsSequence") or []
+    size = (int(header.Columns), int(header.Rows))
+    if frames:
+        return _frames(path, header, size)
+    if "MOSAIC" in [str(part).upper() for part in header.get("ImageType") or ()]:
+        return _tiles(path, header, size)
+    acquisition = str(header.get("AcquisitionNumber") or "")
+    facts = ImageFacts.of(header)
+    return [Plane(path, 0, None, size, _place(header), acquisition, facts)]
+
+
+def _place(*stated: pydicom.Dataset) -> pydicom.Dataset:
+    place = pydicom.Dataset()
+    for values in stated:
+        for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+            if keyword in values:
+                setattr(place, keyword, values.get(keyword))
+    return place
+
+
+def _frames(path: Path, header: pydicom.Dataset, size: tuple[int, int]) -> list[Plane]:
+    """Frames of one enhanced file: what each shows and where stands in its functional groups."""
+    shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
+    planes = []
+    for number, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
+        merged = pydicom.Dataset()
+        for groups in (shared, frame):
+            for element in groups:
+                if element.VR == "SQ" and not element.tag.is_private and element.value:
+                    merged.update(element.value[0])
+        acquisition = str(merged.get("StackID") or "")
+        facts = ImageFacts.of(header, merged)
+        planes.append(Plane(path, number, None, size, _place(merged), acquisition, facts))
+    return planes
+
+
+def _tiles(path: Path, header: pydicom.Dataset, size: tuple[int, int]) -> list[Plane]:
+    """Slices of a Siemens mosaic; their order stands in its private header only."""
+    csa = csareader.get_csa_header(header) or {}
+    count = _mosaic_count(header) or csareader.get_n_mosaic(csa) or 0
+    normal = csareader.get_slice_normal(csa) if csa else None
+    step = float(header.get("SpacingBetweenSlices") or 0.0)
+    if count < 1 or normal is None or step <= 0 or "ImageOrientationPatient" not in header:
+        raise InputError(
+            "A DICOM mosaic does not say how its slices lie",
+            expected="their number, their distance and the vendor's private header",
+            found=f"{count or 'no'} slices, {step:g} mm apart, "
+            f"private header {'there' if csa else 'missing'}",
+            action="export it again with private fields, or convert it to NIfTI",
+        )
+    across = isqrt(count - 1) + 1
+    columns, rows = size[0] // across, size[1] // across
+    spacing = np.array(header.PixelSpacing, dtype=np.float64)
+    orientation = np.array(header.ImageOrientationPatient, dtype=np.float64)
+    # The stated position is that of the corner of the whole mosaic around the first slice.
+    first = (
+        np.array(header.ImagePositionPatient, dtype=np.float64)
+        + orientation[:3] * spacing[1] * (size[0] - columns) / 2
+        + orientation[3:] * spacing[0] * (size[1] - rows) / 2
+    )
+    planes = []
+    for k in range(count):
+        place = _place(header)
+        position = first + k * step * np.asarray(normal, dtype=np.float64)
+        place.ImagePositionPatient = [f"{value:.8g}" for value in position]
+        tile = (k % across * columns, k // across * rows)
+        facts = ImageFacts.of(header)
+        planes.append(Plane(path, 0, tile, (columns, rows), place, "", facts))
+    return planes
+
+
+def _mosaic_count(header: pydicom.Dataset) -> int | None:
+    if _MOSAIC_COUNT not in header:
         return None
-    for part in parts:
-        if part in _IMAGE_TYPES:
-            return _IMAGE_TYPES[part]
-    names = [str(header.get(key) or "") for key in ("SeriesDescription", "ProtocolName")]
-    for name in names:
-        words = re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()
-        words = _SUPPRESSED.sub(" ", words)
-        for phrase, quantity in _PHRASES:
-            if re.search(phrase, words):
-                return quantity
-        last = words.split()[-1] if words.split() else ""
-        if _DIXON.search(words):
-            # A Dixon sequence without a stated contrast may be any of its images.
-            return _LETTERS.get(last)
-        if _T1.search(words):
-            return Quantity.T1W
-    return None
+    value = header[_MOSAIC_COUNT].value
+    # Without a dictionary of private fields the number comes as its two bytes.
+    return int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)
+
+
+def _stations(series: DicomSeries) -> list[DicomSeries]:
+    """The parts of a series that each are one stack: its stations or acquisitions.
+
+    Only where slices stand in each other's way or apart is a series divided at all.
+    """
+    if len(series.planes) < 2 * _FEWEST_SLICES or _is_stack(series):
+        return [series]
+    parts: dict[tuple[str, int], list[Plane]] = {}
+    for plane in series.planes:
+        echo = round((plane.facts.echo_ms or 0.0) / _SAME_ECHO_MS)
+        parts.setdefault((plane.acquisition, echo), []).append(plane)
+    divided = [DicomSeries(series.quantity, tuple(p), series.number) for p in parts.values()]
+    return divided if all(_is_stack(part) for part in divided) else [series]
+
+
+def _is_stack(series: DicomSeries) -> bool:
+    try:
+        _stack(series)
+    except InputError:
+        return False
+    return True
 
 
 def open_dicom(series: DicomSeries, *, largest_image_million_voxels: float) -> DicomSource:
@@ -221,12 +372,9 @@ def open_dicom(series: DicomSeries, *, largest_image_million_voxels: float) -> D
 
     Raises:
         InputError: slices that differ in size or orientation, are missing, doubled or unevenly
-            spaced, or do not say where they lie.
+            spaced, too few, or do not say where they lie.
     """
-    if len(series.files) == 1 and int(series.headers[0].get("NumberOfFrames") or 1) > 1:
-        source = _open_enhanced(series)
-    else:
-        source = _open_classic(series)
+    source = _stack(series)
     if np.prod(np.array(source.grid.shape, dtype=float)) > largest_image_million_voxels * 1e6:
         raise InputError(
             f"The DICOM {series.quantity} series declares a size that cannot be right",
@@ -236,49 +384,10 @@ def open_dicom(series: DicomSeries, *, largest_image_million_voxels: float) -> D
     return source
 
 
-def _open_classic(series: DicomSeries) -> DicomSource:
-    return _stack(series, series.headers, {(int(h.Columns), int(h.Rows)) for h in series.headers})
-
-
-def _open_enhanced(series: DicomSeries) -> DicomSource:
-    """Frames of one enhanced file: what each shows and where stands in its functional groups."""
-    header = series.headers[0]
-    shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
-    frames = header.get("PerFrameFunctionalGroupsSequence") or []
-    planes, kinds = [], set()
-    for frame in frames:
-        plane = pydicom.Dataset()
-        for groups in (shared, frame):
-            for sequence in (
-                "PlanePositionSequence",
-                "PlaneOrientationSequence",
-                "PixelMeasuresSequence",
-            ):
-                if groups.get(sequence):
-                    plane.update(groups[sequence].value[0])
-            if groups.get("MRImageFrameTypeSequence"):
-                kinds.add(str(groups.MRImageFrameTypeSequence[0].get("FrameType")))
-        planes.append(plane)
-    if len(kinds) > 1:
-        raise InputError(
-            f"The DICOM {series.quantity} series shows several contrasts in one file",
-            expected="one file or series per contrast",
-            found=f"{len(kinds)} frame types: {'; '.join(sorted(kinds))}",
-            action="export the contrasts as series of their own, or convert them to NIfTI",
-        )
-    return _stack(series, planes, {(int(header.Columns), int(header.Rows))})
-
-
-def _stack(
-    series: DicomSeries, planes: Sequence[pydicom.Dataset], sizes: set[tuple[int, int]]
-) -> DicomSource:
-    """Order planes along their normal and find their grid.
-
-    Args:
-        series: names the series in messages.
-        planes: one data set per slice with its position, orientation and pixel spacing.
-        sizes: columns and rows that occur.
-    """
+def _stack(series: DicomSeries) -> DicomSource:
+    """Order planes along their normal and find their grid."""
+    planes = [plane.place for plane in series.planes]
+    sizes = {plane.size for plane in series.planes}
     name = f"The DICOM {series.quantity} series"
     try:
         positions = np.array([p.ImagePositionPatient for p in planes], dtype=np.float64)
@@ -291,11 +400,11 @@ def _stack(
             found="at least one slice without them",
             action="export the series again",
         ) from error
-    if len(planes) < 2:
+    if len(planes) < _FEWEST_SLICES:
         raise InputError(
-            f"{name} is a single slice",
-            expected="a stack of slices",
-            found=f"{len(planes)} slice",
+            f"{name} has too few slices to be a volume",
+            expected=f"a stack of at least {_FEWEST_SLICES} slices",
+            found=f"{len(planes)}",
             action="export the whole series",
         )
     if len(sizes) > 1 or np.ptp(spacings, axis=0).max() > _SAME_SPACING_MM:
@@ -346,7 +455,7 @@ def _stack(
     affine[:3, 2] = between
     affine[:3, 3] = first
     grid = Grid((columns, rows, len(order)), _LPS_TO_RAS @ affine, SCANNER_SPACE)
-    return DicomSource(series.files, tuple(int(k) for k in order), grid)
+    return DicomSource(tuple(series.planes[int(k)] for k in order), grid)
 
 
 def _decode(path: Path, number: int) -> NDArray[Any]:

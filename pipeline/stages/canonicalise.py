@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from pipeline.core.errors import InputError, SubjectUnusableError
 from pipeline.core.grid import Grid
 from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import (
+    ArraySource,
     CanonicalScan,
     ImageSource,
     Index3,
@@ -28,6 +29,8 @@ from pipeline.imaging.noise import above_noise
 from pipeline.imaging.orientation import input_box, nearest_axes, reorient, reoriented_grid
 from pipeline.imaging.sampling import centred_lattice, odd_step
 from pipeline.imaging.sides import place_sides
+from pipeline.imaging.stations import Seam, Station, join_stations
+from pipeline.imaging.swaps import exchange, find_swaps
 from pipeline.io.schemes import settle_version
 
 _LABELS = "labels"
@@ -69,6 +72,7 @@ def canonicalise(
             without a meaning.
         SubjectUnusableError: a long scan in which no pair of legs is found.
     """
+    subject, joining = _joined(subject, config)
     turned = {str(quantity): _turn(source) for quantity, source in subject.images.items()}
     if subject.labels is not None:
         turned[_LABELS] = _turn(subject.labels)
@@ -90,11 +94,129 @@ def canonicalise(
         labels = _labels(data, canonical, subject.label_scheme)
     dixon = None
     if Quantity.WATER in images and Quantity.FAT in images:
+        if not joining:
+            findings += _undo_swaps(images)
         water, fat = images[Quantity.WATER], images[Quantity.FAT]
         valid = above_noise(water.data, fat.data, config.noise_multiple)
         dixon = DixonPair(water, fat, valid)
     scan = CanonicalScan(canonical, images, dixon, labels, storage)
-    return StageResult(scan, tuple(findings))
+    return StageResult(scan, (*joining, *findings))
+
+
+def _joined(
+    subject: LoadedSubject, config: CanonicaliseConfig
+) -> tuple[LoadedSubject, list[Finding]]:
+    """The subject with its stations joined into one image per quantity."""
+    if not subject.stations:
+        return subject, []
+    findings: list[Finding] = []
+    stations = []
+    for sources in subject.stations:
+        turned = {str(quantity): _turn(source) for quantity, source in sources.items()}
+        grid = _on_one_grid(turned, config.same_grid_tolerance_mm).grid
+        images = {
+            quantity: _image(turned[quantity].read((0, 0, 0), grid.shape), grid, quantity)
+            for quantity in sources
+        }
+        findings += _undo_swaps(images)
+        stations.append(Station(grid, {q: image.data for q, image in images.items()}))
+    joined = join_stations(stations, largest_million_voxels=config.largest_joined_million_voxels)
+    findings += _seam_findings(joined.seams, config)
+    findings.append(
+        Finding(
+            code="stations_joined",
+            severity=Severity.INFO,
+            stage="canonicalise",
+            message=f"{len(stations)} stations were joined on one grid of "
+            f"{joined.grid.describe()}.",
+            value=float(len(stations)),
+            unit="stations",
+        )
+    )
+    sources = {q: ArraySource(data, joined.grid) for q, data in joined.images.items()}
+    return replace(subject, images=sources, stations=()), findings
+
+
+def _undo_swaps(images: dict[Quantity, Volume]) -> list[Finding]:
+    """Exchange water and fat back, in place of the images, where a leg shows them exchanged."""
+    if not {Quantity.WATER, Quantity.FAT} <= images.keys():
+        return []
+    water, fat = images[Quantity.WATER], images[Quantity.FAT]
+    swaps = find_swaps(water.data, fat.data, water.grid)
+    if not swaps:
+        return []
+    new_water, new_fat = exchange(water.data, fat.data, water.grid, swaps)
+    images[Quantity.WATER] = water.with_data(new_water)
+    images[Quantity.FAT] = fat.with_data(new_fat)
+    return [
+        Finding(
+            code="fat_water_swap_corrected",
+            severity=Severity.WARNING,
+            stage="canonicalise",
+            message=f"Water and fat were exchanged in the {swap.side} leg from "
+            f"{swap.low_mm:.0f} to {swap.high_mm:.0f} mm (z); they were exchanged back. "
+            "Look at the pictures of this leg.",
+            side=swap.side,
+            value=swap.high_mm - swap.low_mm,
+            unit="mm",
+        )
+        for swap in swaps
+    ]
+
+
+def _seam_findings(seams: Sequence[Seam], config: CanonicaliseConfig) -> list[Finding]:
+    findings = []
+    for seam in seams:
+        where = f"from {seam.low_mm:.0f} to {seam.high_mm:.0f} mm (z)"
+        if seam.gap:
+            findings.append(
+                _seam_finding(
+                    "station_gap",
+                    f"Nothing was scanned {where}: a station is missing, and the gap was kept.",
+                    seam.high_mm - seam.low_mm,
+                    None,
+                    "mm",
+                )
+            )
+        if seam.fat_step is not None and 100 * abs(seam.fat_step) > config.largest_fat_step_points:
+            findings.append(
+                _seam_finding(
+                    "station_fat_step",
+                    f"Two stations state different fat fractions where they overlap, {where}.",
+                    100 * seam.fat_step,
+                    config.largest_fat_step_points,
+                    "points",
+                )
+            )
+        if (
+            seam.outline_overlap is not None
+            and seam.outline_overlap < config.lowest_outline_overlap
+        ):
+            findings.append(
+                _seam_finding(
+                    "station_outline_step",
+                    f"The outlines of two stations do not fit where they overlap, {where}: "
+                    "the person may have moved between them.",
+                    seam.outline_overlap,
+                    config.lowest_outline_overlap,
+                    "1",
+                )
+            )
+    return findings
+
+
+def _seam_finding(
+    code: str, message: str, value: float, threshold: float | None, unit: str
+) -> Finding:
+    return Finding(
+        code=code,
+        severity=Severity.WARNING,
+        stage="canonicalise",
+        message=message,
+        value=value,
+        threshold=threshold,
+        unit=unit,
+    )
 
 
 def _on_one_grid(turned: Mapping[str, _Turned], tolerance_mm: float) -> _Turned:

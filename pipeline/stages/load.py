@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config import LoadConfig
@@ -10,6 +13,7 @@ from pipeline.core.errors import ConfigError, InputError
 from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import ImageSource, LoadedSubject, Participant, StageResult
 from pipeline.core.volume import Quantity
+from pipeline.imaging.stations import extent_mm, group_stations
 from pipeline.io.dicom import find_dicom, open_dicom
 from pipeline.io.digest import file_digest, files_digest, text_digest
 from pipeline.io.discover import (
@@ -56,42 +60,32 @@ def load_subject(
     subject, session = subject_labels(subject, session)
     folder = subject_folder(data, subject, session)
     files = files_below(folder)
-    found = _nifti_files(folder, files, labels, config)
-    unused = None if use_labels or labels is not None else found.pop(_LABELS, None)
-    sources: dict[str, ImageSource] = {}
-    inputs: dict[str, str] = {}
-    for kind, path in found.items():
-        sources[kind] = open_nifti(
-            path,
-            affine_tolerance_mm=config.affine_tolerance_mm,
-            largest_image_million_voxels=config.largest_image_million_voxels,
-        )
-        inside = folder in path.parents
-        inputs[str(path.relative_to(folder)) if inside else f"labels:{path.name}"] = file_digest(
-            path
-        )
+    images, given = _nifti(folder, files, labels, config)
+    unused = None
+    if not use_labels and labels is None:
+        unused, given = given, None
     evidence = "position stated by the NIfTI affine"
-    if not sources.keys() - {_LABELS}:
-        series = find_dicom([path for path in files if nifti_stem(path) is None])
-        for quantity, one in series.items():
-            sources[str(quantity)] = open_dicom(
-                one, largest_image_million_voxels=config.largest_image_million_voxels
-            )
-            # File names of DICOM exports often hold a person's name: they are not passed on.
-            inputs[f"dicom:{quantity}"] = files_digest(one.files)
+    findings: list[Finding] = []
+    if not images:
+        images, findings = _dicom([path for path in files if nifti_stem(path) is None], config)
+        if images:
             evidence = "position and orientation stated by the DICOM headers"
-    if not sources:
+    if not images and given is None:
         raise InputError(
             f"{subject} has no image that can be used",
             expected="files ending in "
             + ", ".join(f"{endings[0]}.nii.gz" for endings in config.patterns.values())
             + ", or DICOM files of a Dixon or T1 series",
-            found=_what_is_there(files) if unused is None else "a label map alone",
+            found=_what_is_there(files, findings) if unused is None else "a label map alone",
             action="use the label map with --engine given"
             if unused is not None
-            else "rename the files, or add their endings to load.patterns",
+            else "rename the files, or add their endings to load.patterns (NIfTI) or rules to "
+            "load.own_dicom_contrasts (DICOM)",
         )
-    given = sources.pop(_LABELS, None)
+    stations = _stations(images, findings)
+    inputs = {image.name: image.digest for station in stations for image in station}
+    if given is not None:
+        inputs[given.name] = given.digest
     scheme = None if given is None else load_label_scheme(label_scheme)
     participant = read_participant(data, subject)
     # Facts that lie beside the images change results too.
@@ -102,20 +96,59 @@ def load_subject(
     loaded = LoadedSubject(
         subject=subject,
         session=session,
-        images={quantity: sources[quantity] for quantity in Quantity if quantity in sources},
-        labels=given,
+        images=_sources(stations[0]) if len(stations) == 1 else {},
+        stations=tuple(map(_sources, stations)) if len(stations) > 1 else (),
+        labels=None if given is None else given.source,
         label_scheme=scheme,
         participant=participant,
         inputs=inputs,
         side_evidence=(evidence,),
     )
-    return StageResult(loaded, _findings(loaded, unused))
+    return StageResult(loaded, (*findings, *_findings(loaded, unused)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Image:
+    """An image that was found: what it shows, where it can be read, its name and digest."""
+
+    kind: str
+    source: ImageSource
+    name: str
+    digest: str
+
+
+def _sources(station: Sequence[_Image]) -> dict[Quantity, ImageSource]:
+    by_kind = {image.kind: image.source for image in station}
+    return {quantity: by_kind[quantity] for quantity in Quantity if quantity in by_kind}
+
+
+def _nifti(
+    folder: Path, files: Sequence[Path], labels: Path | None, config: LoadConfig
+) -> tuple[list[_Image], _Image | None]:
+    """The NIfTI images and the label map of a folder."""
+    images: list[_Image] = []
+    given = None
+    for kind, paths in _nifti_files(folder, files, labels, config).items():
+        for path in paths:
+            source = open_nifti(
+                path,
+                affine_tolerance_mm=config.affine_tolerance_mm,
+                largest_image_million_voxels=config.largest_image_million_voxels,
+            )
+            inside = folder in path.parents
+            name = str(path.relative_to(folder)) if inside else f"labels:{path.name}"
+            image = _Image(kind, source, name, file_digest(path))
+            if kind == _LABELS:
+                given = image
+            else:
+                images.append(image)
+    return images, given
 
 
 def _nifti_files(
     folder: Path, files: Sequence[Path], labels: Path | None, config: LoadConfig
-) -> dict[str, Path]:
-    """One NIfTI file per kind of image, and the label map."""
+) -> dict[str, list[Path]]:
+    """NIfTI files per kind of image, several only for stations, and the label map."""
     unknown = config.patterns.keys() - {*map(str, Quantity), _LABELS}
     if unknown:
         raise ConfigError(
@@ -135,30 +168,126 @@ def _nifti_files(
             )
         named[_LABELS] = [labels]
     for kind, paths in named.items():
-        if len(paths) > 1:
+        named_so = [re.search(config.station_pattern, path.name, re.IGNORECASE) for path in paths]
+        if len(paths) > 1 and (kind == _LABELS or not all(named_so)):
             raise InputError(
                 f"There is more than one {kind} file",
                 expected="one file per contrast",
                 found=", ".join(str(path.relative_to(folder)) for path in paths),
-                action="keep one, or narrow load.patterns in the configuration",
+                action="keep one, or narrow load.patterns in the configuration; name stations "
+                "as in station-1, station-2",
             )
-    return {kind: paths[0] for kind, paths in named.items()}
+    return named
 
 
-def _findings(loaded: LoadedSubject, unused: Path | None) -> tuple[Finding, ...]:
-    if unused is not None:
-        return (
-            Finding(
-                code="labels_not_used",
-                severity=Severity.INFO,
-                stage="load",
-                message=f"The label map {unused.name} was not used: muscles were found in the "
-                "images. With --engine given it is used in their place.",
-            ),
+def _dicom(files: Sequence[Path], config: LoadConfig) -> tuple[list[_Image], list[Finding]]:
+    """The DICOM images of a folder, and what was left out and why."""
+    rules = [*config.own_dicom_contrasts.items(), *config.dicom_contrasts.items()]
+    series, left = find_dicom(files, rules)
+    dixon = {Quantity.WATER, Quantity.FAT} <= {one.quantity for one in series}
+    findings = [_left_out(one.number, one.files, one.reason) for one in left]
+    images: list[_Image] = []
+    for one in series:
+        if dixon and one.quantity is Quantity.T1W:
+            reason = "T1-weighted; water and fat are there and used"
+            findings.append(_left_out(one.number, len(one.files), reason))
+            continue
+        source = open_dicom(one, largest_image_million_voxels=config.largest_image_million_voxels)
+        # File names of DICOM exports often hold a person's name: they are not passed on.
+        name = f"dicom:{one.quantity}"
+        images.append(_Image(one.quantity, source, name, files_digest(source.files)))
+    images.sort(key=lambda image: (image.kind, extent_mm(image.source.grid)))
+    counts = Counter(image.name for image in images)
+    numbers: Counter[str] = Counter()
+    for k, image in enumerate(images):
+        numbers[image.name] += 1
+        if counts[image.name] > 1:
+            images[k] = replace(image, name=f"{image.name}:{numbers[image.name]}")
+    return images, findings
+
+
+def _left_out(number: int | None, files: int, reason: str) -> Finding:
+    what = "Files of no series" if number is None else f"Series {number}"
+    return Finding(
+        code="left_out",
+        severity=Severity.INFO,
+        stage="load",
+        message=f"{what}: {files} file{'s' if files > 1 else ''} left out: {reason}.",
+        value=float(files),
+        unit="files",
+    )
+
+
+def _stations(images: Sequence[_Image], findings: list[Finding]) -> list[list[_Image]]:
+    """Images station by station, lowest first; findings say what a station lacks."""
+    counts = Counter(image.kind for image in images)
+    if not images or max(counts.values()) == 1:
+        return [list(images)] if images else []
+    grids = [(Quantity(image.kind), image.source.grid) for image in images]
+    groups = group_stations(grids)
+    # Water and fat of a station are both needed; of other images, those seen most often.
+    needed = {Quantity.WATER, Quantity.FAT} & {quantity for quantity, _ in grids} or {
+        Quantity(counts.most_common(1)[0][0])
+    }
+    complete = [group for group in groups if needed <= group.keys()]
+    if not complete:
+        raise InputError(
+            "No station is complete",
+            expected=f"{' and '.join(sorted(needed))} of each station, in one place",
+            found=f"{len(groups)} places with one contrast each",
+            action="export all contrasts of each station",
         )
-    if loaded.images:
-        return ()
+    everywhere = set.intersection(*(set(group) for group in complete))
+    for group in groups:
+        low, high = extent_mm(grids[next(iter(group.values()))][1])
+        where = f"from {low:.0f} to {high:.0f} mm"
+        lacking, extra = needed - group.keys(), group.keys() - everywhere
+        if lacking:
+            findings.append(
+                Finding(
+                    code="station_incomplete",
+                    severity=Severity.WARNING,
+                    stage="load",
+                    message=f"The station {where} has no {' and no '.join(sorted(lacking))} "
+                    "image and was left out.",
+                    value=high - low,
+                    unit="mm",
+                )
+            )
+        elif extra:
+            findings.append(
+                Finding(
+                    code="left_out",
+                    severity=Severity.INFO,
+                    stage="load",
+                    message=f"The {' and '.join(sorted(extra))} image {where} was left out: "
+                    "other stations do not show it.",
+                )
+            )
+    return [[images[group[q]] for q in sorted(everywhere)] for group in complete]
+
+
+def _findings(loaded: LoadedSubject, unused: _Image | None) -> tuple[Finding, ...]:
+    side = Finding(
+        code="side_unproven",
+        severity=Severity.INFO,
+        stage="load",
+        message="Left and right rest on the position in the file headers alone. A mirrored right "
+        "leg looks like a left leg, so the images of legs cannot prove which side is which.",
+    )
+    if unused is not None:
+        not_used = Finding(
+            code="labels_not_used",
+            severity=Severity.INFO,
+            stage="load",
+            message=f"The label map {unused.name} was not used: muscles were found in the "
+            "images. With --engine given it is used in their place.",
+        )
+        return (side, not_used)
+    if loaded.images or loaded.stations:
+        return (side,)
     return (
+        side,
         Finding(
             code="labels_without_image",
             severity=Severity.WARNING,
@@ -168,7 +297,7 @@ def _findings(loaded: LoadedSubject, unused: Path | None) -> tuple[Finding, ...]
     )
 
 
-def _what_is_there(files: Sequence[Path]) -> str:
+def _what_is_there(files: Sequence[Path], left_out: Sequence[Finding]) -> str:
     """What a folder holds, without names of files that may name a person."""
     images = [path.name for path in files if nifti_stem(path) is not None]
     others = len(files) - len(images)
@@ -177,4 +306,5 @@ def _what_is_there(files: Sequence[Path]) -> str:
         parts.append(f"NIfTI files that no pattern fits: {some(images)}")
     if others:
         parts.append(f"{others} other files, none of them DICOM of a known contrast")
+    parts += [finding.message.rstrip(".") for finding in left_out[:5]]
     return "; ".join(parts) or "an empty folder"

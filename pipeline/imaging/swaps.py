@@ -1,0 +1,171 @@
+"""Fat/water swaps: water and fat exchanged in a leg, seen from where fat must lie.
+
+Under the skin of a leg lies fat, inside it muscle. Where the rim is water and the inside fat,
+reconstruction exchanged the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline.core.anatomy import Side
+from pipeline.core.grid import FloatArray, Grid
+from pipeline.imaging.sampling import otsu
+
+Singles = NDArray[np.float32]
+
+#: The search works on about these voxels, mm.
+_IN_PLANE_MM, _LEVEL_MM = 2.0, 6.0
+#: Below the skin, where a leg's fat lies, and deep inside it, mm from the air.
+_RIM_MM, _DEEP_MM = (1.5, 7.0), 15.0
+#: A level is exchanged where its rim has less fat than this, its inside more than this.
+_RIM_BELOW, _DEEP_ABOVE = 0.40, 0.50
+#: ... and the right way round where the rim has this much more fat than the inside.
+_RIGHT_WAY = 0.15
+#: Exchanged levels over less than this are no swap: feet and kneecaps look alike.
+_SHORTEST_MM = 60.0
+#: A leg with this share of its judged levels exchanged is exchanged as a whole.
+_WHOLE_SHARE = 0.6
+#: Smaller insides than this say nothing, mm^2.
+_SMALLEST_AREA_MM2 = 300.0
+#: Voxels above this share of the typical signal of tissue are body.
+_BODY_SHARE = 0.25
+#: Parts of a level smaller than this share of it are no leg.
+_SMALLEST_PART = 0.15
+
+
+@dataclass(frozen=True, eq=False)
+class Swap:
+    """A leg, or some levels of it, with water and fat exchanged.
+
+    Attributes:
+        side: the leg; the half of the image that lies on this side.
+        first, last: levels (third axis) lower <= k < upper.
+        low_mm, high_mm: the same as z.
+        middle: column (first axis) of the line between the legs, for every level of the image.
+    """
+
+    side: Side
+    first: int
+    last: int
+    low_mm: float
+    high_mm: float
+    middle: FloatArray
+
+
+def find_swaps(water: Singles, fat: Singles, grid: Grid) -> list[Swap]:
+    """Legs in which water and fat are exchanged.
+
+    Args:
+        water, fat: images of one station, canonical storage order.
+        grid: their grid.
+    """
+    sizes = grid.voxel_sizes_mm
+    wanted = (_IN_PLANE_MM, _IN_PLANE_MM, _LEVEL_MM)
+    steps = [max(1, round(w / size)) for w, size in zip(wanted, sizes, strict=True)]
+    every = tuple(slice(step // 2, None, step) for step in steps)
+    small_water, small_fat = water[every], fat[every]
+    signal = small_water + small_fat
+    threshold = otsu(signal.ravel())
+    if threshold is None:
+        return []
+    body = signal > _BODY_SHARE * float(np.median(signal[signal > threshold]))
+    fraction = np.divide(small_fat, signal, out=np.zeros_like(signal), where=signal > 0)
+    in_plane = (sizes[0] * steps[0], sizes[1] * steps[1])
+    levels = body.shape[2]
+    middle = np.full(levels, np.nan)
+    verdict = {side: np.zeros(levels, dtype=int) for side in Side}
+    x_grows_right = grid.affine[0, 0] > 0
+    for k in range(levels):
+        filled = ndimage.binary_fill_holes(ndimage.binary_opening(body[:, :, k]))
+        if not filled.any():
+            continue
+        middle[k] = _middle(filled)
+        depth = ndimage.distance_transform_edt(np.pad(filled, 1), sampling=in_plane)[1:-1, 1:-1]
+        beyond = np.arange(filled.shape[0])[:, None] > middle[k]
+        for side in Side:
+            mine = beyond == ((side is Side.RIGHT) == x_grows_right)
+            verdict[side][k] = _judge(fraction[:, :, k], depth, mine, in_plane)
+    known = np.isfinite(middle)
+    if not known.any():
+        return []
+    at = np.arange(levels) * steps[2] + steps[2] // 2
+    columns = ndimage.median_filter(middle[known], 5, mode="nearest") * steps[0] + steps[0] // 2
+    line = np.interp(np.arange(grid.shape[2]), at[known], columns)
+    found = []
+    for side in Side:
+        for first, last in _runs(verdict[side], sizes[2] * steps[2]):
+            low, high = first * steps[2], min(last * steps[2], grid.shape[2])
+            if last == levels:
+                high = grid.shape[2]
+            z = [grid.index_to_world([0, 0, k])[2] for k in (low, high - 1)]
+            found.append(Swap(side, low, high, min(z), max(z), line))
+    return found
+
+
+def exchange(
+    water: Singles, fat: Singles, grid: Grid, swaps: Sequence[Swap]
+) -> tuple[Singles, Singles]:
+    """The two images with the swaps undone; the given arrays stay as they are."""
+    water, fat = water.copy(), fat.copy()
+    x_grows_right = grid.affine[0, 0] > 0
+    for swap in swaps:
+        beyond = np.arange(grid.shape[0])[:, None] > swap.middle[None, swap.first : swap.last]
+        mine = (beyond == ((swap.side is Side.RIGHT) == x_grows_right))[:, None, :]
+        levels = np.s_[:, :, swap.first : swap.last]
+        before = water[levels].copy()
+        water[levels] = np.where(mine, fat[levels], before)
+        fat[levels] = np.where(mine, before, fat[levels])
+    return water, fat
+
+
+def _middle(body: NDArray[np.bool_]) -> float:
+    """Column between the two largest parts of a level, or through the middle of a single one."""
+    parts, count = ndimage.label(body)
+    areas = np.bincount(parts.ravel())[1:]
+    large = np.flatnonzero(areas > _SMALLEST_PART * areas.sum()) + 1
+    if count > 1 and len(large) >= 2:
+        columns = [np.flatnonzero((parts == part).any(axis=1)) for part in large]
+        columns.sort(key=lambda c: float(c.mean()))
+        return float(columns[0][-1] + columns[-1][0]) / 2.0
+    return float(np.median(np.nonzero(body)[0]))
+
+
+def _judge(
+    fraction: Singles, depth: FloatArray, mine: NDArray[np.bool_], in_plane: tuple[float, float]
+) -> int:
+    """1: rim of water around fat; -1: rim of fat around water; 0: neither."""
+    start = max(_RIM_MM[0], 1.01 * max(in_plane))
+    rim = mine & (depth >= start) & (depth <= start + _RIM_MM[1] - _RIM_MM[0])
+    deep = mine & (depth > _DEEP_MM)
+    if np.count_nonzero(deep) * in_plane[0] * in_plane[1] < _SMALLEST_AREA_MM2 or not rim.any():
+        return 0
+    at_rim, inside = float(np.median(fraction[rim])), float(np.median(fraction[deep]))
+    if at_rim < _RIM_BELOW and inside > _DEEP_ABOVE:
+        return 1
+    return -1 if at_rim > inside + _RIGHT_WAY else 0
+
+
+def _runs(verdict: NDArray[np.int_], level_mm: float) -> list[tuple[int, int]]:
+    """Levels exchanged, as first and last + 1; judged levels decide for those between them."""
+    judged = np.flatnonzero(verdict)
+    if not judged.size:
+        return []
+    exchanged = verdict[judged] > 0
+    if exchanged.mean() >= _WHOLE_SHARE and np.count_nonzero(exchanged) * level_mm >= min(
+        _SHORTEST_MM, len(verdict) * level_mm / 2
+    ):
+        return [(0, len(verdict))]
+    parts, count = ndimage.label(exchanged)
+    runs = []
+    for part in range(1, count + 1):
+        members = judged[parts == part]
+        first, last = int(members[0]), int(members[-1]) + 1
+        if (last - first) * level_mm >= _SHORTEST_MM:
+            runs.append((first, last))
+    return runs

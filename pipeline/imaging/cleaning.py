@@ -120,7 +120,7 @@ def smoothed(membership: Bytes, level_mm: float, sigma_mm: float) -> Bytes:
     weights /= weights.sum()
     out = np.zeros_like(membership)
     count = len(membership)
-    plane = tuple(_range(membership.any(axis=(0, 3 - axis))) for axis in (1, 2))
+    plane = tuple(_range(np.asarray(membership.any(axis=(0, 3 - axis)))) for axis in (1, 2))
     for level in np.flatnonzero(ndimage.binary_dilation(occupied, iterations=reach)):
         around = np.clip(np.arange(level - reach, level + reach + 1), 0, count - 1)
         used = occupied[around]
@@ -143,7 +143,7 @@ def decided(memberships: Bytes) -> Bytes:
         (level, row, column), 0 where background holds more than half.
     """
     out = np.zeros(memberships.shape[1:], dtype=np.uint8)
-    present = memberships.any(axis=(2, 3))
+    present: Flags = np.asarray(memberships.any(axis=(2, 3)))
     for level in range(memberships.shape[1]):
         best = np.zeros(out.shape[1:], dtype=np.uint8)
         total = np.zeros(out.shape[1:], dtype=np.uint16)

@@ -80,8 +80,6 @@ _SAME_ECHO_MS = 0.05
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-
-
 @dataclass(frozen=True)
 class Plane:
     """One slice: where its pixels are, where it lies, and what else tells slices apart.

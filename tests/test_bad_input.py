@@ -341,7 +341,10 @@ def test_good_input_is_not_refused(tmp_path: Path) -> None:
 def test_labels_without_an_image_are_welcome_and_said(tmp_path: Path) -> None:
     save(tmp_path / "sub-01" / "a_dseg.nii.gz", np.where(LABELS > 0, 8, 0).astype(np.uint8))
     result = load_subject(tmp_path, "01", config=default_config().load)
-    assert [finding.code for finding in result.findings] == ["labels_without_image"]
+    assert [finding.code for finding in result.findings] == [
+        "side_unproven",
+        "labels_without_image",
+    ]
     scan = canonicalise(result.value, config=default_config().canonicalise).value
     assert scan.labels is not None
     assert scan.labels.values() == [8]

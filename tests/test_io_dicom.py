@@ -232,7 +232,10 @@ def test_broken_series_are_refused_without_naming_the_person(
 
 def test_dicom_of_no_known_contrast_is_counted_not_named(tmp_path: Path) -> None:
     series(tmp_path / "sub-01", "M", SeriesDescription="t2_tse DOE")
-    with pytest.raises(InputError, match="(?s)6 other files.*Series 1: 6 files left out: its contrast is not known") as caught:
+    with pytest.raises(
+        InputError,
+        match=r"(?s)6 other files.*Series 1: 6 files left out: its contrast is not known",
+    ) as caught:
         load_subject(tmp_path, "01", config=default_config().load)
     assert "DOE" not in str(caught.value)
 
@@ -263,7 +266,9 @@ def of_enhanced(frame_types: list[str]) -> list[DicomSeries]:
     planes = planes_of(Path("x"), enhanced(frame_types))
     quantities = [quantity_of(plane.facts, RULES) for plane in planes]
     return [
-        DicomSeries(wanted, tuple(p for p, q in zip(planes, quantities, strict=True) if q is wanted))
+        DicomSeries(
+            wanted, tuple(p for p, q in zip(planes, quantities, strict=True) if q is wanted)
+        )
         for wanted in Quantity
         if wanted in quantities
     ]

@@ -113,7 +113,8 @@ def open_files(files: tuple[Path, ...]) -> DicomSource:
     headers = [read_header(path) for path in files]
     # None of these series is a Dixon series; the contrast is given here.
     planes = [p for path, h in zip(files, headers, strict=True) for p in planes_of(path, h)]
-    planes = [plane for plane in planes if no_image_reason(plane.facts) is None]
+    # One series holds phase images beside the magnitudes.
+    planes = [plane for plane in planes if no_image_reason(plane.facts) != "a phase image"]
     series = DicomSeries(Quantity.T1W, tuple(planes))
     return open_dicom(series, largest_image_million_voxels=100)
 

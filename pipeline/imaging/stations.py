@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +50,7 @@ class Seam:
     """Where a station meets the one above it.
 
     Attributes:
-        low_mm, high_mm: levels (z) of the overlap; of the gap where high_mm < low_mm is turned
-            round and `gap` is True.
+        low_mm, high_mm: levels (z) of the overlap, or of the gap.
         gap: nothing was scanned between them.
         fat_step: median difference of the fat fraction, upper minus lower; None: not known.
         outline_overlap: Dice overlap of the body's outline in both; None: not known.
@@ -102,7 +102,7 @@ def group_stations(images: Sequence[tuple[Quantity, Grid]]) -> list[dict[Quantit
         else:
             groups.append((grid, {quantity: number}))
     groups.sort(key=lambda group: extent_mm(group[0]))
-    for (below, lower), (above, upper) in zip(groups, groups[1:], strict=False):
+    for (below, lower), (above, upper) in pairwise(groups):
         (a, b), (c, d) = extent_mm(below), extent_mm(above)
         shared = sorted(lower.keys() & upper.keys())
         if shared and min(b, d) - c > _LARGEST_OVERLAP_SHARE * min(b - a, d - c):
@@ -143,7 +143,7 @@ def join_stations(stations: Sequence[Station], *, largest_million_voxels: float)
     ordered = sorted(stations, key=lambda station: extent_mm(station.grid))
     grid = _joined_grid([station.grid for station in ordered], largest_million_voxels)
     placed = [_place(station, grid) for station in ordered]
-    pairs = list(zip(placed, placed[1:], strict=False))
+    pairs = list(pairwise(placed))
     steps = [_gain_step(lower, upper) for lower, upper in pairs]
     gains = np.concatenate([[0.0], np.cumsum(steps)])
     gains = np.exp(gains - gains.mean())

@@ -110,10 +110,10 @@ def quantity_of(facts: ImageFacts, rules: ContrastRules) -> Quantity | None:
         dixon = _DIXON.search(words) is not None
         last = words.split()[-1] if words.split() else ""
         for rule in mine:
-            if rule.name and re.search(rule.name, words):
-                # A Dixon sequence without a stated contrast may be any of its images.
-                if not (dixon and rule.shows == Quantity.T1W):
-                    return Quantity(rule.shows)
+            # A Dixon sequence without a stated contrast may be any of its images.
+            vague = dixon and rule.shows == Quantity.T1W
+            if rule.name and not vague and re.search(rule.name, words):
+                return Quantity(rule.shows)
             if dixon and last in rule.last_word:
                 return Quantity(rule.shows)
         if dixon:

@@ -64,6 +64,8 @@ _TAGS: tuple[Any, ...] = (
     0x00291010,
     0x00291110,
 )
+#: What places a slice.
+_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 #: Slices may be this uneven, as a share of their distance, before they are no stack.
 _UNEVEN_SHARE = 0.01
 #: ... and this uneven whatever their distance, mm: headers state positions to some digits only.
@@ -78,8 +80,6 @@ _FEWEST_SLICES = 3
 #: Echo times further apart than this belong to two echoes, ms.
 _SAME_ECHO_MS = 0.05
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,12 @@ def find_dicom(
         seen.add(uid)
         kept = False
         reason = "its contrast is not known"
-        for plane in planes_of(path, header):
+        try:
+            planes = planes_of(path, header)
+        except InputError as error:
+            left[number, error.problem] += 1
+            continue
+        for plane in planes:
             refused = no_image_reason(plane.facts)
             quantity = None if refused else quantity_of(plane.facts, rules)
             if quantity is None:
@@ -249,7 +254,8 @@ def read_header(path: Path) -> pydicom.Dataset | None:
         NotImplementedError,
     ):
         return None
-    return header if {"Rows", "Columns", "SOPClassUID"} <= set(header.dir()) else None
+    stated = [header.get(keyword) for keyword in ("Rows", "Columns", "SOPClassUID")]
+    return header if all(stated) else None
 
 
 def _unusable(header: pydicom.Dataset) -> str | None:
@@ -279,7 +285,7 @@ def planes_of(path: Path, header: pydicom.Dataset) -> list[Plane]:
 def _place(*stated: pydicom.Dataset) -> pydicom.Dataset:
     place = pydicom.Dataset()
     for values in stated:
-        for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        for keyword in _PLACE:
             if keyword in values:
                 setattr(place, keyword, values.get(keyword))
     return place
@@ -303,11 +309,15 @@ def _frames(path: Path, header: pydicom.Dataset, size: tuple[int, int]) -> list[
 
 def _tiles(path: Path, header: pydicom.Dataset, size: tuple[int, int]) -> list[Plane]:
     """Slices of a Siemens mosaic; their order stands in its private header only."""
-    csa = csareader.get_csa_header(header) or {}
+    try:
+        csa = csareader.get_csa_header(header) or {}
+    except csareader.CSAError:
+        csa = {}
     count = _mosaic_count(header) or csareader.get_n_mosaic(csa) or 0
     normal = csareader.get_slice_normal(csa) if csa else None
     step = float(header.get("SpacingBetweenSlices") or 0.0)
-    if count < 1 or normal is None or step <= 0 or "ImageOrientationPatient" not in header:
+    located = len(_place(header)) == len(_PLACE)
+    if count < 1 or normal is None or step <= 0 or not located:
         raise InputError(
             "A DICOM mosaic does not say how its slices lie",
             expected="their number, their distance and the vendor's private header",

@@ -34,11 +34,11 @@ _SMALL, _BODY, _HEADING, _TITLE = 7.5, 9.0, 11.5, 17.0
 #: Columns of the tables: heading and the place of its right (first: left) edge, mm.
 _COLUMNS = (
     ("", _MARGIN_MM),
-    ("right, mL", 87.0),
-    ("left, mL", 104.0),
-    ("R \N{MINUS SIGN} L, %", 122.0),
-    ("95 % interval, %", 151.0),
-    ("verdict", 155.0),
+    ("right, mL", 82.0),
+    ("left, mL", 97.0),
+    ("R \N{MINUS SIGN} L, %", 113.0),
+    ("95 % interval, %", 141.0),
+    ("verdict", 145.0),
 )
 _ROW_MM = 5.0
 
@@ -320,8 +320,8 @@ def _group_bars(
                 middle + scale * a.interval_high_percent,
             )
             sheet.line(ends_mm, y + 2.2, colour="ink", width=1.0)
-        sheet.text(x, y + 5.9, words.verdict_text(a.verdict), size=6.5, colour="muted")
-        y += 9.8
+        sheet.text(x, y + 5.6, words.verdict_text(a.verdict), size=6.5, colour="muted")
+        y += 10.4
     return y
 
 
@@ -364,8 +364,8 @@ def _muscles(measures: Measures, lead: words.Lead, num: Numbers) -> _Sheet:
         _MARGIN_MM,
         y + 4.0,
         178.0,
-        "Volumes are of the whole muscle; (in view): of the part in view, and only the part that "
-        f"both legs show is compared. {MISSING}: not available, never zero. Why a muscle was not "
+        "Volumes are of the whole muscle; *: of the part in view, and only the part that both "
+        f"legs show is compared. {MISSING}: not available, never zero. Why a muscle was not "
         "judged stands on the first page and, muscle by muscle, in the HTML report.",
         size=_SMALL,
         colour="muted",
@@ -441,7 +441,7 @@ def _table_row(
         if num.value(whole) is not None or num.value(seen) is None:
             cells.append(num.text(whole, "ml"))
         else:
-            cells.append(f"(in view) {num.text(seen, 'ml')}")
+            cells.append(f"{num.text(seen, 'ml')}*")
     cells.append(num.text(f"{asymmetry}/index_percent", "signed_percent"))
     ends = [f"{asymmetry}/interval_{end}_percent" for end in ("low", "high")]
     between = " to ".join(num.text(end, "signed_percent") for end in ends)

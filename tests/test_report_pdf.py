@@ -1,0 +1,119 @@
+"""The PDF: three A4 pages, fonts embedded, every number equal to the JSON's."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+
+import pytest
+from factories import make_measures
+from pypdf import PdfReader
+from test_report import CONFIG, at, evidence
+
+from pipeline.report import render_report, words
+from pipeline.report.format import MISSING, Style, show
+from pipeline.report.pdf import render_pdf
+
+
+@pytest.fixture(scope="module")
+def measures():
+    return make_measures()
+
+
+@pytest.fixture(scope="module")
+def content(measures):
+    return render_report(measures, evidence(), config=CONFIG).pdf
+
+
+@pytest.fixture(scope="module")
+def pages(content):
+    return [page.extract_text() for page in PdfReader(io.BytesIO(content)).pages]
+
+
+def line_of(text: str, title: str) -> str:
+    """The text of a table row, its cells in order."""
+    found = re.search(rf"^{re.escape(title)}\n?(.*(?:\n.*){{0,4}})", text, flags=re.MULTILINE)
+    assert found is not None, title
+    return " ".join(found[1].split())
+
+
+@pytest.mark.parametrize("page", [1, 2])
+def test_every_number_of_the_tables_is_the_one_of_the_json(measures, pages, page):
+    document = json.loads(measures.model_dump_json())
+    if page == 1:
+        rows = [
+            (words.muscle_title(m.name), f"/measures/muscles/{i}")
+            for i, m in enumerate(measures.measures.muscles)
+        ]
+    else:
+        rows = [
+            (f"{words.group_title(g.name)} ({words.kind_title(g.kind)})", f"/measures/groups/{i}")
+            for i, g in enumerate(measures.measures.groups)
+        ]
+    for title, base in rows:
+        wanted = []
+        for side in ("right", "left"):
+            whole = at(document, f"{base}/{side}/lean_volume_whole_ml")
+            seen = at(document, f"{base}/{side}/lean_volume_in_view_ml")
+            part = whole is None and seen is not None
+            wanted.append(show(seen if part else whole, Style.MILLILITRES) + "*" * part)
+        wanted.append(show(at(document, f"{base}/asymmetry/index_percent"), Style.SIGNED_PERCENT))
+        low, high = (
+            at(document, f"{base}/asymmetry/interval_{end}_percent") for end in ("low", "high")
+        )
+        wanted.append(
+            MISSING
+            if low is None
+            else f"{show(low, Style.SIGNED_PERCENT)} to {show(high, Style.SIGNED_PERCENT)}"
+        )
+        assert line_of(pages[page], title).startswith(" ".join(wanted)), title
+
+
+def test_the_first_page_tells_the_same_differences_as_the_json(measures, pages):
+    text = " ".join(pages[0].split())
+    chosen = words.largest(measures, "lean_volume", CONFIG.largest_differences)
+    for number, i in enumerate(chosen, start=1):
+        muscle = measures.measures.muscles[i]
+        size = show(muscle.asymmetry.index_percent, Style.MAGNITUDE_PERCENT, unit=True)
+        title, side = words.muscle_title(muscle.name), muscle.asymmetry.smaller_side
+        told = f"{number}. {title}: the {side} is smaller by {' '.join(size.split())}"
+        assert told in text
+    for i in words.summary_groups(measures, "lean_volume"):
+        group = measures.measures.groups[i]
+        if group.asymmetry.index_percent is not None:
+            shown = show(group.asymmetry.index_percent, Style.SIGNED_PERCENT, unit=True)
+            assert " ".join(shown.split()) in text
+    assert "Popliteus" in text
+    assert measures.measures.muscles[29].left.reason in text
+
+
+def test_three_a4_pages_with_embedded_fonts_and_nothing_that_changes(measures, content):
+    reader = PdfReader(io.BytesIO(content))
+    assert len(reader.pages) == 3
+    for page in reader.pages:
+        assert [float(v) for v in page.mediabox[2:]] == pytest.approx([595.28, 841.89], abs=0.1)
+        for font in page["/Resources"]["/Font"].values():
+            font = font.get_object()
+            deeper = (
+                font["/DescendantFonts"][0].get_object() if "/DescendantFonts" in font else font
+            )
+            kind = deeper["/Subtype"]
+            assert kind == "/Type3" or "/FontFile2" in deeper["/FontDescriptor"], kind
+    assert "/CreationDate" not in (reader.metadata or {})
+    assert render_report(measures, evidence(), config=CONFIG).pdf == content
+
+
+def test_total_volume_leads_where_there_is_no_lean_volume():
+    single = make_measures(single_contrast=True, registered=False)
+    content = render_pdf(single, [], largest=5, scale_percent=20)
+    text = " ".join(PdfReader(io.BytesIO(content)).pages[0].extract_text().split())
+    assert "Compared: total volume" in text
+    assert single.measures.muscles[0].right.lean_reason in text
+    assert single.registration.reason in text
+
+
+def test_odd_labels_stay_text():
+    odd = make_measures(subject="sub-$x_1$<b>&")
+    content = render_pdf(odd, [], largest=5, scale_percent=20)
+    assert "sub-$x_1$<b>&" in PdfReader(io.BytesIO(content)).pages[0].extract_text()

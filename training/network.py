@@ -104,4 +104,5 @@ def marginal_loss(logits: Tensor, codes: Tensor, allowed: Tensor) -> Tensor:
     both = (p * sure).sum(dim=(0, 1, 2)) + size
     there = size > 5
     dice = (2 * overlap[there] + 3.0) / (both[there] + 3.0)
-    return entropy + 0.5 * (1.0 - dice.mean())
+    # No sure pixel in a batch: no Dice, and no 0 / 0.
+    return entropy + 0.5 * (1.0 - dice).sum() / max(len(dice), 1)

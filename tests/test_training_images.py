@@ -1,0 +1,57 @@
+"""The image side of the training; needs torch, which the pipeline does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not a dependency of the pipeline")
+
+from training.codes import CLASS_COUNT, CODE_COUNT  # noqa: E402
+from training.network import LegNetwork, marginal_loss  # noqa: E402
+from training.prepare import Source, prepare  # noqa: E402
+from training.synthesis import Geometry, Synthesiser, context_offsets  # noqa: E402
+
+
+def ring() -> Geometry:
+    """A thigh of two rings on three slices; the right leg only."""
+    rows, columns = np.ogrid[:120, :120]
+    radius = np.hypot(rows - 60, columns - 60)
+    plane = np.where((radius < 30) & (radius > 12), 10, 0)
+    plane[(radius < 45) & (radius >= 30)] = 9
+    labels = np.repeat(plane.astype(np.uint8)[:, :, None], 3, axis=2)
+    return Geometry(prepare(Source("map", "person", "thigh", 0, 2, ()), labels, (1.0, 1.0, 10.0)))
+
+
+def test_the_same_seed_gives_the_same_image() -> None:
+    synthesiser = Synthesiser([ring()], [1.0], sizes=(96,))
+    one, two = (synthesiser.sample(96, torch.Generator().manual_seed(5)) for _ in range(2))
+    other = synthesiser.sample(96, torch.Generator().manual_seed(6))
+    assert torch.equal(one.slices, two.slices)
+    assert not torch.equal(one.slices, other.slices)
+    assert one.slices.shape == (10, 96, 96)
+    assert 0.0 <= float(one.slices.min()) <= float(one.slices.max()) <= 1.5
+    assert {9, 10} <= set(torch.unique(one.codes).tolist())
+
+
+def test_context_is_near_and_far_in_millimetres() -> None:
+    assert context_offsets(3.0) == (2, 9)
+    assert context_offsets(6.0) == (1, 4)
+    assert context_offsets(24.0) == (1, 2)
+
+
+def test_what_a_source_leaves_open_costs_nothing() -> None:
+    logits = torch.zeros(1, CLASS_COUNT, 4, 4)
+    logits[:, 3] = 20.0
+    codes = torch.full((1, 4, 4), 7)
+    allowed = torch.zeros(1, CODE_COUNT, CLASS_COUNT, dtype=torch.bool)
+    allowed[0, 7, [3, 5]] = True
+    open_to_both = marginal_loss(logits, codes, allowed)
+    allowed[0, 7, 3] = False
+    wrong = marginal_loss(logits, codes, allowed)
+    assert float(open_to_both) < 1e-3
+    assert float(wrong) > 5.0
+
+
+def test_the_network_gives_every_class_for_every_pixel() -> None:
+    assert LegNetwork()(torch.zeros(2, 10, 32, 64)).shape == (2, CLASS_COUNT, 32, 64)

@@ -33,18 +33,18 @@ class Failure:
 def render_failure(failure: Failure) -> str:
     """The page as HTML that needs nothing else; it never holds a result."""
     error = failure.error
-    known = isinstance(error, MyosymmetryError)
+    known = error if isinstance(error, MyosymmetryError) else None
     return (
         page_environment()
         .get_template("failure.html.j2")
         .render(
             failure=failure,
             position=failure.stages.index(failure.stage),
-            problem=error.problem if known else f"{type(error).__name__}: {error}",
-            expected=error.expected if known else "",
-            found=error.found if known else "",
-            action=error.action if known else "",
-            is_bug=not known or error.exit_code == MyosymmetryError.exit_code,
+            problem=known.problem if known is not None else f"{type(error).__name__}: {error}",
+            expected=known.expected if known is not None else "",
+            found=known.found if known is not None else "",
+            action=known.action if known is not None else "",
+            is_bug=known is None or known.exit_code == MyosymmetryError.exit_code,
             findings=findings_by_severity(failure.findings),
             colours=COLOURS,
             dark_colours=DARK_COLOURS,

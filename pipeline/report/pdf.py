@@ -78,7 +78,14 @@ class _Sheet:
         )
 
     def paragraph(
-        self, x: float, y: float, width: float, text: str, *, size: float = _BODY, colour="ink"
+        self,
+        x: float,
+        y: float,
+        width: float,
+        text: str,
+        *,
+        size: float = _BODY,
+        colour: str = "ink",
     ) -> float:
         """Text in lines of at most a width; returns where the next line would stand."""
         letters = max(8, int(width / (_LETTER_MM_PER_POINT * size)))

@@ -111,7 +111,7 @@ def quantity_of(facts: ImageFacts, rules: ContrastRules) -> Quantity | None:
         last = words.split()[-1] if words.split() else ""
         for rule in mine:
             # A Dixon sequence without a stated contrast may be any of its images.
-            vague = dixon and rule.shows == Quantity.T1W
+            vague = dixon and Quantity(rule.shows) is Quantity.T1W
             if rule.name and not vague and re.search(rule.name, words):
                 return Quantity(rule.shows)
             if dixon and last in rule.last_word:

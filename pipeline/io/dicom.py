@@ -310,11 +310,12 @@ def _frames(path: Path, header: pydicom.Dataset, size: tuple[int, int]) -> list[
 def _tiles(path: Path, header: pydicom.Dataset, size: tuple[int, int]) -> list[Plane]:
     """Slices of a Siemens mosaic; their order stands in its private header only."""
     try:
-        csa = csareader.get_csa_header(header) or {}
+        csa = csareader.get_csa_header(header) or {}  # type: ignore[no-untyped-call]
     except csareader.CSAError:
         csa = {}
-    count = _mosaic_count(header) or csareader.get_n_mosaic(csa) or 0
-    normal = csareader.get_slice_normal(csa) if csa else None
+    stated = csareader.get_n_mosaic(csa)  # type: ignore[no-untyped-call]
+    count = _mosaic_count(header) or stated or 0
+    normal = csareader.get_slice_normal(csa) if csa else None  # type: ignore[no-untyped-call]
     step = float(header.get("SpacingBetweenSlices") or 0.0)
     located = len(_place(header)) == len(_PLACE)
     if count < 1 or normal is None or step <= 0 or not located:

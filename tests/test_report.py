@@ -500,7 +500,9 @@ class TestPictures:
     def test_figures_are_readable_images(self, rendered):
         for name, content in rendered.figures.items():
             if name.endswith(".png"):
-                assert Image.open(io.BytesIO(content)).size[0] > 300
+                # Views of the legs have pixels of fixed size in mm, and this body is small.
+                least = 100 if "legs" in name else 300
+                assert Image.open(io.BytesIO(content)).size[0] > least, name
 
     def test_evidence_refuses_what_would_draw_wrong_sides(self):
         good = evidence()

@@ -157,7 +157,17 @@ def test_the_report_is_rebuilt_from_saved_derivatives_alone(processed, tmp_path)
     assert page.read_bytes() == before
 
 
-@pytest.mark.parametrize("stage", ["separate", "segment", "register", "measure", "report"])
+@pytest.mark.parametrize(
+    "stage",
+    # Killed with labels saved, and with everything but the report: every time; else `make slow`.
+    [
+        pytest.param("separate", marks=pytest.mark.slow),
+        pytest.param("segment", marks=pytest.mark.slow),
+        "register",
+        pytest.param("measure", marks=pytest.mark.slow),
+        "report",
+    ],
+)
 def test_a_killed_run_resumes_to_the_same_results(data, processed, tmp_path, stage):
     """kill -9 as a stage begins; the same command then finishes the work."""
     out = tmp_path / "out"

@@ -432,16 +432,19 @@ def _scan(draw: _Draw, water: Tensor, fat: Tensor) -> Tensor:
         fat = torch.roll(fat, shift, dims=draw.index(2) + 1)
     mode = draw.uniform(0.0, 1.0)
     images: tuple[Tensor, ...]
-    if mode < 0.45:
+    if mode < 0.42:
         images = (water, fat)
-    elif mode < 0.70:
+    elif mode < 0.64:
         images = (water,)
-    elif mode < 0.78:
+    elif mode < 0.71:
         images = (fat,)
-    elif mode < 0.90:
+    elif mode < 0.81:
         images = (draw.uniform(0.2, 0.7) * water + fat,)
-    elif mode < 0.95:
+    elif mode < 0.87:
         images = (water + fat * draw.uniform(0.4, 1.0),)
+    elif mode < 0.96:
+        # Opposed phase: borders of water and fat cancel into dark lines.
+        images = ((water - fat * draw.uniform(0.25, 1.1)).abs(),)
     else:
         total = water + fat
         images = (((1.3 - water) * (total > 0.1)).clamp(min=0.0),)

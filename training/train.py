@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 #: Images in a batch by their size in network pixels: about the same work for each.
 BATCH = {96: 16, 128: 9, 160: 6}
 #: How often a kind of source is drawn, all of its bodies together. Real anatomy dominates.
-KIND_WEIGHTS = {"whole": 0.46, "automatic": 0.12, "thigh": 0.24, "phantom": 0.18}
+KIND_WEIGHTS = {"whole": 0.38, "automatic": 0.11, "thigh": 0.34, "phantom": 0.17}
 
 
 def load_geometries(bodies: Path, without: list[str]) -> tuple[list[Geometry], list[float]]:
@@ -100,6 +100,8 @@ def train(arguments: argparse.Namespace) -> None:
     if device.type == "cpu":
         torch.set_num_threads(arguments.threads)
     network = LegNetwork().to(device).to(memory_format=torch.channels_last)
+    if arguments.start is not None:
+        network.load_state_dict(torch.load(arguments.start, map_location=device, weights_only=True))
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
     )
@@ -133,7 +135,9 @@ def train(arguments: argparse.Namespace) -> None:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, arguments.steps, arguments.rate)
         slices = slices.to(device, memory_format=torch.channels_last)
-        loss = marginal_loss(network(slices), codes.to(device), allowed.to(device))
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=arguments.bfloat16):
+            logits = network(slices)
+        loss = marginal_loss(logits.float(), codes.to(device), allowed.to(device))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -169,9 +173,11 @@ def main() -> None:
     parser.add_argument("--bodies", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--start", type=Path, help="weights to start from (training.restore)")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--bfloat16", action="store_true", help="convolutions in half the bits")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=250)
     parser.add_argument("--without", nargs="*", default=[], help="persons or kinds left out")

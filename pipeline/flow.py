@@ -52,6 +52,7 @@ from pipeline.io.derivatives import (
 )
 from pipeline.io.discover import subject_labels
 from pipeline.io.stage_results import (
+    confidences,
     labelled_levels,
     load_match,
     load_segmentation,
@@ -406,7 +407,7 @@ def _saved_segmentation(
         side: with_labels(
             legs[side],
             split_labels(canonical, legs[side]),
-            confidence=sides[side]["confidence"],
+            confidence=confidences(sides[side]["confidence"]),
             labelled=labelled_levels(sides[side]["labelled_levels"], legs[side].grid.shape[2]),
         )
         for side in Side

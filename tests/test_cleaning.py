@@ -24,7 +24,7 @@ from pipeline.imaging.cleaning import (
     smoothed,
 )
 from pipeline.imaging.fat_border import settle_fat_borders, without_fat_pieces, without_holes
-from pipeline.imaging.perturbation import agreement, disturbed, perturbations
+from pipeline.imaging.perturbation import disturbed, overlap_sums, perturbations
 from pipeline.imaging.plausibility import (
     border_ridge,
     levels_out_of_order,
@@ -255,9 +255,9 @@ def test_perturbations_differ_and_repeat():
         assert kind.shift_pixels[0] * kind.tilt[0] + kind.shift_pixels[1] * kind.tilt[1] < 1e-12
 
 
-def test_agreement_is_a_dice_overlap():
-    top, bottom = agreement(np.array([1.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0]))
-    assert top / bottom == pytest.approx(2 / 3)
+def test_overlap_is_what_both_share():
+    shared, first, second = overlap_sums(np.array([1.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0]))
+    assert (shared, first, second) == (1.0, 2.0, 1.0)
 
 
 def label_map(labels: np.ndarray) -> LabelMap:

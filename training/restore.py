@@ -25,6 +25,8 @@ from training.train import BATCH, SyntheticLegs, load_geometries
 logger = logging.getLogger(__name__)
 
 _IMAGES_PER_SIZE = 24
+#: Of the weights of one output, as they are drawn for a rectified layer (He et al. 2015).
+_ROW_NORM = 2.0**0.5
 
 
 def restore(weights: Path, slices: list[Tensor]) -> LegNetwork:
@@ -49,6 +51,11 @@ def restore(weights: Path, slices: list[Tensor]) -> LegNetwork:
             if normalisation is None:
                 convolution.bias.copy_(bias)
             else:
+                # A normalised convolution has no scale of its own, but how fast it learns
+                # depends on it: that of a fresh network.
+                norm = convolution.weight.flatten(1).norm(dim=1).clamp(min=1e-6)
+                convolution.weight.mul_((_ROW_NORM / norm)[:, None, None, None])
+                normalisation.weight.copy_(norm / _ROW_NORM)
                 normalisation.bias.copy_(bias)
                 normalisation.running_var.fill_(1.0 - normalisation.eps)
         _estimate_statistics(
@@ -98,8 +105,8 @@ def _estimate_statistics(
         mean = first / count
         variance = (second / count - mean**2).clamp(min=1e-6)
         scale = torch.sqrt(variance + module.eps)
-        module.weight.copy_(scale)
-        module.bias.add_(mean)
+        module.bias.add_(module.weight * mean)
+        module.weight.mul_(scale)
         module.running_mean.copy_(mean)
         module.running_var.copy_(variance)
 

@@ -125,6 +125,12 @@ class Measurement(_Model):
     confidence: Fraction | None = Field(
         description="Confidence of the segmentation, 0 to 1; null where the engine states none."
     )
+    repeat_volume_ratios: tuple[float, ...] | None = Field(
+        default=None,
+        description="Volume when the leg is seen a little differently (noise, bias field, shifted "
+        "pixels, tilt), divided by the undisturbed volume; one value a look, both legs alike; "
+        "null where the engine states none.",
+    )
     profile: tuple[ProfilePoint, ...] = Field(
         default=(), description="Cross-sections along the limb, hip to ankle."
     )

@@ -14,6 +14,7 @@ from pipeline.core.anatomy import LEG_SCHEME, LabelScheme, Side
 from pipeline.core.errors import InvariantError
 from pipeline.core.grid import Grid
 from pipeline.core.results import Finding
+from pipeline.core.soft import Confidence
 from pipeline.core.transform import AffineTransform
 from pipeline.core.volume import DixonPair, LabelMap, Quantity, Volume
 
@@ -240,7 +241,7 @@ class SegmentedLeg:
         leg: the leg.
         labels: LEG_SCHEME on the leg's grid.
         axis: joints found from bones or muscles.
-        confidence: 0 to 1 by muscle name; missing where the engine states none.
+        confidence: by structure name; missing where the engine states none.
         labelled: boolean per voxel of the third axis: levels the labels speak of. Outside, the
             absence of a label says nothing.
     """
@@ -248,7 +249,7 @@ class SegmentedLeg:
     leg: Leg
     labels: LabelMap
     axis: LimbAxis
-    confidence: Mapping[str, float]
+    confidence: Mapping[str, Confidence]
     labelled: NDArray[np.bool_]
 
     def __post_init__(self) -> None:

@@ -14,6 +14,21 @@ from pipeline.core.errors import InvariantError
 from pipeline.core.grid import Grid
 
 
+@dataclass(frozen=True)
+class Confidence:
+    """What an engine says of its own labels of one structure.
+
+    Attributes:
+        agreement: 0 to 1, how far the labels stay the same when the leg is seen a little
+            differently.
+        volume_ratios: the structure's volume in each of those looks, divided by its volume in the
+            undisturbed one on the same levels. Both legs are disturbed alike, look by look.
+    """
+
+    agreement: float
+    volume_ratios: tuple[float, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Membership:
     """How much voxels belong to one structure, inside its bounding box.
@@ -37,7 +52,7 @@ class SoftLabels:
     Attributes:
         grid: any grid in the space of the leg; it need not be the leg's own.
         memberships: by id of LEG_SCHEME.
-        confidence: 0 to 1 by structure name, where the engine states one.
+        confidence: by structure name, where the engine states one.
         labelled: (low, high) in index of the third axis of grid, high exclusive: the levels the
             engine spoke of; outside, the absence of a label says nothing.
         automatic: found by a program in the images, not drawn by a person: labels are kept to
@@ -47,7 +62,7 @@ class SoftLabels:
     grid: Grid
     memberships: Mapping[int, Membership]
     labelled: tuple[int, int]
-    confidence: Mapping[str, float] = field(default_factory=dict)
+    confidence: Mapping[str, Confidence] = field(default_factory=dict)
     automatic: bool = False
 
     def __post_init__(self) -> None:

@@ -16,11 +16,11 @@ from pipeline.config import EmbeddedConfig
 from pipeline.core.anatomy import STRUCTURES
 from pipeline.core.errors import SubjectUnusableError
 from pipeline.core.scan import EngineInfo, Leg, LegPair
-from pipeline.core.soft import SoftLabels
+from pipeline.core.soft import Confidence, SoftLabels
 from pipeline.core.volume import Quantity
 from pipeline.engines.session import Network, embedded_network
 from pipeline.imaging.cleaning import FULL, Rules, boxed, clean, decided
-from pipeline.imaging.perturbation import Perturbation, agreement, disturbed, perturbations
+from pipeline.imaging.perturbation import Perturbation, disturbed, overlap_sums, perturbations
 from pipeline.imaging.slices import (
     Stack,
     neighbour_offsets,
@@ -224,23 +224,26 @@ def _as_bytes(probabilities: Singles) -> Bytes:
 
 def _confidence(
     view: _View, network: Network, config: EmbeddedConfig, cleaned: Bytes
-) -> dict[str, float]:
+) -> dict[str, Confidence]:
     """How far the network says the same of a leg seen a little differently, and is sure of it.
 
-    Mean Dice, by structure, of the labels with the probabilities found in the perturbed leg, on
-    some levels, near the structure. One that none of these levels shows is missing.
+    By structure: the mean Dice of the labels with the probabilities found in the perturbed leg,
+    and the volume in each of them, on some levels, near the structure. One that none of these
+    levels shows is missing.
     """
     ids = network.contract.class_ids
     sample = view.sampled_levels(config.confidence_every_mm)
     labels = decided(cleaned[:, sample])
-    sums = {value: np.zeros(2) for value in ids[1:]}
-    for perturbation in perturbations(
+    looks = perturbations(
         config.perturbations,
         noise_share=config.noise_share,
         bias_share=config.bias_share,
         shift_pixels=config.shift_pixels,
         tilt_deg=config.tilt_deg,
-    ):
+    )
+    # By look: what is shared, what was found, what the labels have.
+    sums = {value: np.zeros((len(looks), 3)) for value in ids[1:]}
+    for number, perturbation in enumerate(looks):
         for k, level in enumerate(sample):
             window, found = _seen_otherwise(view, network, config, int(level), perturbation)
             if window is None:
@@ -250,9 +253,14 @@ def _confidence(
                     continue
                 near = cleaned[index, level][window] > 0
                 own = _looked_at(labels[k] == index, window, perturbation.shift_pixels)
-                sums[ids[index]] += agreement(found[index][near], own[near])
+                sums[ids[index]][number] += overlap_sums(found[index][near], own[near])
     return {
-        _NAMES[value]: float(top / bottom) for value, (top, bottom) in sums.items() if bottom > 0
+        _NAMES[value]: Confidence(
+            agreement=float(2.0 * looked[:, 0].sum() / looked[:, 1:].sum()),
+            volume_ratios=tuple(float(v) for v in looked[:, 1] / looked[:, 2]),
+        )
+        for value, looked in sums.items()
+        if looked[:, 2].all()
     }
 
 

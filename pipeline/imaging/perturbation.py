@@ -78,7 +78,9 @@ def disturbed(slices: Singles, level: int, perturbation: Perturbation) -> Single
     return np.asarray(np.maximum(slices * gain.astype(np.float32) + noise, 0.0))
 
 
-def agreement(first: NDArray[np.floating], second: NDArray[np.floating]) -> tuple[float, float]:
-    """Numerator and denominator of the Dice overlap of two soft structures, 2 min / sum."""
+def overlap_sums(
+    first: NDArray[np.floating], second: NDArray[np.floating]
+) -> tuple[float, float, float]:
+    """What two soft structures share, and the size of each."""
     shared = float(np.minimum(first, second).sum(dtype=np.float64))
-    return 2.0 * shared, float(first.sum(dtype=np.float64) + second.sum(dtype=np.float64))
+    return shared, float(first.sum(dtype=np.float64)), float(second.sum(dtype=np.float64))

@@ -15,6 +15,7 @@ from scipy import ndimage
 from pipeline.core.anatomy import MUSCLES, MUSCLES_BY_NAME, STRUCTURE_IDS
 from pipeline.core.errors import InvariantError
 from pipeline.core.scan import Leg
+from pipeline.core.soft import Confidence
 from pipeline.core.volume import LabelMap, Quantity
 
 Flags = NDArray[np.bool_]
@@ -196,11 +197,11 @@ def muscle_share_of_tissue(labels: LabelMap, leg: Leg) -> float:
     return muscle / max(1, int(np.count_nonzero(leg.tissue & leg.seen)))
 
 
-def mean_confidence(labels: LabelMap, confidence: Mapping[str, float]) -> float | None:
+def mean_confidence(labels: LabelMap, confidence: Mapping[str, Confidence]) -> float | None:
     """Mean confidence of the muscles, weighted by volume; None without any."""
     counts = np.bincount(labels.data.ravel(), minlength=256)
     known = [
-        (counts[MUSCLES_BY_NAME[name].id], value)
+        (counts[MUSCLES_BY_NAME[name].id], value.agreement)
         for name, value in confidence.items()
         if name in MUSCLES_BY_NAME
     ]

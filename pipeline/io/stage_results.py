@@ -7,6 +7,7 @@ is written last, so that a run that was killed in between leaves nothing that lo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.core.grid import Grid
 from pipeline.core.match import LegMatch, MatchedExtent
 from pipeline.core.results import Finding
 from pipeline.core.scan import CanonicalScan, EngineInfo, LegPair, LimbAxis, SegmentedLegs
+from pipeline.core.soft import Confidence
 from pipeline.core.volume import LabelMap, Quantity, Volume
 from pipeline.io.derivatives import (
     SubjectFolder,
@@ -54,7 +56,9 @@ def save_segmentation(
     for side in Side:
         levels = np.flatnonzero(legs[side].labelled)
         sides[str(side)] = {
-            "confidence": dict(legs[side].confidence),
+            "confidence": {
+                name: asdict(confidence) for name, confidence in legs[side].confidence.items()
+            },
             "labelled_levels": [int(levels[0]), int(levels[-1])] if levels.size else None,
         }
     engine = legs.engine
@@ -84,6 +88,14 @@ def load_segmentation(
     labels = read_label_map(folder.labels, OWN_SCHEME)
     findings = [Finding.model_validate(finding) for finding in record["findings"]]
     return labels, EngineInfo(**record["engine"]), record["sides"], findings
+
+
+def confidences(saved: Mapping[str, Mapping[str, Any]]) -> dict[str, Confidence]:
+    """What save_segmentation wrote of the confidence of one leg."""
+    return {
+        name: Confidence(values["agreement"], tuple(values["volume_ratios"]))
+        for name, values in saved.items()
+    }
 
 
 def labelled_levels(levels: list[int] | None, count: int) -> NDArray[np.bool_]:

@@ -27,6 +27,7 @@ from pipeline.core.results import (
     Status,
 )
 from pipeline.core.scan import Leg, Participant, SegmentedLeg, SegmentedLegs, StageResult
+from pipeline.core.soft import Confidence
 from pipeline.core.volume import Quantity
 from pipeline.imaging.alignment import matched_coordinate
 from pipeline.imaging.asymmetry import (
@@ -128,7 +129,7 @@ class _Structure:
     extent: Extent
     length_mm: float
     profile: tuple[ProfilePoint, ...]
-    confidence: float | None
+    confidence: Confidence | None
     lean_reason: str | None
 
 
@@ -301,7 +302,8 @@ class _Compare:
             matched_share=min(matched.volume_ml / view.volume_ml, 1.0) if matched else None,
             length_mm=raw.length_mm,
             area_max_mm2=max(point.area_mm2 for point in raw.profile),
-            confidence=raw.confidence,
+            confidence=None if raw.confidence is None else raw.confidence.agreement,
+            repeat_volume_ratios=None if raw.confidence is None else raw.confidence.volume_ratios,
             profile=raw.profile,
         )
 
@@ -310,9 +312,10 @@ class _Compare:
         if raw.extent.cut is not None:
             return Status.TRUNCATED, raw.extent.cut
         reasons = []
-        if raw.confidence is not None and raw.confidence < config.lowest_confidence:
+        confidence = None if raw.confidence is None else raw.confidence.agreement
+        if confidence is not None and confidence < config.lowest_confidence:
             reasons.append(
-                f"confidence {raw.confidence:.2f} of the segmentation is below "
+                f"confidence {confidence:.2f} of the segmentation is below "
                 f"{config.lowest_confidence:.2f}"
             )
         valid = raw.in_view.valid_share
@@ -360,6 +363,7 @@ def _absent(reason: str) -> Measurement:
         length_mm=None,
         area_max_mm2=None,
         confidence=None,
+        repeat_volume_ratios=None,
     )
 
 
@@ -560,7 +564,18 @@ def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
         length_mm=None,
         area_max_mm2=None,
         confidence=None,
+        repeat_volume_ratios=_repeats(members),
     )
+
+
+def _repeats(members: Sequence[Measurement]) -> tuple[float, ...] | None:
+    """Volume ratios of all members together, look by look."""
+    ratios = [m.repeat_volume_ratios for m in members]
+    if any(r is None for r in ratios):
+        return None
+    volumes = np.array([m.volume_in_view_ml for m in members], dtype=np.float64)
+    together = volumes @ np.array(ratios, dtype=np.float64) / volumes.sum()
+    return tuple(float(ratio) for ratio in together)
 
 
 def _total(members: Sequence[Measurement], field: str) -> float | None:

@@ -11,6 +11,7 @@ from pipeline.config import SegmentConfig
 from pipeline.core.errors import SubjectUnusableError
 from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import EngineInfo, Leg, LegPair, SegmentedLeg, SegmentedLegs, StageResult
+from pipeline.core.soft import Confidence
 from pipeline.core.volume import LabelMap
 from pipeline.engines import Engine, get_engine
 from pipeline.imaging.decision import decide, labelled_levels
@@ -66,7 +67,7 @@ def segment(
 
 
 def with_labels(
-    leg: Leg, labels: LabelMap, *, confidence: Mapping[str, float], labelled: NDArray[np.bool_]
+    leg: Leg, labels: LabelMap, *, confidence: Mapping[str, Confidence], labelled: NDArray[np.bool_]
 ) -> SegmentedLeg:
     """A leg with its labels and the axis they define; labels saved earlier come back this way."""
     axis = find_limb_axis(labels, leg.seen)
@@ -79,7 +80,7 @@ def describe_engine(legs: LegPair, *, config: SegmentConfig) -> EngineInfo:
 
 
 def _check(
-    leg: Leg, labels: LabelMap, confidence: Mapping[str, float], config: SegmentConfig
+    leg: Leg, labels: LabelMap, confidence: Mapping[str, Confidence], config: SegmentConfig
 ) -> Iterator[Finding]:
     """What is doubtful about labels a program found.
 

@@ -58,6 +58,10 @@ class Report:
         """Hold a figure against an upper limit that it must stay under."""
         self._hold(what, found, f"< {limit:g}", None if found is None else found < limit)
 
+    def within(self, what: str, found: float, low: float, high: float) -> None:
+        """Hold a figure against a range."""
+        self._hold(what, found, f"{low:g} to {high:g}", low <= found <= high)
+
     def report(self, what: str, found: Any) -> None:
         """State a figure that has no limit."""
         self._hold(what, found, "reported", None)

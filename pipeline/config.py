@@ -139,6 +139,9 @@ class MeasureConfig(_Section):
     largest_gap_share: Share
     profile_step_mm: Positive
     scan_rescan_cv_percent: Positive
+    method_error_gain: Positive
+    method_error_floor_percent: Positive
+    method_error_of_100_ml_percent: Positive
     smallest_matched_share: Share
     largest_volume_factor: Annotated[float, Field(gt=1)]
     smallest_reference_ml: Positive

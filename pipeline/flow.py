@@ -91,9 +91,16 @@ T = TypeVar("T")
 #: Findings that say what of a subject's folder is not used.
 _LEFT_OUT = frozenset({"left_out", "station_incomplete"})
 
-_INTERVAL_BASIS = (
+_SCAN_RESCAN_ALONE = (
     "95 % intervals rest on the published scan-rescan variation of thigh muscle volume alone "
-    "(RMS-CV {cv:g} % per side, PMC6240750); the method's own uncertainty is not in them yet."
+    "(RMS-CV {cv:g} % per side, PMC6240750): how far labels made elsewhere can be trusted is not "
+    "known to this program."
+)
+_METHOD_AND_SCAN_RESCAN = (
+    "95 % intervals hold the error of finding the muscles, told from how far the labels of both "
+    "legs move when the images are disturbed a little and fitted on digital legs, not on people, "
+    "and the published scan-rescan variation of thigh muscle volume (RMS-CV {cv:g} % per side, "
+    "PMC6240750)."
 )
 
 
@@ -454,13 +461,20 @@ def _results(
         contrasts=tuple(str(quantity) for quantity in scan.images),
         grid=scan.grid.describe(),
         side_evidence=loaded.side_evidence,
-        interval_basis=_INTERVAL_BASIS.format(cv=config.measure.scan_rescan_cv_percent),
+        interval_basis=_interval_basis(limb, config),
         engine=engine,
         registration=registration,
         measures=limb,
         findings=tuple(findings),
         provenance=provenance(config, loaded.inputs),
     )
+
+
+def _interval_basis(limb: LimbMeasures, config: Config) -> str:
+    own = any(m.asymmetry.se_method_percent is not None for m in limb.muscles)
+    own = own or any(m.asymmetry_total_volume.se_method_percent is not None for m in limb.muscles)
+    text = _METHOD_AND_SCAN_RESCAN if own else _SCAN_RESCAN_ALONE
+    return text.format(cv=config.measure.scan_rescan_cv_percent)
 
 
 def _engine_used(engine: EngineInfo, *, manual: bool) -> EngineUsed:

@@ -31,10 +31,14 @@ from pipeline.core.soft import Confidence
 from pipeline.core.volume import Quantity
 from pipeline.imaging.alignment import matched_coordinate
 from pipeline.imaging.asymmetry import (
+    MethodError,
     index_from_log_ratio,
     interval_percent,
     judge,
     se_from_scan_rescan,
+    se_of_method,
+    se_total,
+    spread_between_looks,
 )
 from pipeline.imaging.extent import Extent, structure_extent
 from pipeline.imaging.limb_axis import axis_mm, position_at, position_scale
@@ -402,7 +406,7 @@ def _asymmetry(
             reason=reason,
         )
     log_ratio = math.log(values[0] / values[1])
-    se = se_from_scan_rescan(config.scan_rescan_cv_percent)
+    method, se = _standard_errors(right, left, config)
     interval = interval_percent(log_ratio, se)
     share = _smaller(right.matched_share, left.matched_share)
     why_not = _no_verdict(right, left, extent, share, config)
@@ -427,7 +431,7 @@ def _asymmetry(
         log_ratio=log_ratio,
         smaller_over_larger=math.exp(-abs(log_ratio)),
         smaller_side=smaller,
-        se_method_percent=None,
+        se_method_percent=None if method is None else 100.0 * method,
         se_total_percent=100.0 * se,
         interval_low_percent=interval[0],
         interval_high_percent=interval[1],
@@ -435,6 +439,25 @@ def _asymmetry(
         verdict=verdict,
         reason=why_not,
     )
+
+
+def _standard_errors(
+    right: Measurement, left: Measurement, config: MeasureConfig
+) -> tuple[float | None, float]:
+    """Standard error of ln(R / L) of the method, where it can be told, and in all."""
+    scan_rescan = se_from_scan_rescan(config.scan_rescan_cv_percent)
+    looks = right.repeat_volume_ratios, left.repeat_volume_ratios
+    volumes = right.volume_in_view_ml, left.volume_in_view_ml
+    if looks[0] is None or looks[1] is None or volumes[0] is None or volumes[1] is None:
+        return None, scan_rescan
+    spread = spread_between_looks(looks[0], looks[1])
+    error = MethodError(
+        gain=config.method_error_gain,
+        floor=config.method_error_floor_percent / 100.0,
+        of_100_ml=config.method_error_of_100_ml_percent / 100.0,
+    )
+    method = se_of_method(spread, (volumes[0] + volumes[1]) / 2.0, error)
+    return method, se_total(method, spread, scan_rescan)
 
 
 def _comparable(

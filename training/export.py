@@ -55,7 +55,7 @@ def export(checkpoint: Path | None, out: Path) -> None:
         "pixel_mm": NETWORK_PIXEL_MM,
         "near_mm": NEAR_MM,
         "far_mm": FAR_MM,
-        "size_multiple": 32,
+        "size_multiple": 16,
         "training": training,
     }
     (out / "legs.json").write_text(json.dumps(contract, indent=1) + "\n", encoding="utf-8")

@@ -23,6 +23,7 @@ from pipeline.imaging.cleaning import FULL, Rules, boxed, clean, decided
 from pipeline.imaging.perturbation import Perturbation, disturbed, overlap_sums, perturbations
 from pipeline.imaging.slices import (
     Stack,
+    half_a_pixel_back,
     neighbour_offsets,
     plane_weights,
     resample_slices,
@@ -183,39 +184,58 @@ def _no_leg(leg: Leg, found: str) -> SubjectUnusableError:
 
 
 def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
-    """Memberships (class, level, row, column) as bytes; outside the windows all background."""
-    leg, stack, multiple = view.leg, view.stack, network.contract.size_multiple
+    """Memberships (class, level, row, column) as bytes; outside the windows all background.
+
+    Where the network's pixels happen to lie must not decide a border: levels are looked at on two
+    lattices, half a pixel apart. Thick slices are looked at on both; thin ones, which are smoothed
+    through the plane afterwards, on either by turns.
+    """
+    leg, stack = view.leg, view.stack
     first = int(stack.levels[0])
     native = np.arange(first, int(stack.levels[-1]) + 1)
-    weights = plane_weights(leg.grid, stack)
+    half_mm = stack.pixel_mm / 2.0
     # Neighbours are the scanner's own slices, also where only every n-th is predicted.
-    slices = np.stack(
-        [view.scaled(resample_slices(image, native, weights)) for image in view.images]
-    )
-    if len(slices) == 1:
-        slices = np.concatenate([slices, np.zeros_like(slices)])
-    classes = len(network.contract.class_ids)
-    shape = (len(stack.levels), *slices.shape[2:])
-    out = np.zeros((classes, *shape), dtype=np.uint8)
+    lattices = [
+        _slices_on(view, native, plane_weights(leg.grid, stack, (shift, shift)))
+        for shift in (0.0, half_mm)
+    ]
+    count = len(stack.levels)
+    everything = np.arange(count)
+    thick = stack.grid.voxel_sizes_mm[2] > config.look_by_turns_mm
+    plan = [(everything, (0, 1))] if thick else [(everything[k::2], (k,)) for k in (0, 1)]
+    shape = (len(network.contract.class_ids), count, *lattices[0].shape[2:])
+    out = np.zeros(shape, dtype=np.uint8)
     out[0] = FULL
-    for start in range(0, len(stack.levels), config.batch_slices):
-        levels = stack.levels[start : start + config.batch_slices]
-        window = window_around(
-            leg.tissue,
-            levels,
-            stack,
-            leg.grid.voxel_sizes_mm,
-            margin_mm=config.margin_mm,
-            multiple=multiple,
-        )
-        if window is None:
-            continue
-        here = slices[:, :, window[0], window[1]]
-        batch = with_neighbours(here, levels - first, view.offsets)
-        found = network.predict(batch)
-        stop = start + len(levels)
-        out[:, start:stop, window[0], window[1]] = _as_bytes(found).transpose(1, 0, 2, 3)
+    for positions, used in plan:
+        for start in range(0, len(positions), config.batch_slices):
+            batch = positions[start : start + config.batch_slices]
+            levels = stack.levels[batch]
+            window = window_around(
+                leg.tissue,
+                levels,
+                stack,
+                leg.grid.voxel_sizes_mm,
+                margin_mm=config.margin_mm,
+                multiple=network.contract.size_multiple,
+            )
+            if window is None:
+                continue
+            looks = []
+            for k in used:
+                here = lattices[k][:, :, window[0], window[1]]
+                found = network.predict(with_neighbours(here, levels - first, view.offsets))
+                looks.append(half_a_pixel_back(found) if k else found)
+            mean = sum(looks[1:], looks[0]) / np.float32(len(looks))
+            out[:, batch, window[0], window[1]] = _as_bytes(mean).transpose(1, 0, 2, 3)
     return out
+
+
+def _slices_on(view: _View, native: NDArray[np.intp], weights: tuple[Singles, Singles]) -> Singles:
+    """Two images (image, level, row, column) as the network takes them; 0 where there is none."""
+    slices = np.zeros((2, len(native), len(weights[1]), len(weights[0])), dtype=np.float32)
+    for k, image in enumerate(view.images):
+        slices[k] = view.scaled(resample_slices(image, native, weights))
+    return slices
 
 
 def _as_bytes(probabilities: Singles) -> Bytes:

@@ -190,6 +190,15 @@ def with_neighbours(slices: Singles, at: NDArray[np.intp], offsets: Sequence[int
     return out
 
 
+def half_a_pixel_back(values: Singles) -> Singles:
+    """Values (..., row, column) seen half a pixel too far along both axes, on the pixels meant."""
+    out = values
+    for axis in (-1, -2):
+        before = np.concatenate([out.take([0], axis), out], axis=axis)
+        out = 0.5 * (before.take(range(out.shape[axis]), axis) + out)
+    return np.asarray(out, dtype=np.float32)
+
+
 def window_around(
     tissue: Flags,
     levels: Sequence[int] | NDArray[np.intp],

@@ -27,10 +27,14 @@ from pipeline.core.soft import SoftLabels
 from pipeline.core.transform import BlendedAffine, identity, mirror
 from pipeline.flow import STAGES
 from pipeline.imaging.asymmetry import (
+    MethodError,
     index_from_log_ratio,
     interval_percent,
     judge,
     se_from_scan_rescan,
+    se_of_method,
+    se_total,
+    spread_between_looks,
 )
 from pipeline.imaging.decision import decide, membership_of
 from pipeline.imaging.extent import structure_extent
@@ -363,3 +367,28 @@ def test_import_costs_nothing_and_every_public_name_is_there():
     assert result.stdout.strip() == "[]"
     for name in pipeline.__all__:
         assert getattr(pipeline, name) is not None
+
+
+def test_spread_between_looks_cares_for_the_difference_of_the_sides_only():
+    assert spread_between_looks((1.1, 0.9), (1.1, 0.9)) == 0.0
+    apart = spread_between_looks((1.1, 1.0), (1.0, 1.1))
+    assert apart == pytest.approx(math.log(1.1))
+    assert spread_between_looks((1.0, 1.1), (1.1, 1.0)) == pytest.approx(apart)
+    # A muscle that vanishes in one look is doubtful, not infinitely so.
+    assert math.log(5) < spread_between_looks((0.0,), (1.0,)) < math.log(50)
+
+
+def test_error_of_the_method_grows_with_spread_and_falls_with_size():
+    error = MethodError(gain=2.0, floor=0.01, of_100_ml=0.03)
+    assert se_of_method(0.0, 1e9, error) == pytest.approx(0.01, rel=1e-3)
+    assert se_of_method(0.0, 100.0, error) == pytest.approx(math.hypot(0.01, 0.03))
+    assert se_of_method(0.1, 1e9, error) == pytest.approx(math.hypot(0.01, 0.2), rel=1e-3)
+    assert se_of_method(0.02, 50.0, error) > se_of_method(0.02, 500.0, error)
+
+
+def test_repeatability_is_not_counted_twice():
+    assert se_total(None, None, 0.02) == 0.02
+    assert se_total(0.03, 0.0, 0.02) == pytest.approx(math.hypot(0.03, 0.02))
+    # What the looks show is part of the published figure already.
+    assert se_total(0.03, 0.02, 0.02) == pytest.approx(0.03)
+    assert se_total(0.03, 0.05, 0.02) == pytest.approx(0.03)

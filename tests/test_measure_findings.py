@@ -7,12 +7,11 @@ from functools import lru_cache
 import numpy as np
 from bodies import VOXEL_MM, body
 from legs import changed, phantom_legs
+from matches import unregistered
 
 from pipeline import Participant, SegmentedLegs, Side, default_config, measure
 from pipeline.core.anatomy import STRUCTURE_IDS
-from pipeline.core.match import LegMatch
 from pipeline.core.results import Finding
-from pipeline.core.transform import identity
 
 GRACILIS, MEDIALIS = STRUCTURE_IDS["gracilis"], STRUCTURE_IDS["vastus_medialis"]
 
@@ -23,19 +22,9 @@ def whole_legs() -> SegmentedLegs:
 
 
 def findings_of(legs: SegmentedLegs, participant: Participant | None = None) -> dict[str, list]:
-    spaces = [legs[side].leg.grid.space for side in (Side.LEFT, Side.RIGHT)]
-    match = LegMatch(
-        left_to_right=identity(*spaces),
-        right_to_left=identity(*reversed(spaces)),
-        overlap={},
-        overlap_before={},
-        surface_distance_mm={},
-        extent=None,
-        inverse_error_mm=0.0,
-        succeeded=False,
-        reason="not needed here",
+    result = measure(
+        legs, unregistered(legs), participant=participant, config=default_config().measure
     )
-    result = measure(legs, match, participant=participant, config=default_config().measure)
     found: dict[str, list[Finding]] = {}
     for finding in result.findings:
         found.setdefault(finding.code, []).append(finding)

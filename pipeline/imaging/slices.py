@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from pipeline.core.grid import Grid
 
@@ -21,6 +22,8 @@ Flags = NDArray[np.bool_]
 
 #: Points inside a pixel at which a signal is averaged when native pixels are smaller.
 _POINTS_PER_VOXEL = 4
+#: Bounds the memory of resampling.
+_LEVELS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,11 +157,17 @@ def resample_slices(
     Returns:
         float32 array (level, row, column).
     """
-    columns, rows = weights
+    # Few voxels count for a pixel; and a sparse product adds up in one order, whatever the
+    # storage of the image and the number of threads.
+    columns, rows = (csr_array(w) for w in weights)
     out = np.empty((len(levels), rows.shape[0], columns.shape[0]), dtype=np.float32)
-    for k, level in enumerate(levels):
-        # A copy in one layout: a mirrored leg, stored backwards, then adds up in the same order.
-        out[k] = rows @ (columns @ np.ascontiguousarray(image[:, :, level])).T
+    for start in range(0, len(levels), _LEVELS_AT_ONCE):
+        some = levels[start : start + _LEVELS_AT_ONCE]
+        part = columns @ image[:, :, some].reshape(image.shape[0], -1)
+        part = part.reshape(len(part), -1, len(some)).transpose(1, 0, 2)
+        part = rows @ part.reshape(image.shape[1], -1)
+        part = part.reshape(len(part), -1, len(some))
+        out[start : start + len(some)] = part.transpose(2, 0, 1)
     return out
 
 

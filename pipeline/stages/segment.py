@@ -121,42 +121,53 @@ def _check(
                 else words.format(value, limit),
                 action="check the images; labels made elsewhere are used with --labels",
             )
+    yield from _doubts(leg, labels, image, config)
+
+
+def _doubts(
+    leg: Leg, labels: LabelMap, image: NDArray[np.float32], config: SegmentConfig
+) -> Iterator[Finding]:
+    """Findings on labels that are those of a leg."""
     unexplained = unexplained_share(labels, leg, image)
-    if unexplained > config.largest_unexplained_share:
-        yield Finding(
-            code="unexplained_tissue",
-            severity=Severity.WARNING,
-            stage="segment",
-            side=leg.side,
-            message=f"Tissue that looks like muscle was left without a label on the {leg.side}: "
-            f"{100 * unexplained:.0f} % of the labelled muscle.",
-            value=unexplained,
-            threshold=config.largest_unexplained_share,
-            unit="share",
-        )
     ridge = border_ridge(labels, image)
-    if ridge is not None and ridge < config.smallest_border_ridge:
-        yield Finding(
-            code="borders_not_on_fascia",
-            severity=Severity.WARNING,
-            stage="segment",
-            side=leg.side,
-            message=f"Borders between muscles on the {leg.side} hardly follow the fascia in the "
-            f"images ({ridge:.2f} times as much of it as 3 mm beside them).",
-            value=ridge,
-            threshold=config.smallest_border_ridge,
-            unit="ratio",
-        )
     wrong = levels_out_of_order(labels)
-    if wrong:
-        named = ", ".join(f"{u} below {v}" for u, v in wrong).replace("_", " ")
-        yield Finding(
-            code="levels_out_of_order",
-            severity=Severity.WARNING,
-            stage="segment",
-            side=leg.side,
-            message=f"Muscles lie in the wrong order along the {leg.side} limb: {named}.",
-            value=float(len(wrong)),
-            threshold=0.0,
-            unit="pairs",
-        )
+    named = ", ".join(f"{u} below {v}" for u, v in wrong).replace("_", " ")
+    for code, value, limit, unit, doubtful, message in (
+        (
+            "unexplained_tissue",
+            unexplained,
+            config.largest_unexplained_share,
+            "share",
+            unexplained > config.largest_unexplained_share,
+            f"Tissue that looks like muscle was left without a label on the {leg.side}: "
+            f"{100 * unexplained:.0f} % of the labelled muscle.",
+        ),
+        (
+            "borders_not_on_fascia",
+            ridge,
+            config.smallest_border_ridge,
+            "ratio",
+            ridge is not None and ridge < config.smallest_border_ridge,
+            f"Borders between muscles on the {leg.side} hardly follow the fascia in the images "
+            f"({ridge or 0.0:.2f} times as much of it as 3 mm beside them).",
+        ),
+        (
+            "levels_out_of_order",
+            float(len(wrong)),
+            0.0,
+            "pairs",
+            bool(wrong),
+            f"Muscles lie in the wrong order along the {leg.side} limb: {named}.",
+        ),
+    ):
+        if doubtful:
+            yield Finding(
+                code=code,
+                severity=Severity.WARNING,
+                stage="segment",
+                side=leg.side,
+                message=message,
+                value=value,
+                threshold=limit,
+                unit=unit,
+            )

@@ -20,6 +20,7 @@ from benchmarks.scans import label, measured
 from pipeline import Side
 from pipeline.core.anatomy import MUSCLES_BY_NAME
 from pipeline.core.errors import MyosymmetryError
+from pipeline.imaging.asymmetry import Z95
 from pipeline.phantom import Acquisition, acquire, grid_for, make_body
 from pipeline.phantom import asymmetry_percent as true_asymmetry
 
@@ -28,7 +29,6 @@ FIRST_SEED = 20_000
 GRIDS_MM = ((2.0, 2.0, 8.0), (1.6, 1.6, 12.0), (2.2, 2.2, 6.0), (1.4, 1.4, 20.0))
 #: Below this a muscle is too small for an asymmetry on such grids.
 SMALLEST_ML = 20.0
-_Z95 = 1.959964
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -91,7 +91,7 @@ def _criteria(report: Report) -> None:
     _coverage(report, rows, "fat", lambda row: "above 10 %" if row["fat_percent"] > 10 else "below")
     errors = [abs(row["error"]) for row in rows]
     if errors:
-        width = float(np.median([_Z95 * row["se_method"] for row in rows]))
+        width = float(np.median([Z95 * row["se_method"] for row in rows]))
         report.at_most(
             "median half-width over the 95th percentile of the errors",
             width / float(np.percentile(errors, 95)),
@@ -107,7 +107,7 @@ def _coverage(
 ) -> None:
     held: dict[str, list[bool]] = {}
     for row in rows:
-        held.setdefault(group(row), []).append(abs(row["error"]) <= _Z95 * row["se_method"])
+        held.setdefault(group(row), []).append(abs(row["error"]) <= Z95 * row["se_method"])
     for name, values in sorted(held.items()):
         report.within(f"coverage, {what} {name}".strip(), float(np.mean(values)), 0.90, 0.99)
 

@@ -17,12 +17,13 @@ from benchmarks.agreement import asymmetry_percent, dice, mean
 from benchmarks.common import Report, command_line, engine_of, shared_data
 from benchmarks.perturb import labels_on
 from benchmarks.pictures import overlay
-from benchmarks.scans import Labels, label, read_labels, volumes_ml
+from benchmarks.scans import Labels, label, measured, read_labels, volumes_ml
 from benchmarks.simulator import Protocol, Simulated, simulate, tissue_of
 from pipeline import LabelMap, Quantity, Side
 from pipeline.core.anatomy import GROUPS, LEFT_OFFSET, MUSCLES, STRUCTURE_IDS
 from pipeline.core.errors import MyosymmetryError
 from pipeline.engines import Engine
+from pipeline.imaging.asymmetry import Z95
 
 #: Usable slices of the label maps, and muscles they do not label (which are never scored).
 BODIES: dict[str, tuple[slice, frozenset[tuple[str, Side]]]] = {
@@ -110,6 +111,7 @@ def _one(
         return
     truth = labels_on(simulated.labels.data, simulated.labels.grid, found.scan.grid)
     own = volumes_ml(found.labels, found.scan.grid.voxel_volume_ml)
+    results = {row.name: row for row in measured(found).muscles}
     for muscle in MUSCLES:
         sides = {side: (muscle.name, side) not in unlabelled for side in Side}
         scores = {
@@ -137,6 +139,9 @@ def _one(
             true_asymmetry=true_ai,
             asymmetry=ai,
             asymmetry_error=None if ai is None or true_ai is None else ai - true_ai,
+            se_method=results[muscle.name].asymmetry_total_volume.se_method_percent,
+            repeats_right=results[muscle.name].right.repeat_volume_ratios,
+            repeats_left=results[muscle.name].left.repeat_volume_ratios,
         )
     for group in GROUPS:
         if group.kind != "compartment":
@@ -192,6 +197,12 @@ def _criteria(report: Report, body: str) -> None:
         f"{body}: mean absolute AI error, thigh muscles above 100 mL, points", mean(errors), 4.0
     )
     report.report(f"{body}: of these, not found on both sides", missing)
+    judged = [row for row in rows if row["asymmetry_error"] is not None and row["se_method"]]
+    held = [abs(row["asymmetry_error"]) <= Z95 * row["se_method"] for row in judged]
+    report.report(
+        f"{body}: share of muscles whose error lies within the method's own 95 % interval",
+        float(np.mean(held)) if held else None,
+    )
 
 
 def _scores(rows: list[dict[str, float | None]]) -> Iterator[float | None]:

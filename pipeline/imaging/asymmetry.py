@@ -16,7 +16,7 @@ def index_from_log_ratio(log_ratio: float) -> float:
 
 def interval_percent(log_ratio: float, se_log_ratio: float) -> tuple[float, float]:
     """95 % interval of the index in percent, symmetric on the scale of ln(R / L)."""
-    half = 1.959964 * se_log_ratio
+    half = Z95 * se_log_ratio
     return index_from_log_ratio(log_ratio - half), index_from_log_ratio(log_ratio + half)
 
 
@@ -29,6 +29,8 @@ def se_from_scan_rescan(cv_percent: float) -> float:
     return math.sqrt(2.0) * cv_percent / 100.0
 
 
+#: Half-width of a 95 % interval in standard errors.
+Z95 = 1.959964
 #: A muscle that a look loses altogether counts as this much of it.
 _LEAST_RATIO = 0.05
 

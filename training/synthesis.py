@@ -432,15 +432,16 @@ def _scan(draw: _Draw, water: Tensor, fat: Tensor) -> Tensor:
         fat = torch.roll(fat, shift, dims=draw.index(2) + 1)
     mode = draw.uniform(0.0, 1.0)
     images: tuple[Tensor, ...]
-    if mode < 0.42:
+    if mode < 0.36:
         images = (water, fat)
-    elif mode < 0.64:
+    elif mode < 0.55:
         images = (water,)
-    elif mode < 0.71:
+    elif mode < 0.61:
         images = (fat,)
-    elif mode < 0.81:
+    elif mode < 0.71:
         images = (draw.uniform(0.2, 0.7) * water + fat,)
-    elif mode < 0.87:
+    elif mode < 0.81:
+        # In phase: fat can be as bright as muscle, and then only thin lines part them.
         images = (water + fat * draw.uniform(0.4, 1.0),)
     elif mode < 0.96:
         # Opposed phase: borders of water and fat cancel into dark lines.

@@ -38,15 +38,30 @@ def keep_to_leg(
         sizes = leg.grid.voxel_sizes_mm
         known = leg.tissue & np.isfinite(fractions)
         for level in np.flatnonzero((out != 0).any(axis=(0, 1))):
-            here = fat[:, :, level] & leg.tissue[:, :, level]
-            out[:, :, level] = settle_fat_borders(
-                without_fat_pieces(out[:, :, level], here),
-                here,
-                known[:, :, level],
+            # No border moves further from the labels than thick fat is wide.
+            here = _around(out[:, :, level], sizes, 2.0 * thick_fat_mm)
+            place = (*here, level)
+            own_fat = fat[place] & leg.tissue[place]
+            out[place] = settle_fat_borders(
+                without_fat_pieces(out[place], own_fat),
+                own_fat,
+                known[place],
                 (sizes[0], sizes[1]),
                 thick_fat_mm,
             )
     return LabelMap(out, labels.grid, labels.scheme)
+
+
+def _around(
+    labels: Labels, voxel_mm: tuple[float, float, float], margin_mm: float
+) -> tuple[slice, slice]:
+    """Box of what is labelled in a slice (nx, ny), with a margin."""
+    box = []
+    for axis in (0, 1):
+        there = np.flatnonzero(labels.any(axis=1 - axis))
+        margin = int(np.ceil(margin_mm / voxel_mm[axis])) + 1
+        box.append(slice(max(0, int(there[0]) - margin), int(there[-1]) + 1 + margin))
+    return box[0], box[1]
 
 
 def without_holes(mask: Flags) -> Flags:

@@ -194,19 +194,19 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
     first = int(stack.levels[0])
     native = np.arange(first, int(stack.levels[-1]) + 1)
     half_mm = stack.pixel_mm / 2.0
-    # Neighbours are the scanner's own slices, also where only every n-th is predicted.
-    lattices = [
-        _slices_on(view, native, plane_weights(leg.grid, stack, (shift, shift)))
-        for shift in (0.0, half_mm)
-    ]
     count = len(stack.levels)
     everything = np.arange(count)
     thick = stack.grid.voxel_sizes_mm[2] > config.look_by_turns_mm
     plan = [(everything, (0, 1))] if thick else [(everything[k::2], (k,)) for k in (0, 1)]
-    shape = (len(network.contract.class_ids), count, *lattices[0].shape[2:])
+    shape = (len(network.contract.class_ids), count, len(stack.rows), len(stack.columns))
     out = np.zeros(shape, dtype=np.uint8)
     out[0] = FULL
     for positions, used in plan:
+        # Neighbours are the scanner's own slices, also where only every n-th is predicted.
+        lattices = {
+            k: _slices_on(view, native, plane_weights(leg.grid, stack, (k * half_mm, k * half_mm)))
+            for k in used
+        }
         for start in range(0, len(positions), config.batch_slices):
             batch = positions[start : start + config.batch_slices]
             levels = stack.levels[batch]

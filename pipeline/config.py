@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+)
 
 from pipeline.core.errors import ConfigError
 
@@ -46,6 +53,11 @@ class ContrastRule(_Section):
         except re.error as error:
             raise ValueError(f"a regular expression ({error})") from error
         return value
+
+    @field_serializer("image_type", "last_word")
+    def _in_order(self, words: frozenset[str]) -> list[str]:
+        """Sets have another order in every process; digests of a configuration must not."""
+        return sorted(words)
 
 
 class LoadConfig(_Section):

@@ -104,6 +104,18 @@ def test_a_second_run_changes_nothing(data, processed):
     assert (processed / "sub-01/sub-01_measures.json").stat().st_mtime_ns == before
 
 
+def test_another_process_finds_that_nothing_has_changed(data, processed):
+    """The order of sets differs between processes; the digest of a configuration must not."""
+    before = (processed / "sub-01/sub-01_measures.json").stat().st_mtime_ns
+    for seed in ("1", "2"):
+        result = run_cli(
+            *(data, processed, "participant", "--participant-label", "01", *WITH_LABELS),
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
+        assert "nothing has changed" in result.stderr
+    assert (processed / "sub-01/sub-01_measures.json").stat().st_mtime_ns == before
+
+
 def test_a_change_of_one_section_reuses_what_does_not_rest_on_it(data, processed, tmp_path, caplog):
     out = tmp_path / "out"
     shutil.copytree(processed, out)

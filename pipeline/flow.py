@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import ValidationError
 
-from pipeline.config import Config, default_config
+from pipeline import report
+from pipeline.config import Config, default_config, with_given_labels
 from pipeline.core.anatomy import OWN_SCHEME, Side
 from pipeline.core.errors import UsageError
 from pipeline.core.match import LegMatch
@@ -61,14 +62,6 @@ from pipeline.io.stage_results import (
     save_segmentation,
 )
 from pipeline.provenance import provenance, stage_key
-from pipeline.report import (
-    Failure,
-    label_table,
-    load_evidence,
-    measures_table,
-    render_failure,
-    write_report,
-)
 from pipeline.stages.canonicalise import canonicalise
 from pipeline.stages.load import load_subject
 from pipeline.stages.measure import measure
@@ -168,9 +161,9 @@ def _process(
     run.begin("load")
     manual = folder.manual_labels if folder.manual_labels.is_file() else None
     if manual is not None:
-        config = _with_given_labels(config, OWN_SCHEME.name)
+        config = with_given_labels(config, OWN_SCHEME.name)
     elif labels is not None:
-        config = _with_given_labels(config, config.segment.label_scheme)
+        config = with_given_labels(config, config.segment.label_scheme)
     loaded = run.note(
         load_subject(
             data,
@@ -183,6 +176,7 @@ def _process(
         )
     )
     with exclusive(folder), _logged_to(folder.run_log):
+        folder.failure_record.unlink(missing_ok=True)
         finished = None if force else _finished(folder, config, loaded)
         if finished is not None:
             logger.info("%s: nothing has changed, results are kept", folder.stem)
@@ -214,9 +208,9 @@ def _process(
         )
         run.begin("report")
         save_images(folder, scan, None if scan.dixon is None else fat_fraction(scan.dixon))
-        write_text(folder.label_table, label_table())
-        write_report(results, load_evidence(folder), folder, config=config.report)
-        write_text(folder.table, measures_table(results))
+        write_text(folder.label_table, report.label_table())
+        report.write_report(results, report.load_evidence(folder), folder, config=config.report)
+        write_text(folder.table, report.measures_table(results))
         write_dataset_description(out, results.provenance.software_version)
         write_json(folder.run_record, results.provenance.model_dump(mode="json"))
         write_text(folder.measures, results.model_dump_json(indent=1) + "\n")
@@ -242,7 +236,7 @@ def rebuild_report(
             action="process the subject first",
         )
     with exclusive(folder):
-        write_report(results, load_evidence(folder), folder, config=config.report)
+        report.write_report(results, report.load_evidence(folder), folder, config=config.report)
     return folder.report
 
 
@@ -270,9 +264,9 @@ def validate_results(out: Path) -> tuple[list[str], int]:
         except (ValidationError, UnicodeDecodeError) as error:
             first = str(error).splitlines()[0]
             problems.append(f"{path.relative_to(out)}: {first}")
-        report = path.with_name(path.name.replace("_measures.json", "_report.html"))
-        if not report.is_file():
-            problems.append(f"{path.relative_to(out)}: its report {report.name} is missing")
+        page = path.with_name(path.name.replace("_measures.json", "_report.html"))
+        if not page.is_file():
+            problems.append(f"{path.relative_to(out)}: its report {page.name} is missing")
     return problems, len(paths)
 
 
@@ -381,11 +375,12 @@ class _Run:
 
 def _leave_failure(folder: SubjectFolder, run: _Run, error: Exception) -> None:
     """The page that says why there are no results; results of an earlier run keep theirs."""
-    failure = Failure(folder.subject, folder.session, run.stage, STAGES, error, run.findings)
+    failure = report.Failure(folder.subject, folder.session, run.stage, STAGES, error, run.findings)
     # A folder that cannot be written or is in use must not hide what went wrong first.
     with suppress(OSError, UsageError), exclusive(folder):
+        write_json(folder.failure_record, report.failure_values(failure))
         if not folder.measures.exists():
-            write_text(folder.report, render_failure(failure))
+            write_text(folder.report, report.render_failure(failure))
 
 
 @contextmanager
@@ -420,11 +415,6 @@ def _saved_segmentation(
         for side in Side
     }
     return SegmentedLegs(segmented[Side.RIGHT], segmented[Side.LEFT], engine)
-
-
-def _with_given_labels(config: Config, scheme: str) -> Config:
-    section = config.segment.model_copy(update={"engine": _GIVEN, "label_scheme": scheme})
-    return config.model_copy(update={"segment": section})
 
 
 def _refuse_output_in_input(subject_folder: Path, out: Path) -> None:

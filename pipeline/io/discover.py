@@ -80,8 +80,10 @@ def subject_folder(data: Path, subject: str, session: str | None) -> Path:
         InputError: it is not there; near names are listed.
         UsageError: the subject has several sessions and none was named.
     """
-    names = _list(data, "sub-", "subject")
-    if subject not in names:
+    folder = data / subject
+    # Thousands of jobs that each list the whole folder would burden a shared file system.
+    if not folder.is_dir():
+        names = _list(data, "sub-", "subject")
         near = difflib.get_close_matches(subject, names, n=3) or names
         raise InputError(
             f"There is no subject {subject} in {data}",
@@ -89,7 +91,6 @@ def subject_folder(data: Path, subject: str, session: str | None) -> Path:
             found=f"{len(names)} subjects, such as {some(near)}",
             action="check the label",
         )
-    folder = data / subject
     sessions = list_sessions(data, subject)
     if session is None:
         if len(sessions) > 1:
@@ -149,21 +150,50 @@ def read_participant(data: Path, subject: str) -> Participant:
     Raises:
         InputError: a value that cannot be right.
     """
+    return participant_in(participant_rows(data), subject)
+
+
+def participant_rows(data: Path) -> dict[str, list[dict[str, str]]]:
+    """Rows of participants.tsv by subject (with its prefix); empty without the file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     path = data / "participants.tsv"
     if not path.is_file():
-        return Participant()
+        return {}
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in read_table(path):
+        name = (row.get("participant_id") or "").strip()
+        found.setdefault("sub-" + name.removeprefix("sub-"), []).append(row)
+    return found
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a table with tabs between its columns, by column name.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t"))
+            return list(csv.DictReader(stream, delimiter="\t", restval=""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            "participants.tsv cannot be read",
+            f"{path.name} cannot be read",
             expected="a table with tabs between its columns, in UTF-8",
             found=str(error),
             action="save it again as tab-separated UTF-8 text",
         ) from error
-    names = (subject, subject.removeprefix("sub-"))
-    mine = [r for r in rows if (r.get("participant_id") or "").strip() in names]
+
+
+def participant_in(rows: Mapping[str, Sequence[Mapping[str, str]]], subject: str) -> Participant:
+    """What the rows of participants.tsv say of a subject (with its prefix).
+
+    Raises:
+        InputError: a value that cannot be right, or several rows.
+    """
+    mine = rows.get(subject, ())
     if not mine:
         return Participant()
     if len(mine) > 1:

@@ -55,6 +55,15 @@ def list_sessions(data: Path, subject: str) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name.startswith("ses-"))
 
 
+def with_sessions(data: Path, subjects: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Each subject with each of its sessions, or with None where it has none."""
+    pairs: list[tuple[str, str | None]] = []
+    for subject in subjects:
+        sessions = list_sessions(data, subject)
+        pairs += [(subject, session) for session in sessions] or [(subject, None)]
+    return pairs
+
+
 def _list(data: Path, prefix: str, what: str) -> list[str]:
     if not data.is_dir():
         raise InputError(
@@ -213,7 +222,8 @@ def participant_in(rows: Mapping[str, Sequence[Mapping[str, str]]], subject: str
     )
 
 
-def _text(row: Mapping[str, str | None], column: str) -> str | None:
+def present(row: Mapping[str, str | None], column: str) -> str | None:
+    """A cell of a table; None where it is missing or says so (n/a)."""
     value = (row.get(column) or "").strip()
     return None if value.lower() in _MISSING else value
 
@@ -221,7 +231,7 @@ def _text(row: Mapping[str, str | None], column: str) -> str | None:
 def _number(
     row: Mapping[str, str | None], column: str, low: float, high: float, subject: str
 ) -> float | None:
-    text = _text(row, column)
+    text = present(row, column)
     if text is None:
         return None
     try:
@@ -239,7 +249,7 @@ def _number(
 
 
 def _sex(row: Mapping[str, str | None], subject: str) -> str | None:
-    text = _text(row, "sex")
+    text = present(row, "sex")
     if text is None:
         return None
     sexes = {"f": "female", "female": "female", "m": "male", "male": "male"}
@@ -255,7 +265,7 @@ def _sex(row: Mapping[str, str | None], subject: str) -> str | None:
 
 
 def _side(row: Mapping[str, str | None], column: str, subject: str) -> Side | None:
-    text = _text(row, column)
+    text = present(row, column)
     if text is None or text.lower() in ("both", "ambidextrous"):
         return None
     sides = {"l": Side.LEFT, "left": Side.LEFT, "r": Side.RIGHT, "right": Side.RIGHT}

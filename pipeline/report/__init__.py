@@ -12,8 +12,15 @@ if TYPE_CHECKING:
     from pipeline.report.evidence import RenderedReport, ReportEvidence
     from pipeline.report.failure import Failure, failure_values, render_failure
     from pipeline.report.html import render_report
+    from pipeline.report.overview import OverviewTile, render_overview
     from pipeline.report.saved import load_evidence
-    from pipeline.report.tables import label_table, measures_table
+    from pipeline.report.tables import (
+        label_table,
+        measures_rows,
+        measures_table,
+        table_line,
+        table_text,
+    )
     from pipeline.report.writing import write_report
 
 _HOME_OF = {
@@ -25,20 +32,30 @@ _HOME_OF = {
     "render_report": "html",
     "load_evidence": "saved",
     "label_table": "tables",
+    "OverviewTile": "overview",
+    "measures_rows": "tables",
     "measures_table": "tables",
+    "render_overview": "overview",
+    "table_line": "tables",
+    "table_text": "tables",
     "write_report": "writing",
 }
 
 __all__ = [
     "Failure",
+    "OverviewTile",
     "RenderedReport",
     "ReportEvidence",
     "failure_values",
     "label_table",
     "load_evidence",
+    "measures_rows",
     "measures_table",
     "render_failure",
+    "render_overview",
     "render_report",
+    "table_line",
+    "table_text",
     "write_report",
 ]
 

@@ -48,11 +48,16 @@ def measures_table(measures: Measures) -> str:
     with total_volume in the name of total volume. Percentages of asymmetry are
     100 (R - L) / ((R + L) / 2), + = right larger.
     """
-    rows = [_row(m, kind="muscle") for m in measures.measures.muscles]
-    rows += [_row(g, kind=g.kind) for g in measures.measures.groups]
+    rows = measures_rows(measures)
     if not rows:
         return ""
-    return _text(rows[0].keys(), (row.values() for row in rows))
+    return table_text(rows[0].keys(), (row.values() for row in rows))
+
+
+def measures_rows(measures: Measures) -> list[dict[str, str]]:
+    """The rows of measures_table, by column name."""
+    rows = [_row(m, kind="muscle") for m in measures.measures.muscles]
+    return rows + [_row(g, kind=g.kind) for g in measures.measures.groups]
 
 
 def label_table() -> str:
@@ -67,7 +72,7 @@ def label_table() -> str:
         for side, offset in ((Side.RIGHT.value, 0), (Side.LEFT.value, LEFT_OFFSET))
         for s in STRUCTURES
     ]
-    return _text(("index", "name", "abbreviation", "color"), rows)
+    return table_text(("index", "name", "abbreviation", "color"), rows)
 
 
 def _row(result: MuscleResult | GroupResult, *, kind: str) -> dict[str, str]:
@@ -113,8 +118,11 @@ def _abbreviation(name: str) -> str:
     return "".join(w[0] for w in words).upper() if len(words) > 1 else name[:4].upper()
 
 
-def _text(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = ["\t".join(header)]
-    # A cell is one line without tabs; the text itself is kept.
-    lines += ["\t".join(" ".join(cell.split()) or MISSING for cell in row) for row in rows]
-    return "\n".join(lines) + "\n"
+def table_text(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table as tab-separated text."""
+    return "".join(table_line(cells) for cells in (header, *rows))
+
+
+def table_line(cells: Iterable[str]) -> str:
+    """A row of a table; a cell is one line without tabs, and its text is kept."""
+    return "\t".join(" ".join(cell.split()) or MISSING for cell in cells) + "\n"

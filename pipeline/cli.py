@@ -283,8 +283,6 @@ def _run_job(job: _Job) -> int:
                 ).report
     except MyosymmetryError as error:
         return _say_error(error, job.subject)
-    except MemoryError as error:
-        return _say_error(_memory_short(error), job.subject)
     except Exception:  # noqa: BLE001 - the last stop: a bug ends with its own exit code
         sys.stderr.write(
             f"myosymmetry: {job.subject}: a bug in myosymmetry, please report this:\n"
@@ -293,15 +291,6 @@ def _run_job(job: _Job) -> int:
         return _BUG_EXIT_CODE
     sys.stdout.write(f"{path}\n")
     return 0
-
-
-def _memory_short(error: MemoryError) -> MyosymmetryError:
-    return UnmetNeedError(
-        "There was not enough memory",
-        expected=f"about {_GIB_PER_SUBJECT:g} GiB for whole legs",
-        found=str(error) or "an allocation that failed",
-        action="give the job more memory, or process fewer subjects at a time (--nprocs, --mem)",
-    )
 
 
 class _Progress:

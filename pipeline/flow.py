@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from pipeline import report
 from pipeline.config import Config, default_config, with_given_labels
 from pipeline.core.anatomy import OWN_SCHEME, Side
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import UnmetNeedError, UsageError
 from pipeline.core.match import LegMatch
 from pipeline.core.results import (
     EngineUsed,
@@ -130,7 +130,7 @@ def process_subject(
         progress: told about each stage as it begins.
 
     Raises:
-        UsageError, InputError, SubjectUnusableError: see the message; nothing is published. A
+        UsageError, InputError, SubjectUnusableError, UnmetNeedError: see the message; nothing is published. A
             subject that could not be measured gets a report that says so.
     """
     config = config if config is not None else default_config()
@@ -143,6 +143,15 @@ def process_subject(
     except UsageError:
         # The command was wrong, not the subject: there is nothing to say about the subject.
         raise
+    except MemoryError as error:
+        short = UnmetNeedError(
+            "There was not enough memory",
+            expected="more memory than this process may have",
+            found=str(error) or "an allocation that failed",
+            action="give the job more memory, or process fewer subjects at a time (--nprocs, --mem)",
+        )
+        _leave_failure(folder, run, short)
+        raise short from error
     except Exception as error:
         _leave_failure(folder, run, error)
         raise

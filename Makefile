@@ -21,6 +21,7 @@ BATCH_VENV := .venv-batch
 BATCH_STAMP := $(BATCH_VENV)/.installed
 TABLE = $(if $(SUBJECTS),--table "$(SUBJECTS)")
 CHANGES = $(if $(CONFIG),--config "$(abspath $(CONFIG))") $(if $(ENGINE),--engine "$(ENGINE)")
+PROGRAM = $(abspath $(BIN))/myosymmetry
 FREE_MB = $(shell awk '/MemAvailable/ {print int($$2 / 1024)}' /proc/meminfo)
 PYTHON := $(shell command -v python3.11 || command -v python3)
 
@@ -58,7 +59,7 @@ snakemake = $(BATCH_VENV)/bin/snakemake --snakefile pipeline/batch/Snakefile \
   --profile "configs/cluster/$(PROFILE)" --directory "$(abspath $(OUT))/batch" --quiet all $(if $(DRY),--dry-run) \
   $(if $(filter local,$(PROFILE)),--resources mem_mb=$(FREE_MB)) \
   --config plan="$(abspath $(OUT))/batch/plan.tsv" data="$(abspath $(DATA))" out="$(abspath $(OUT))" \
-  program="$(abspath $(BIN))/myosymmetry" memory_mb=$(MEMORY_MB) options='$(CHANGES)' -- $(1)
+  program="$(PROGRAM)" memory_mb=$(MEMORY_MB) options='$(CHANGES)' -- $(1)
 
 batch: $(STAMP) $(BATCH_STAMP) ## Many subjects: DATA= OUT= [SUBJECTS=list.tsv] [PROFILE=local|slurm] [MEMORY_MB=] [DRY=1] (docs/batch.md)
 	@mkdir -p "$(OUT)/batch"
@@ -66,7 +67,7 @@ batch: $(STAMP) $(BATCH_STAMP) ## Many subjects: DATA= OUT= [SUBJECTS=list.tsv] 
 	@$(call snakemake,subjects); code=$$?; $(if $(DRY),,$(call snakemake,group) || exit $$?;) exit $$code
 
 batch-slurm: $(STAMP) ## The same through SLURM alone, without Snakemake
-	@PROGRAM="$(abspath $(BIN))/myosymmetry" MEMORY_MB=$(MEMORY_MB) OPTIONS='$(CHANGES)' \
+	@PROGRAM="$(PROGRAM)" MEMORY_MB=$(MEMORY_MB) OPTIONS='$(CHANGES)' \
 	  pipeline/batch/submit_slurm.sh "$(DATA)" "$(OUT)" $(TABLE) $(CHANGES)
 
 status: $(STAMP) ## How far each subject is: DATA= OUT= [SUBJECTS=list.tsv]

@@ -130,8 +130,8 @@ def process_subject(
         progress: told about each stage as it begins.
 
     Raises:
-        UsageError, InputError, SubjectUnusableError, UnmetNeedError: see the message; nothing is published. A
-            subject that could not be measured gets a report that says so.
+        UsageError, InputError, SubjectUnusableError, UnmetNeedError: see the message; nothing is
+            published. A subject that could not be measured gets a report that says so.
     """
     config = config if config is not None else default_config()
     subject, session = subject_labels(subject, session)
@@ -148,7 +148,7 @@ def process_subject(
             "There was not enough memory",
             expected="more memory than this process may have",
             found=str(error) or "an allocation that failed",
-            action="give the job more memory, or process fewer subjects at a time (--nprocs, --mem)",
+            action="give the job more memory, or process fewer subjects at a time (--nprocs)",
         )
         _leave_failure(folder, run, short)
         raise short from error

@@ -11,6 +11,7 @@ SUBJECTS ?=
 PROFILE ?= local
 MEMORY_MB ?= 6000
 DRY ?=
+SNAKEMAKE_OPTIONS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -56,7 +57,7 @@ $(BATCH_STAMP): requirements-batch.lock
 
 # Called as $(call snakemake,target): everything is absolute, since its own files go to OUT/batch.
 snakemake = $(BATCH_VENV)/bin/snakemake --snakefile pipeline/batch/Snakefile \
-  --profile "configs/cluster/$(PROFILE)" --directory "$(abspath $(OUT))/batch" --quiet all $(if $(DRY),--dry-run) \
+  --profile "configs/cluster/$(PROFILE)" --directory "$(abspath $(OUT))/batch" --quiet all $(if $(DRY),--dry-run) $(SNAKEMAKE_OPTIONS) \
   $(if $(filter local,$(PROFILE)),--resources mem_mb=$(FREE_MB)) \
   --config plan="$(abspath $(OUT))/batch/plan.tsv" data="$(abspath $(DATA))" out="$(abspath $(OUT))" \
   program="$(PROGRAM)" memory_mb=$(MEMORY_MB) options='$(CHANGES)' -- $(1)

@@ -154,9 +154,7 @@ def check_first_run(batch: Batch) -> None:
     called = batch.called()
     assert (called[KILLED], called[HUNGRY], called["group"]) == (2, 2, 1)
     others = [f"sub-{n:02d}" for n in range(1, COUNT + 1)]
-    others = [name for name in others if name not in (#: The SLURM of the test keeps no accounts to ask.
-STATUS_BY_QUEUE = ("SNAKEMAKE_OPTIONS=--slurm-status-command squeue --slurm-no-account",)
-CORRUPT, KILLED, HUNGRY)]
+    others = [name for name in others if name not in (CORRUPT, KILLED, HUNGRY)]
     assert {called[name] for name in others} == {1}
     status = batch.make("status").stdout
     assert f"{CORRUPT}\tfailed\tload: " in status

@@ -93,6 +93,12 @@ lint: $(STAMP) ## Style, types and the direction of dependencies
 slow: $(STAMP) ## Tests that take minutes: full-size phantoms
 	$(BIN)/python -m pytest -m slow
 
+bench: $(STAMP) ## Time and memory of the whole flow on an idle machine; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks.whole_flow "$(OUT)/bench" --page docs/benchmarks.md
+
+wheelhouse: $(STAMP) ## Everything that an install without a network needs, in wheelhouse/ (docs/batch.md)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --constraint requirements.lock --wheel-dir wheelhouse .
+
 test-batch: $(STAMP) $(BATCH_STAMP) ## Snakemake and a one-node SLURM of its own (Debian: slurm-wlm, munge) on phantoms: minutes
 	$(BIN)/python -m pytest -m "slow or not slow" tests/test_workflow.py
 

@@ -127,20 +127,31 @@ def run(options: argparse.Namespace) -> Report:
     return report
 
 
-def whole_legs() -> LoadedSubject:
-    """Both legs of a phantom, coarsely scanned and brought to full size."""
+def whole_legs(
+    shape: tuple[int, int, int] = SHAPE,
+    voxel_mm: tuple[float, float, float] = VOXEL_MM,
+    *,
+    above_middle_mm: float = 0.0,
+) -> LoadedSubject:
+    """Both legs of a phantom, coarsely scanned and brought to the size of a scan.
+
+    Args:
+        shape, voxel_mm: of the scan; by default the reference workload.
+        above_middle_mm: how far its middle lies above that of the legs.
+    """
     body = make_body(BodyParameters(pose=Pose(gap_mm=6.0), seed=5950), detail="reduced")
     scan = acquire(body, Acquisition(grid_for(body, _COARSE_MM), seed=5950))
     first = scan.images[Quantity.WATER].grid
     middle = first.index_to_world((np.array(first.shape) - 1.0) / 2.0)
-    affine = np.diag([*VOXEL_MM, 1.0])
-    affine[:3, 3] = middle - affine[:3, :3] @ ((np.array(SHAPE) - 1.0) / 2.0)
+    middle = middle + (0.0, 0.0, above_middle_mm)
+    affine = np.diag([*voxel_mm, 1.0])
+    affine[:3, 3] = middle - affine[:3, :3] @ ((np.array(shape) - 1.0) / 2.0)
     matrix = np.linalg.inv(first.affine) @ affine
-    grid = Grid(SHAPE, affine, SCANNER_SPACE)
+    grid = Grid(shape, affine, SCANNER_SPACE)
     images = {
         quantity: ArraySource(
             ndimage.affine_transform(
-                image.data, matrix[:3, :3], matrix[:3, 3], output_shape=SHAPE, order=1
+                image.data, matrix[:3, :3], matrix[:3, 3], output_shape=shape, order=1
             ),
             grid,
         )

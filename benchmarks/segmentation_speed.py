@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,7 +41,7 @@ from pipeline.engines.session import (
     allocated_threads,
     read_contract,
 )
-from pipeline.phantom import Acquisition, BodyParameters, Pose, acquire, grid_for, make_body
+from pipeline.phantom import Acquisition, BodyParameters, Pose, Scan, acquire, grid_for, make_body
 
 Singles = NDArray[np.float32]
 T = TypeVar("T")
@@ -139,11 +140,10 @@ def whole_legs(
         shape, voxel_mm: of the scan; by default the reference workload.
         above_middle_mm: how far its middle lies above that of the legs.
     """
-    body = make_body(BodyParameters(pose=Pose(gap_mm=6.0), seed=5950), detail="reduced")
-    scan = acquire(body, Acquisition(grid_for(body, _COARSE_MM), seed=5950))
+    scan = _coarse_scan()
     first = scan.images[Quantity.WATER].grid
     middle = first.index_to_world((np.array(first.shape) - 1.0) / 2.0)
-    middle = middle + (0.0, 0.0, above_middle_mm)
+    middle[2] += above_middle_mm
     affine = np.diag([*voxel_mm, 1.0])
     affine[:3, 3] = middle - affine[:3, :3] @ ((np.array(shape) - 1.0) / 2.0)
     matrix = np.linalg.inv(first.affine) @ affine
@@ -158,6 +158,12 @@ def whole_legs(
         for quantity, image in scan.images.items()
     }
     return LoadedSubject(subject="sub-speed", session=None, images=images)
+
+
+@cache
+def _coarse_scan() -> Scan:
+    body = make_body(BodyParameters(pose=Pose(gap_mm=6.0), seed=5950), detail="reduced")
+    return acquire(body, Acquisition(grid_for(body, _COARSE_MM), seed=5950))
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,7 @@ def staged(folder: Path, engine: str) -> tuple[list[dict[str, Any]], float, int]
     mark("end")
     rows = [
         {"stage": stage, "seconds": after[1] - begun, "peak_gib": after[2] / 1024}
-        for (stage, begun, _), after in zip(marks, marks[1:], strict=False)
+        for (stage, begun, _), after in pairwise(marks)
     ]
     return rows, sum(spent), sum(pixels)
 
@@ -298,7 +299,8 @@ def page(report: Report) -> str:
         f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {machine()}.",
         "",
         "Reference workload: whole legs of the phantom, one volume of "
-        f"{' x '.join(map(str, SHAPE))} voxels of {' x '.join(map(str, VOXEL_MM))} mm, water and fat.",
+        f"{' x '.join(map(str, SHAPE))} voxels of {' x '.join(map(str, VOXEL_MM))} mm, water and "
+        "fat.",
         "",
         "## Against what was promised",
         "",

@@ -19,6 +19,7 @@ VALIDATION := whole_runs real_scans planted_change pseudo_replicates robustness 
   unseen_anatomy segmentation_speed not_legs
 STAMP := $(VENV)/.installed
 BATCH_VENV := .venv-batch
+WHEELHOUSE := wheelhouse
 BATCH_STAMP := $(BATCH_VENV)/.installed
 TABLE = $(if $(SUBJECTS),--table "$(SUBJECTS)")
 CHANGES = $(if $(CONFIG),--config $(abspath $(CONFIG))) $(if $(ENGINE),--engine $(ENGINE))
@@ -97,7 +98,8 @@ bench: $(STAMP) ## Time and memory of the whole flow on an idle machine; writes 
 	$(BIN)/python -m benchmarks.whole_flow "$(OUT)/bench" --page docs/benchmarks.md
 
 wheelhouse: $(STAMP) ## Everything that an install without a network needs, in wheelhouse/ (docs/batch.md)
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --constraint requirements.lock --wheel-dir wheelhouse .
+	rm -rf build
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --constraint requirements.lock --wheel-dir "$(WHEELHOUSE)" .
 
 test-batch: $(STAMP) $(BATCH_STAMP) ## Snakemake and a one-node SLURM of its own (Debian: slurm-wlm, munge) on phantoms: minutes
 	$(BIN)/python -m pytest -m "slow or not slow" tests/test_workflow.py
@@ -116,4 +118,4 @@ lock: $(STAMP) ## Write requirements.lock from what is installed
 	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip > requirements.lock
 
 clean: ## Remove the environment and caches (never results)
-	rm -rf $(VENV) $(BATCH_VENV) wheelhouse .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	rm -rf $(VENV) $(BATCH_VENV) $(WHEELHOUSE) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

@@ -185,15 +185,7 @@ def _participant(arguments: Sequence[str]) -> int:
     if workers == 1:
         codes = [_run_job(job) for job in jobs]
     else:
-        from pipeline.engines.session import allocated_threads
-
-        # A new process reads its allocation before any library has made its threads.
-        with ProcessPoolExecutor(
-            max_workers=workers,
-            mp_context=get_context("spawn"),
-            initializer=_use_threads,
-            initargs=(max(1, allocated_threads() // workers),),
-        ) as pool:
+        with _pool(workers) as pool:
             try:
                 codes = list(pool.map(_run_job, jobs))
             except BrokenProcessPool as error:
@@ -206,9 +198,27 @@ def _participant(arguments: Sequence[str]) -> int:
     return next((code for code in codes if code), 0)
 
 
-def _use_threads(count: int) -> None:
-    """Give this worker process its share of the threads."""
-    os.environ.update(SLURM_CPUS_PER_TASK=str(count), OMP_NUM_THREADS=str(count))
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Worker processes that share the threads this process was given.
+
+    They are new processes, not copies, so that each reads its share before a library makes its
+    threads; this process's own settings stay as they are.
+    """
+    from pipeline.engines.session import allocated_threads
+
+    share = max(1, allocated_threads() // workers)
+    return ProcessPoolExecutor(
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=_set_up_worker,
+        initargs=(share, tempfile.tempdir),
+    )
+
+
+def _set_up_worker(threads: int, scratch: str | None) -> None:
+    """Give a worker process its share of the threads and the scratch folder."""
+    os.environ.update(SLURM_CPUS_PER_TASK=str(threads), OMP_NUM_THREADS=str(threads))
+    tempfile.tempdir = scratch
 
 
 def _subjects(options: argparse.Namespace) -> list[tuple[str, str | None]]:

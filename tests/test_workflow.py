@@ -157,7 +157,7 @@ def check_first_run(batch: Batch) -> None:
     others = [name for name in others if name not in (CORRUPT, KILLED, HUNGRY)]
     assert {called[name] for name in others} == {1}
     status = batch.make("status").stdout
-    assert f"{CORRUPT}\tfailed\tload: " in status
+    assert f"{CORRUPT}\tfailed\tcanonicalise: {CORRUPT}_water.nii.gz is truncated" in status
     assert (batch.out / "sub-01/log/sub-01_batch.log").is_file()
 
 

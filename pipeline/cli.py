@@ -414,7 +414,7 @@ def _group(options: argparse.Namespace) -> int:
         options.out,
         subjects=None if labels is None else [subject_labels(s, None)[0] for s in labels],
         config=load_config(options.config).group,
-        workers=options.nprocs,
+        workers=_workers(options.nprocs, None, options.nprocs),
     )
     for note in group.notes:
         sys.stderr.write(f"myosymmetry: {note}\n")

@@ -386,7 +386,7 @@ def _leave_failure(folder: SubjectFolder, run: _Run, error: Exception) -> None:
     """The page that says why there are no results; results of an earlier run keep theirs."""
     failure = report.Failure(folder.subject, folder.session, run.stage, STAGES, error, run.findings)
     # A folder that cannot be written or is in use must not hide what went wrong first.
-    with suppress(OSError, UsageError), exclusive(folder):
+    with suppress(OSError, UsageError, MemoryError), exclusive(folder):
         write_json(folder.failure_record, report.failure_values(failure))
         if not folder.measures.exists():
             write_text(folder.report, report.render_failure(failure))

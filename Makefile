@@ -76,10 +76,10 @@ status: $(STAMP) ## How far each subject is: DATA= OUT= [SUBJECTS=list.tsv]
 	@$(BIN)/myosymmetry status "$(DATA)" "$(OUT)" $(TABLE) $(CHANGES)
 
 group: $(STAMP) ## Put results together in OUT/group: DATA= OUT=
-	@$(BIN)/myosymmetry "$(DATA)" "$(OUT)" group --config "$(CONFIG)" --nprocs "$$(nproc)"
+	@$(BIN)/myosymmetry "$(DATA)" "$(OUT)" group $(if $(CONFIG),--config "$(CONFIG)") --nprocs "$$(nproc)"
 
 norms: $(STAMP) ## Limits from a healthy cohort: DATA= OUT= [SUBJECTS=list.tsv]
-	@$(BIN)/myosymmetry norms "$(DATA)" "$(OUT)" $(TABLE) --config "$(CONFIG)"
+	@$(BIN)/myosymmetry norms "$(DATA)" "$(OUT)" $(TABLE) $(if $(CONFIG),--config "$(CONFIG)")
 
 test: $(STAMP) ## All checks: style, types, architecture, tests (under 15 minutes on two cores)
 	$(MAKE) --no-print-directory lint

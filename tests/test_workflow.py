@@ -237,27 +237,47 @@ def test_snakemake_hands_subjects_to_slurm(phantoms, cluster, tmp_path):
     assert (batch.out / "group" / "summary.tsv").is_file()
 
 
-@needs_snakemake
-def test_a_plan_of_thousands_reads_no_subject(tmp_path):
-    """A dry run looks at the table alone: there is no data folder at all."""
-    rows = [
-        f"sub-{n:04d}\tn/a\tn/a\tmissing\tsub-{n:04d}/sub-{n:04d}_measures.json" for n in range(300)
-    ]
-    plan = tmp_path / "plan.tsv"
-    plan.write_text("participant_id\tsession_id\tmemory_mb\tstate\tmeasures\n" + "\n".join(rows))
-    settings = {"plan": plan, "data": tmp_path / "none", "out": tmp_path / "out"}
-    settings |= {"program": "false", "memory_mb": 1000}
-    result = subprocess.run(
+def snakemake(folder: Path, plan: Path, *more: str, **settings: object):
+    """The workflow on a plan, without a data folder."""
+    settings |= {"plan": plan, "data": folder / "none", "out": folder / "out"}
+    return subprocess.run(
         [
             *(BATCH_VENV / "bin/snakemake", "--snakefile", ROOT / "pipeline/batch/Snakefile"),
-            *("--profile", ROOT / "configs/cluster/local", "--directory", tmp_path, "--dry-run"),
+            *("--profile", ROOT / "configs/cluster/local", "--directory", folder, *more),
             *("--config", *(f"{key}={value}" for key, value in settings.items())),
             *("--", "subjects"),
         ],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+
+
+def write_plan(folder: Path, count: int, memory_mb: object) -> Path:
+    plan = folder / "plan.tsv"
+    names = [f"sub-{n:04d}" for n in range(count)]
+    rows = [f"{n}\tn/a\t{memory_mb}\tmissing\t{n}/{n}_measures.json\n" for n in names]
+    header = "participant_id\tsession_id\tmemory_mb\tstate\tmeasures\n"
+    plan.write_text(header + "".join(rows))
+    return plan
+
+
+@needs_snakemake
+def test_a_second_attempt_has_twice_the_memory(tmp_path):
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/bash\nulimit -d >> {tmp_path}/limits_kb\nexit 1\n")
+    program.chmod(0o755)
+    result = snakemake(tmp_path, write_plan(tmp_path, 1, 350), program=program, memory_mb=1000)
+    assert result.returncode != 0
+    assert (tmp_path / "limits_kb").read_text().split() == [str(350 * 1024), str(700 * 1024)]
+
+
+@needs_snakemake
+def test_a_plan_of_thousands_reads_no_subject(tmp_path):
+    """A dry run looks at the table alone: there is no data folder at all."""
+    plan = write_plan(tmp_path, 300, "n/a")
+    result = snakemake(tmp_path, plan, "--dry-run", program="false", memory_mb=1000)
+    assert result.returncode == 0, result.stderr
     found = [line.split() for line in (result.stdout + result.stderr).splitlines()]
     assert ["subject", "300"] in found
     assert not (tmp_path / "out").exists()

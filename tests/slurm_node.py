@@ -31,6 +31,7 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+TaskProlog={folder}/prolog
 MpiDefault=none
 ReturnToService=2
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
@@ -59,6 +60,10 @@ def slurm_node(folder: Path, *, cpus: int, memory_mb: int) -> Iterator[dict[str,
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
     configuration = folder / "slurm.conf"
+    # Snakemake hides SLURM's variables from its jobs; elsewhere the file lies where SLURM looks.
+    prolog = folder / "prolog"
+    prolog.write_text(f"#!/bin/sh\necho export SLURM_CONF={configuration}\n")
+    prolog.chmod(0o755)
     configuration.write_text(
         _CONFIGURATION.format(
             folder=folder,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "sinfo")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "sinfo")
 
 _CONFIGURATION = """\
 ClusterName=myosymmetry
@@ -31,7 +31,6 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-TaskProlog={folder}/prolog
 MpiDefault=none
 ReturnToService=2
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
@@ -60,10 +59,6 @@ def slurm_node(folder: Path, *, cpus: int, memory_mb: int) -> Iterator[dict[str,
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
     configuration = folder / "slurm.conf"
-    # Snakemake hides SLURM's variables from its jobs; elsewhere the file lies where SLURM looks.
-    prolog = folder / "prolog"
-    prolog.write_text(f"#!/bin/sh\necho export SLURM_CONF={configuration}\n")
-    prolog.chmod(0o755)
     configuration.write_text(
         _CONFIGURATION.format(
             folder=folder,
@@ -74,7 +69,14 @@ def slurm_node(folder: Path, *, cpus: int, memory_mb: int) -> Iterator[dict[str,
             memory_mb=memory_mb,
         )
     )
-    environment = {**os.environ, "SLURM_CONF": str(configuration)}
+    # Snakemake hides SLURM's variables from the steps of its jobs. Where SLURM is installed for
+    # good it finds its configuration all the same; here the command brings it.
+    step = folder / "bin" / "srun"
+    step.parent.mkdir()
+    step.write_text(f'#!/bin/sh\nSLURM_CONF={configuration} exec {_where("srun")} "$@"\n')
+    step.chmod(0o755)
+    path = f"{step.parent}:{os.environ.get('PATH', '')}"
+    environment = {**os.environ, "SLURM_CONF": str(configuration), "PATH": path}
     munge = [f"--key-file={key}", f"--socket={folder}/munge.socket", f"--pid-file={folder}/m.pid"]
     munge += [f"--log-file={folder}/munge.log", f"--seed-file={folder}/munge.seed", "--force"]
     daemons: list[subprocess.Popen[bytes]] = []

@@ -128,7 +128,8 @@ def _participant(arguments: Sequence[str]) -> int:
         overrides.setdefault("segment", {})["engine"] = options.engine
     if options.label_scheme:
         overrides.setdefault("segment", {})["label_scheme"] = options.label_scheme
-    pairs = _subjects(options)
+    # A report is built from results alone: the scans may be elsewhere or gone.
+    pairs = _subjects(options, options.out if options.report_only else options.data)
     if options.labels is not None and len(pairs) != 1:
         raise UsageError(
             "--labels names one label map, for one subject and session",
@@ -160,16 +161,16 @@ def _participant(arguments: Sequence[str]) -> int:
     return next((code for code in codes if code), 0)
 
 
-def _subjects(options: argparse.Namespace) -> list[tuple[str, str | None]]:
-    """Subject and session of every job, in a stable order."""
+def _subjects(options: argparse.Namespace, folder: Path) -> list[tuple[str, str | None]]:
+    """Subject and session of every job below a folder, in a stable order."""
     from pipeline.io.discover import list_sessions, list_subjects
 
-    subjects = options.participant_label or list_subjects(options.data)
+    subjects = options.participant_label or list_subjects(folder)
     if options.session_label:
         return [(subject, session) for subject in subjects for session in options.session_label]
     pairs: list[tuple[str, str | None]] = []
     for subject in subjects:
-        sessions = list_sessions(options.data, subject)
+        sessions = list_sessions(folder, subject)
         pairs += [(subject, session) for session in sessions] or [(subject, None)]
     return pairs
 
@@ -295,8 +296,7 @@ def _report(arguments: Sequence[str]) -> int:
     from pipeline.flow import rebuild_report
 
     config = load_config(options.config)
-    options.data = options.out
-    for subject, session in _subjects(options):
+    for subject, session in _subjects(options, options.out):
         path = rebuild_report(options.out, subject, session=session, config=config)
         sys.stdout.write(f"{path}\n")
     return 0
@@ -328,7 +328,7 @@ def _inspect(arguments: Sequence[str]) -> int:
     config = load_config(options.config)
     found = [
         inspect_subject(options.data, subject, session=session, config=config)
-        for subject, session in _subjects(options)
+        for subject, session in _subjects(options, options.data)
     ]
     if options.json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")

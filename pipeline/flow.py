@@ -63,9 +63,7 @@ from pipeline.io.stage_results import (
 from pipeline.provenance import provenance, stage_key
 from pipeline.report import (
     Failure,
-    label_table,
     load_evidence,
-    measures_table,
     render_failure,
     write_report,
 )
@@ -214,9 +212,7 @@ def _process(
         )
         run.begin("report")
         save_images(folder, scan, None if scan.dixon is None else fat_fraction(scan.dixon))
-        write_text(folder.label_table, label_table())
         write_report(results, load_evidence(folder), folder, config=config.report)
-        write_text(folder.table, measures_table(results))
         write_dataset_description(out, results.provenance.software_version)
         write_json(folder.run_record, results.provenance.model_dump(mode="json"))
         write_text(folder.measures, results.model_dump_json(indent=1) + "\n")

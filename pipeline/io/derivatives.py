@@ -62,6 +62,11 @@ class SubjectFolder:
         return self._file("measures.tsv")
 
     @property
+    def wide_table(self) -> Path:
+        """The same in one row, to be laid below those of other subjects."""
+        return self._file("desc-wide_measures.tsv")
+
+    @property
     def report(self) -> Path:
         """The page for people."""
         return self._file("report.html")

@@ -9,6 +9,7 @@ from pipeline.core.results import Measures
 from pipeline.io.derivatives import SubjectFolder, write_bytes, write_text
 from pipeline.report.evidence import ReportEvidence
 from pipeline.report.html import render_report
+from pipeline.report.tables import label_table, measures_table, wide_table
 
 
 def write_report(
@@ -18,7 +19,7 @@ def write_report(
     *,
     config: ReportConfig,
 ) -> Path:
-    """Render the report and write it with its figures; the page appears last.
+    """Render the report and write it with its tables and figures; the page appears last.
 
     Args:
         measures: the published results.
@@ -32,6 +33,9 @@ def write_report(
     rendered = render_report(measures, evidence, config=config)
     for name, content in rendered.figures.items():
         write_bytes(folder.figure(name), content)
+    write_text(folder.label_table, label_table())
+    write_text(folder.table, measures_table(measures))
+    write_text(folder.wide_table, wide_table(measures))
     write_bytes(folder.pdf, rendered.pdf)
     write_text(folder.report, rendered.html)
     return folder.report

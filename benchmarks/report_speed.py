@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,16 @@ VOXEL_MM = (1.2, 1.2, 3.0)
 _SUBJECT = "sub-report"
 _LIMIT_S, _LIMIT_GIB = 20.0, 1.5
 _KIB_PER_GIB = 2.0**20
+#: The command, then its own account; what the system keeps of a child starts with its parent's.
+_CHILD = """
+import re, sys, time
+from pathlib import Path
+from pipeline.cli import main
+code = main(["report", sys.argv[1]])
+peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
+print(time.process_time(), peak)
+sys.exit(code)
+"""
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -35,16 +44,17 @@ def run(options: argparse.Namespace) -> Report:
         process_subject(data, out, _SUBJECT, config=config)
         first = _digests(out)
         for run_number in (1, 2):
-            seconds = _rebuild(out)
+            figures = _rebuild(out)
             again = _digests(out)
-            changed = sorted(name for name in first if again.get(name) != first[name])
-            report.add("runs", run=run_number, seconds=seconds, files_changed=len(changed))
-    # The peak of the largest child: both did the same.
-    peak_gib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / _KIB_PER_GIB
-    rows = report.tables["runs"]
-    report.at_most("report of whole legs, s", max(row["seconds"] for row in rows), _LIMIT_S)
-    report.at_most("peak resident memory, GiB", peak_gib, _LIMIT_GIB)
-    report.at_most("files whose bytes changed", max(row["files_changed"] for row in rows), 0)
+            changed = [name for name in first if again.get(name) != first[name]]
+            report.add("runs", run=run_number, **figures, files_changed=len(changed))
+    worst = {
+        key: max(row[key] for row in report.tables["runs"]) for key in report.tables["runs"][0]
+    }
+    report.at_most("report of whole legs, s", worst["seconds"], _LIMIT_S)
+    report.report("of that, processor time, s", worst["cpu_seconds"])
+    report.at_most("peak resident memory, GiB", worst["peak_gib"], _LIMIT_GIB)
+    report.at_most("files whose bytes changed", worst["files_changed"], 0)
     report.report("grid", grid)
     report.report("load average when it ended", os.getloadavg()[0])
     return report
@@ -61,12 +71,18 @@ def _write_whole_legs(folder: Path) -> str:
     return scan.labels.grid.describe()
 
 
-def _rebuild(out: Path) -> float:
-    """Seconds of a fresh process that builds the report, start of Python included."""
-    command = [sys.executable, "-m", "pipeline.cli", "report", str(out)]
+def _rebuild(out: Path) -> dict[str, float]:
+    """Wall time, processor time and peak memory of a fresh process that builds the report."""
     started = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - started
+    child = subprocess.run(
+        [sys.executable, "-c", _CHILD, str(out)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    cpu_seconds, peak_kib = child.stdout.split()[-2:]
+    return {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": float(cpu_seconds),
+        "peak_gib": float(peak_kib) / _KIB_PER_GIB,
+    }
 
 
 def _digests(out: Path) -> dict[str, str]:

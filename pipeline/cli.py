@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import MyosymmetryError, UsageError
+from pipeline.core.errors import MyosymmetryError, ResultsError, UsageError
 
 _BUG_EXIT_CODE = 70
 #: A subject with whole legs stays below this, so that --mem says how many fit side by side.
@@ -22,11 +22,12 @@ _GIB_PER_SUBJECT = 4.0
 
 _EPILOG = """other commands, recognised by the first word:
   myosymmetry report OUT --participant-label 01   build the report again from saved results
-  myosymmetry validate OUT                        check every result against the schema
+  myosymmetry validate OUT                        check results: schema, digests, files, numbers
   myosymmetry inspect DATA --participant-label 01 show which files would be used, and why
   myosymmetry schema                              print the JSON schema of the results
 
-exit codes: 0 done, 2 usage or configuration, 3 input, 4 subject unusable, 70 a bug
+exit codes: 0 done, 2 usage or configuration, 3 input, 4 subject unusable, 5 results do not hold,
+70 a bug
 """
 
 
@@ -306,13 +307,13 @@ def _validate(arguments: Sequence[str]) -> int:
     parser = _parser("myosymmetry validate", "Check every result in a folder.")
     parser.add_argument("out", type=Path, help="folder with results")
     options = parser.parse_args(arguments)
-    from pipeline.flow import validate_results
+    from pipeline.report.check import check_results
 
-    problems, count = validate_results(options.out)
-    for problem in problems:
+    checked = check_results(options.out)
+    for problem in checked.problems:
         sys.stderr.write(f"{problem}\n")
-    sys.stdout.write(f"{count} results, {len(problems)} problems\n")
-    return 3 if problems else 0
+    sys.stdout.write(f"{checked.results} results, {len(checked.problems)} problems\n")
+    return ResultsError.exit_code if checked.problems else 0
 
 
 def _inspect(arguments: Sequence[str]) -> int:

@@ -250,28 +250,6 @@ def read_measures(path: Path) -> Measures | None:
         return None
 
 
-def validate_results(out: Path) -> tuple[list[str], int]:
-    """Check every published result below a folder; problems in words, and how many there are.
-
-    Raises:
-        UsageError: the folder is not there.
-    """
-    if not out.is_dir():
-        raise UsageError("The results folder is not there", found=str(out))
-    problems = []
-    paths = sorted(out.glob("sub-*/**/*_measures.json"))
-    for path in paths:
-        try:
-            Measures.model_validate_json(path.read_text(encoding="utf-8"))
-        except (ValidationError, UnicodeDecodeError) as error:
-            first = str(error).splitlines()[0]
-            problems.append(f"{path.relative_to(out)}: {first}")
-        report = path.with_name(path.name.replace("_measures.json", "_report.html"))
-        if not report.is_file():
-            problems.append(f"{path.relative_to(out)}: its report {report.name} is missing")
-    return problems, len(paths)
-
-
 def inspect_subject(
     data: Path, subject: str, *, session: str | None = None, config: Config | None = None
 ) -> dict[str, Any]:

@@ -27,24 +27,6 @@ ROOT = Path(__file__).resolve().parent.parent
 WITH_LABELS = ("--engine", "given")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_subject(folder / "sub-01", small_scan())
-    (folder / "participants.tsv").write_text(
-        "participant_id\theight_m\tmass_kg\tsex\tdominant_side\tinjured_side\n"
-        "sub-01\t1.75\t72\tM\tright\tn/a\n"
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def processed(data, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("out")
-    process_subject(data, out, "sub-01", config=GIVEN)
-    return out
-
-
 def run_cli(*arguments: object, **keywords) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
@@ -159,9 +141,7 @@ def test_the_report_is_rebuilt_from_saved_derivatives_alone(processed, tmp_path)
     shutil.copytree(processed, out)
     before = contents(out)
     built = [
-        name
-        for name in before
-        if "/figures/" in name or name.endswith((".html", ".pdf", ".tsv"))
+        name for name in before if "/figures/" in name or name.endswith((".html", ".pdf", ".tsv"))
     ]
     assert {Path(name).suffix for name in built} == {".html", ".pdf", ".tsv", ".svg", ".png"}
     for name in built:

@@ -33,6 +33,7 @@ from pipeline.report import (
     measures_table,
     pictures,
     render_report,
+    wide_table,
     words,
 )
 from pipeline.report.format import Style, decimals, show, tsv
@@ -203,6 +204,18 @@ class TestNumbers:
             total = result.asymmetry_total_volume.index_percent
             assert_cell(row["asymmetry_total_volume_percent"], total)
             assert_cell(row["healthy_limit_percent"], result.healthy_limit_percent)
+
+    def test_the_wide_table_holds_every_cell_of_the_long_one_once(self, measures):
+        header, *rows = (line.split("\t") for line in wide_table(measures).splitlines())
+        assert len(rows) == 1
+        assert len(set(header)) == len(header) == len(rows[0])
+        wide = dict(zip(header, rows[0], strict=True))
+        assert (wide["subject"], wide["session"]) == ("sub-01", "n/a")
+        long = list(csv.DictReader(io.StringIO(measures_table(measures)), delimiter="\t"))
+        for row in long:
+            cells = {k: v for k, v in row.items() if k not in ("name", "kind", "reason")}
+            assert {k: wide[f"{row['name']}_{k}"] for k in cells} == cells
+        assert len(wide) == 3 + len(long) * (len(long[0]) - 3)
 
 
 def assert_cell(text: str, value: float | None) -> None:

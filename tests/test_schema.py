@@ -23,7 +23,9 @@ def kinds(node: dict[str, Any]) -> set[str]:
     """Types a field may have; those of a list or mapping are the types of what it holds."""
     found = {node["type"]} if "type" in node else set()
     inner = [*node.get("anyOf", ()), *node.get("prefixItems", ())]
-    inner += [node[key] for key in ("items", "additionalProperties") if isinstance(node.get(key), dict)]
+    inner += [
+        node[key] for key in ("items", "additionalProperties") if isinstance(node.get(key), dict)
+    ]
     return found.union(*(kinds(part) for part in inner))
 
 
@@ -80,5 +82,5 @@ def test_the_schema_carries_its_version_and_refuses_another():
     assert SCHEMA["properties"]["schema_version"]["const"] == SCHEMA_VERSION
     document = make_measures().model_dump(mode="json")
     assert Measures.model_validate(document)
-    with pytest.raises(ValidationError, match="results of schema 0.3"):
+    with pytest.raises(ValidationError, match=r"results of schema 0\.3"):
         Measures.model_validate({**document, "schema_version": "0.3"})

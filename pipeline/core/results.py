@@ -205,9 +205,7 @@ class Asymmetry(_Model):
 class MuscleResult(_Model):
     """One muscle, both sides."""
 
-    id: int = Field(
-        description="Label value on the right side in the label map; left is id + 100."
-    )
+    id: int = Field(description="Label value on the right side in the label map; left is id + 100.")
     name: str = Field(description="Name in the vocabulary.")
     region: str = Field(description="hip, thigh or leg.")
     compartment: str = Field(description="Anatomical compartment.")

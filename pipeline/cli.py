@@ -23,8 +23,10 @@ _GIB_PER_SUBJECT = 4.0
 _EPILOG = """other commands, recognised by the first word:
   myosymmetry report OUT --participant-label 01   build the report again from saved results
   myosymmetry validate OUT                        check results: schema, digests, files, numbers
+  myosymmetry compare OUT/sub-01/ses-1 OUT/sub-01/ses-2 ...
+                                                  what changed since the first scan
   myosymmetry inspect DATA --participant-label 01 show which files would be used, and why
-  myosymmetry schema                              print the JSON schema of the results
+  myosymmetry schema [measures|change]            print the JSON schema of a published document
 
 exit codes: 0 done, 2 usage or configuration, 3 input, 4 subject unusable, 5 results do not hold,
 70 a bug
@@ -37,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         "report": _report,
         "validate": _validate,
+        "compare": _compare,
         "inspect": _inspect,
         "schema": _schema,
     }
@@ -316,6 +319,25 @@ def _validate(arguments: Sequence[str]) -> int:
     return ResultsError.exit_code if checked.problems else 0
 
 
+def _compare(arguments: Sequence[str]) -> int:
+    parser = _parser("myosymmetry compare", "What changed between scans of one person.")
+    parser.add_argument(
+        "results", type=Path, nargs="+", help="folders of processed sessions, first scan first"
+    )
+    parser.add_argument("--out", type=Path, help="folder for the comparison (default: theirs)")
+    parser.add_argument("--config", type=Path, help="YAML file with the values to change")
+    options = parser.parse_args(arguments)
+    from pipeline.config import load_config
+    from pipeline.followup import compare_results
+
+    config = load_config(options.config)
+    changes, page = compare_results(options.results, out=options.out, config=config)
+    for finding in changes.findings:
+        sys.stderr.write(f"{finding.severity}: {finding.message}\n")
+    sys.stdout.write(f"{page}\n")
+    return 0
+
+
 def _inspect(arguments: Sequence[str]) -> int:
     parser = _parser("myosymmetry inspect", "Show what would be used of a subject.")
     parser.add_argument("data", type=Path, help="folder with one sub-... folder per subject")
@@ -348,10 +370,17 @@ def _inspect(arguments: Sequence[str]) -> int:
 
 
 def _schema(arguments: Sequence[str]) -> int:
-    _parser("myosymmetry schema", "Print the JSON schema of the results.").parse_args(arguments)
+    parser = _parser("myosymmetry schema", "Print the JSON schema of a published document.")
+    parser.add_argument(
+        "document", nargs="?", choices=["measures", "change"], default="measures",
+        help="measures: of one scan (default); change: of a comparison",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    from pipeline.core.change import Changes
     from pipeline.core.results import Measures
 
-    sys.stdout.write(json.dumps(Measures.model_json_schema(), indent=1) + "\n")
+    model = Changes if options.document == "change" else Measures
+    sys.stdout.write(json.dumps(model.model_json_schema(), indent=1) + "\n")
     return 0
 
 

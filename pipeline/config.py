@@ -150,6 +150,13 @@ class MeasureConfig(_Section):
     fewest_whole_muscles: Annotated[int, Field(ge=1)]
 
 
+class CompareConfig(_Section):
+    """Changes between scans of one person."""
+
+    fat_fraction_cv_percent: Positive
+    smallest_fat_fraction_change_points: Positive
+
+
 class ReportConfig(_Section):
     """What the report shows."""
 
@@ -169,6 +176,7 @@ class Config(_Section):
     segment: SegmentConfig
     register_: RegisterConfig = Field(alias="register")
     measure: MeasureConfig
+    compare: CompareConfig
     report: ReportConfig
 
 

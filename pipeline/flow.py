@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import ValidationError
 
 from pipeline.config import Config, default_config
 from pipeline.core.anatomy import OWN_SCHEME, Side
@@ -46,6 +45,7 @@ from pipeline.imaging.tissue import fat_fraction
 from pipeline.io.derivatives import (
     SubjectFolder,
     exclusive,
+    read_measures,
     write_dataset_description,
     write_json,
     write_text,
@@ -240,14 +240,6 @@ def rebuild_report(
     with exclusive(folder):
         write_report(results, load_evidence(folder), folder, config=config.report)
     return folder.report
-
-
-def read_measures(path: Path) -> Measures | None:
-    """Published results; None where they are missing or do not fit their schema."""
-    try:
-        return Measures.model_validate_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
-        return None
 
 
 def inspect_subject(

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from pipeline.core.errors import InvariantError, UsageError
+from pipeline.core.results import Measures
 from pipeline.core.transform import AffineTransform, BlendedAffine, SpatialTransform
 from pipeline.core.volume import Quantity
 from pipeline.io.atomic import atomic_write
@@ -167,6 +169,14 @@ def read_json(path: Path) -> Any | None:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def read_measures(path: Path) -> Measures | None:
+    """Published results; None where they are missing or do not fit their schema."""
+    try:
+        return Measures.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
         return None
 
 

@@ -141,8 +141,7 @@ def render_report(
         has_confidence=confident,
         columns=_COLUMNS + confident,
     )
-    script = _SCRIPT.read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script, digest = sorting_script()
     html = environment.get_template("report.html.j2").render(
         _context(measures, evidence, config=config, lead=lead, num=num),
         charts=shown_charts,
@@ -163,6 +162,12 @@ def render_report(
         scale_percent=config.asymmetry_scale_percent,
     )
     return RenderedReport(html, pages, figures)
+
+
+def sorting_script() -> tuple[str, str]:
+    """The script that sorts tables, and the digest by which a page allows it alone."""
+    script = _SCRIPT.read_text(encoding="utf-8")
+    return script, base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def page_environment() -> Environment:

@@ -54,7 +54,7 @@ def measures_table(measures: Measures) -> str:
     rows = [row for _, row in _rows(measures)]
     if not rows:
         return ""
-    return _text(rows[0].keys(), (row.values() for row in rows))
+    return table_text(rows[0].keys(), (row.values() for row in rows))
 
 
 def wide_table(measures: Measures) -> str:
@@ -70,7 +70,7 @@ def wide_table(measures: Measures) -> str:
     }
     for name, columns in _rows(measures):
         row |= {f"{name}_{c}": cell for c, cell in columns.items() if c not in _LONG_ONLY}
-    return _text(row.keys(), [row.values()])
+    return table_text(row.keys(), [row.values()])
 
 
 def label_table() -> str:
@@ -85,7 +85,7 @@ def label_table() -> str:
         for side, offset in ((Side.RIGHT.value, 0), (Side.LEFT.value, LEFT_OFFSET))
         for s in STRUCTURES
     ]
-    return _text(("index", "name", "abbreviation", "color"), rows)
+    return table_text(("index", "name", "abbreviation", "color"), rows)
 
 
 def _rows(measures: Measures) -> list[tuple[str, dict[str, str]]]:
@@ -142,7 +142,8 @@ def _abbreviation(name: str) -> str:
     return "".join(w[0] for w in words).upper() if len(words) > 1 else name[:4].upper()
 
 
-def _text(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def table_text(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table as TSV: names of the columns, then one line a row."""
     lines = ["\t".join(header)]
     # A cell is one line without tabs; the text itself is kept.
     lines += ["\t".join(" ".join(cell.split()) or MISSING for cell in row) for row in rows]

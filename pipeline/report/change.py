@@ -235,7 +235,7 @@ def _timeline(changes: Changes) -> dict[str, Markup]:
             inline_svg(
                 change_charts.timeline_chart(changes, columns=_PANEL_COLUMNS[size], width_px=width),
                 prefix=f"timeline-{size}",
-                title="Volumes of the limb, groups and changed muscles in every scan, right and left",
+                title="Volumes of the limb, groups and changed muscles in every scan",
             )
         )
         for size, width in _WIDTHS_PX.items()

@@ -160,6 +160,7 @@ class CompareConfig(_Section):
 class ReportConfig(_Section):
     """What the report shows."""
 
+    context: bool
     largest_differences: Annotated[int, Field(ge=1, le=30)]
     asymmetry_scale_percent: Positive
     picture_dpi: Annotated[int, Field(ge=50, le=300)]

@@ -26,6 +26,7 @@ from pipeline.core.results import (
     Verdict,
 )
 from pipeline.report import charts, legs, pictures, words
+from pipeline.report.context import context_of
 from pipeline.report.drawing import (
     COLOURS,
     DARK_COLOURS,
@@ -271,6 +272,7 @@ def _context(
         "has_expected": any(m.expected_volume_ml is not None for m in limb.muscles),
         "legend": [] if evidence is None else _legend(evidence),
         "evidence": evidence,
+        "context": context_of(measures, lead) if config.context else None,
         "fat_scale_percent": config.fat_fraction_scale_percent,
         "configuration": json.dumps(
             measures.provenance.configuration, indent=2, ensure_ascii=False, sort_keys=True

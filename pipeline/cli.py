@@ -25,6 +25,8 @@ _EPILOG = """other commands, recognised by the first word:
   myosymmetry validate OUT                        check results: schema, digests, files, numbers
   myosymmetry compare OUT/sub-01/ses-1 OUT/sub-01/ses-2 ...
                                                   what changed since the first scan
+  myosymmetry dicom OUT --participant-label 01 --source SLICES --to FOLDER
+                                                  results as DICOM SEG, SR and PDF
   myosymmetry inspect DATA --participant-label 01 show which files would be used, and why
   myosymmetry schema [measures|change]            print the JSON schema of a published document
 
@@ -40,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "report": _report,
         "validate": _validate,
         "compare": _compare,
+        "dicom": _dicom,
         "inspect": _inspect,
         "schema": _schema,
     }
@@ -335,6 +338,39 @@ def _compare(arguments: Sequence[str]) -> int:
     for finding in changes.findings:
         sys.stderr.write(f"{finding.severity}: {finding.message}\n")
     sys.stdout.write(f"{page}\n")
+    return 0
+
+
+def _dicom(arguments: Sequence[str]) -> int:
+    parser = _parser(
+        "myosymmetry dicom",
+        "Results as DICOM objects of the study they were made from: a segmentation, a structured\n"
+        "report and the PDF. They hold what identifies the patient, as the slices do.",
+    )
+    parser.add_argument("out", type=Path, help="folder with results")
+    parser.add_argument("--participant-label", required=True, metavar="LABEL", help="the subject")
+    parser.add_argument("--session-label", metavar="LABEL", help="the session, if any")
+    parser.add_argument("--source", type=Path, required=True, help="folder of the DICOM slices")
+    parser.add_argument("--to", type=Path, required=True, help="folder for the DICOM objects")
+    parser.add_argument("--config", type=Path, help="YAML file with the values to change")
+    options = parser.parse_args(arguments)
+    from pipeline.config import load_config
+    from pipeline.io.derivatives import SubjectFolder, finished_measures
+    from pipeline.io.dicom_out import export_dicom
+    from pipeline.io.discover import subject_labels
+
+    load = load_config(options.config).load
+    labels = subject_labels(options.participant_label, options.session_label)
+    folder = SubjectFolder(options.out, *labels)
+    for path in export_dicom(
+        folder,
+        finished_measures(folder),
+        options.source,
+        options.to,
+        rules=[*load.own_dicom_contrasts.items(), *load.dicom_contrasts.items()],
+        largest_image_million_voxels=load.largest_image_million_voxels,
+    ):
+        sys.stdout.write(f"{path}\n")
     return 0
 
 

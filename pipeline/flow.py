@@ -45,6 +45,7 @@ from pipeline.imaging.tissue import fat_fraction
 from pipeline.io.derivatives import (
     SubjectFolder,
     exclusive,
+    finished_measures,
     read_measures,
     write_dataset_description,
     write_json,
@@ -229,14 +230,7 @@ def rebuild_report(
     """
     config = config if config is not None else default_config()
     folder = SubjectFolder(out, *subject_labels(subject, session))
-    results = read_measures(folder.measures)
-    if results is None:
-        raise UsageError(
-            f"There are no finished results of {folder.stem} to report on",
-            expected=f"a valid {folder.measures.name}",
-            found="none" if not folder.measures.exists() else "one that does not fit its schema",
-            action="process the subject first",
-        )
+    results = finished_measures(folder)
     with exclusive(folder):
         write_report(results, load_evidence(folder), folder, config=config.report)
     return folder.report

@@ -180,6 +180,23 @@ def read_measures(path: Path) -> Measures | None:
         return None
 
 
+def finished_measures(folder: SubjectFolder) -> Measures:
+    """Published results of a subject.
+
+    Raises:
+        UsageError: there are no valid ones.
+    """
+    results = read_measures(folder.measures)
+    if results is None:
+        raise UsageError(
+            f"There are no finished results of {folder.stem}",
+            expected=f"a valid {folder.measures.name}",
+            found="none" if not folder.measures.exists() else "one that does not fit its schema",
+            action="process the subject first",
+        )
+    return results
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file as a whole or not at all."""
     write_bytes(path, text.encode("utf-8"))

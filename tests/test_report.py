@@ -412,6 +412,23 @@ class TestPage:
         texts = [v for t, k, v in page.attributes if t == "img" and k == "alt"]
         assert len([t for t in texts if len(t) > 20]) == pictures_shown
 
+    def test_reference_volumes_stand_with_their_warning_or_not_at_all(self, measures, rendered):
+        page = Page(rendered.html)
+        assert "published without a spread" in page.text
+        shown = {e["data-pointer"] for e, _ in page.numbers}
+        for i in range(len(measures.measures.muscles)):
+            assert f"/measures/muscles/{i}/expected_volume_ml" in shown
+        limb = measures.measures.model_copy(
+            update={
+                "muscles": tuple(
+                    m.model_copy(update={"expected_volume_ml": None})
+                    for m in measures.measures.muscles
+                )
+            }
+        )
+        unknown = measures.model_copy(update={"measures": limb})
+        assert "expected" not in Page(render_report(unknown, None, config=CONFIG).html).ids
+
     def test_markup_in_texts_is_escaped(self):
         evil = "<script>alert(1)</script>&\"'"
         finding = Finding(code="x", severity=Severity.WARNING, stage="load", message=evil)

@@ -298,13 +298,18 @@ def _report(arguments: Sequence[str]) -> int:
     parser.add_argument("out", type=Path, help="folder with results")
     _add_labels(parser)
     parser.add_argument("--config", type=Path, help="YAML file with the values to change")
+    parser.add_argument(
+        "--with-3d", action="store_true", help="also the page with both legs to turn and click"
+    )
     options = parser.parse_args(arguments)
     from pipeline.config import load_config
     from pipeline.flow import rebuild_report
 
     config = load_config(options.config)
     for subject, session in _subjects(options, options.out):
-        path = rebuild_report(options.out, subject, session=session, config=config)
+        path = rebuild_report(
+            options.out, subject, session=session, config=config, surfaces=options.with_3d
+        )
         sys.stdout.write(f"{path}\n")
     return 0
 

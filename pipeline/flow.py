@@ -221,9 +221,20 @@ def _process(
 
 
 def rebuild_report(
-    out: Path, subject: str, *, session: str | None = None, config: Config | None = None
+    out: Path,
+    subject: str,
+    *,
+    session: str | None = None,
+    config: Config | None = None,
+    surfaces: bool = False,
 ) -> Path:
     """Build the report again from the published results and the saved derivatives.
+
+    Args:
+        out: folder with results.
+        subject, session: labels, with or without their prefix.
+        config: what is shown; None: the default.
+        surfaces: also write the page with both legs to turn.
 
     Raises:
         UsageError: there are no valid results to build it from.
@@ -232,7 +243,8 @@ def rebuild_report(
     folder = SubjectFolder(out, *subject_labels(subject, session))
     results = finished_measures(folder)
     with exclusive(folder):
-        write_report(results, load_evidence(folder), folder, config=config.report)
+        evidence = load_evidence(folder)
+        write_report(results, evidence, folder, config=config.report, surfaces=surfaces)
     return folder.report
 
 

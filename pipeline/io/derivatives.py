@@ -79,6 +79,11 @@ class SubjectFolder:
         return self._file("report.pdf")
 
     @property
+    def surface_page(self) -> Path:
+        """Both legs to turn and click, made on request."""
+        return self._file("report-3d.html")
+
+    @property
     def labels(self) -> Path:
         """Labels of both legs on the grid of the input."""
         return self._file("dseg.nii.gz", "anat")

@@ -132,7 +132,7 @@ class Measurement(_Model):
     repeat_volume_ratios: tuple[float, ...] | None = Field(
         default=None,
         description="Volume when the leg is seen a little differently (noise, bias field, shifted "
-        "pixels, tilt), divided by the undisturbed volume; one value a look, both legs alike; "
+        "pixels, tilt), divided by the undisturbed volume; without unit, one value a look, both legs alike; "
         "null where the engine states none.",
     )
     profile: tuple[ProfilePoint, ...] = Field(

@@ -125,7 +125,7 @@ def test_the_checks_see_a_request_an_error_and_an_overflow(own_hosts, tmp_path):
         ("report", 390, False),
         ("report", 1440, True),
         ("change", 390, True),
-        ("failure", 390, False),
+        pytest.param("failure", 390, False, marks=pytest.mark.slow),
     ],
 )
 def test_no_request_no_error_nothing_outside_the_window(
@@ -170,7 +170,11 @@ def texts_of_chart(page: str, prefix: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("page", "chart"), [("report", "asymmetry-wide"), ("change", "change-0-wide")]
+    ("page", "chart"),
+    [
+        ("report", "asymmetry-wide"),
+        pytest.param("change", "change-0-wide", marks=pytest.mark.slow),
+    ],
 )
 def test_printed_on_a4_every_chart_is_whole_on_one_sheet(pages, tmp_path, page, chart):
     pdf = printed(tmp_path, pages[page])

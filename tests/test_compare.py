@@ -334,8 +334,9 @@ def check_two_scans_of_one_body(changes: Changes) -> None:
         assert len(called) <= 0.05 * len(judged), (quantity, called)
 
 
+@pytest.mark.slow
 def test_two_scans_of_one_body_and_a_loss_in_one_muscle(processed, tmp_path, capsys):
-    """On a coarse grid and with the usual scan-rescan variation; `make slow` has a fine one."""
+    """On a coarse grid and with the usual scan-rescan variation."""
     body = make_body(replace(PERSON, pose=OTHER_POSE), detail="reduced")
     later = acquire(body, Acquisition(grid_for(body, VOXEL_MM), seed=11))
     shrunk = shaved(later, SHRUNK, Side.RIGHT, 0.06)

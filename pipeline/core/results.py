@@ -132,8 +132,8 @@ class Measurement(_Model):
     repeat_volume_ratios: tuple[float, ...] | None = Field(
         default=None,
         description="Volume when the leg is seen a little differently (noise, bias field, shifted "
-        "pixels, tilt), divided by the undisturbed volume; without unit, one value a look, both legs alike; "
-        "null where the engine states none.",
+        "pixels, tilt), divided by the undisturbed volume; without unit, one value a look, both "
+        "legs alike; null where the engine states none.",
     )
     profile: tuple[ProfilePoint, ...] = Field(
         default=(), description="Cross-sections along the limb, hip to ankle."

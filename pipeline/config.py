@@ -150,9 +150,17 @@ class MeasureConfig(_Section):
     fewest_whole_muscles: Annotated[int, Field(ge=1)]
 
 
+class CompareConfig(_Section):
+    """Changes between scans of one person."""
+
+    fat_fraction_cv_percent: Positive
+    smallest_fat_fraction_change_points: Positive
+
+
 class ReportConfig(_Section):
     """What the report shows."""
 
+    context: bool
     largest_differences: Annotated[int, Field(ge=1, le=30)]
     asymmetry_scale_percent: Positive
     picture_dpi: Annotated[int, Field(ge=50, le=300)]
@@ -169,6 +177,7 @@ class Config(_Section):
     segment: SegmentConfig
     register_: RegisterConfig = Field(alias="register")
     measure: MeasureConfig
+    compare: CompareConfig
     report: ReportConfig
 
 

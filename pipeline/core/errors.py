@@ -57,6 +57,12 @@ class SubjectUnusableError(MyosymmetryError):
     exit_code = 4
 
 
+class ResultsError(MyosymmetryError):
+    """Published results that are incomplete or contradict themselves (exit code 5)."""
+
+    exit_code = 5
+
+
 class InvariantError(MyosymmetryError):
     """A core type was given values that contradict each other: a bug (exit code 70)."""
 

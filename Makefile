@@ -16,7 +16,7 @@ SNAKEMAKE_OPTIONS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 VALIDATION := whole_runs real_scans planted_change pseudo_replicates robustness side_blind phantoms \
-  unseen_anatomy segmentation_speed not_legs
+  unseen_anatomy segmentation_speed not_legs report_speed
 STAMP := $(VENV)/.installed
 BATCH_VENV := .venv-batch
 WHEELHOUSE := wheelhouse
@@ -111,8 +111,9 @@ validate-engine: $(STAMP) ## Hold the engine against what was promised: [NAME=re
 sample: $(STAMP) ## Make the sample data again from the phantom
 	$(BIN)/python sample_data/generate.py
 
-schema: $(STAMP) ## Write the JSON schema of the results again
-	$(BIN)/myosymmetry schema > docs/measures.schema.json
+schema: $(STAMP) ## Write the JSON schemas of the published documents again
+	$(BIN)/myosymmetry schema measures > docs/measures.schema.json
+	$(BIN)/myosymmetry schema change > docs/change.schema.json
 
 lock: $(STAMP) ## Write requirements.lock from what is installed
 	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip > requirements.lock

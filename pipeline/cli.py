@@ -18,7 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.errors import MyosymmetryError, UnmetNeedError, UsageError
+from pipeline.core.errors import MyosymmetryError, ResultsError, UnmetNeedError, UsageError
 
 if TYPE_CHECKING:
     from pipeline.batch.status import JobState
@@ -33,12 +33,16 @@ _EPILOG = """other commands, recognised by the first word:
   myosymmetry norms DATA OUT [--table FILE]       limits and expected volumes from a healthy cohort
   myosymmetry plan DATA OUT [--table FILE]        the jobs of a batch as a table (docs/batch.md)
   myosymmetry report OUT --participant-label 01   build the report again from saved results
-  myosymmetry validate OUT                        check every result against the schema
+  myosymmetry validate OUT                        check results: schema, digests, files, numbers
+  myosymmetry compare OUT/sub-01/ses-1 OUT/sub-01/ses-2 ...
+                                                  what changed since the first scan
+  myosymmetry dicom OUT --participant-label 01 --source SLICES --to FOLDER
+                                                  results as DICOM SEG, SR and PDF
   myosymmetry inspect DATA --participant-label 01 show which files would be used, and why
-  myosymmetry schema                              print the JSON schema of the results
+  myosymmetry schema [measures|change]            print the JSON schema of a published document
 
-exit codes: 0 done, 2 usage or configuration, 3 input, 4 subject unusable,
-5 not enough memory, 70 a bug
+exit codes: 0 done, 2 usage or configuration, 3 input, 4 subject unusable, 5 results do not hold,
+6 not enough memory, 70 a bug
 """
 
 
@@ -48,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         "report": _report,
         "validate": _validate,
+        "compare": _compare,
+        "dicom": _dicom,
         "inspect": _inspect,
         "schema": _schema,
         "status": _status,
@@ -158,7 +164,8 @@ def _participant(arguments: Sequence[str]) -> int:
     if options.level == "group":
         return _group(options)
     overrides = _overrides(options)
-    pairs = _subjects(options)
+    # A report is built from results alone: the scans may be elsewhere or gone.
+    pairs = _subjects(options, options.out if options.report_only else options.data)
     if options.labels is not None and len(pairs) != 1:
         raise UsageError(
             "--labels names one label map, for one subject and session",
@@ -221,14 +228,14 @@ def _set_up_worker(threads: int, scratch: str | None) -> None:
     tempfile.tempdir = scratch
 
 
-def _subjects(options: argparse.Namespace) -> list[tuple[str, str | None]]:
-    """Subject and session of every job, in a stable order."""
+def _subjects(options: argparse.Namespace, folder: Path) -> list[tuple[str, str | None]]:
+    """Subject and session of every job below a folder, in a stable order."""
     from pipeline.io.discover import list_subjects, with_sessions
 
-    subjects = options.participant_label or list_subjects(options.data)
+    subjects = options.participant_label or list_subjects(folder)
     if options.session_label:
         return [(subject, session) for subject in subjects for session in options.session_label]
-    return with_sessions(options.data, subjects)
+    return with_sessions(folder, subjects)
 
 
 def _use_scratch(folder: Path) -> None:
@@ -347,14 +354,18 @@ def _report(arguments: Sequence[str]) -> int:
     parser.add_argument("out", type=Path, help="folder with results")
     _add_labels(parser)
     parser.add_argument("--config", type=Path, help="YAML file with the values to change")
+    parser.add_argument(
+        "--with-3d", action="store_true", help="also the page with both legs to turn and click"
+    )
     options = parser.parse_args(arguments)
     from pipeline.config import load_config
     from pipeline.flow import rebuild_report
 
     config = load_config(options.config)
-    options.data = options.out
-    for subject, session in _subjects(options):
-        path = rebuild_report(options.out, subject, session=session, config=config)
+    for subject, session in _subjects(options, options.out):
+        path = rebuild_report(
+            options.out, subject, session=session, config=config, surfaces=options.with_3d
+        )
         sys.stdout.write(f"{path}\n")
     return 0
 
@@ -363,13 +374,65 @@ def _validate(arguments: Sequence[str]) -> int:
     parser = _parser("myosymmetry validate", "Check every result in a folder.")
     parser.add_argument("out", type=Path, help="folder with results")
     options = parser.parse_args(arguments)
-    from pipeline.flow import validate_results
+    from pipeline.report.check import check_results
 
-    problems, count = validate_results(options.out)
-    for problem in problems:
+    checked = check_results(options.out)
+    for problem in checked.problems:
         sys.stderr.write(f"{problem}\n")
-    sys.stdout.write(f"{count} results, {len(problems)} problems\n")
-    return 3 if problems else 0
+    sys.stdout.write(f"{checked.results} results, {len(checked.problems)} problems\n")
+    return ResultsError.exit_code if checked.problems else 0
+
+
+def _compare(arguments: Sequence[str]) -> int:
+    parser = _parser("myosymmetry compare", "What changed between scans of one person.")
+    parser.add_argument(
+        "results", type=Path, nargs="+", help="folders of processed sessions, first scan first"
+    )
+    parser.add_argument("--out", type=Path, help="folder for the comparison (default: theirs)")
+    parser.add_argument("--config", type=Path, help="YAML file with the values to change")
+    options = parser.parse_args(arguments)
+    from pipeline.config import load_config
+    from pipeline.followup import compare_results
+
+    config = load_config(options.config)
+    changes, page = compare_results(options.results, out=options.out, config=config)
+    for finding in changes.findings:
+        sys.stderr.write(f"{finding.severity}: {finding.message}\n")
+    sys.stdout.write(f"{page}\n")
+    return 0
+
+
+def _dicom(arguments: Sequence[str]) -> int:
+    parser = _parser(
+        "myosymmetry dicom",
+        "Results as DICOM objects of the study they were made from: a segmentation, a structured\n"
+        "report and the PDF. They hold what identifies the patient, as the slices do.",
+    )
+    parser.add_argument("out", type=Path, help="folder with results")
+    parser.add_argument("--participant-label", required=True, metavar="LABEL", help="the subject")
+    parser.add_argument("--session-label", metavar="LABEL", help="the session, if any")
+    parser.add_argument("--source", type=Path, required=True, help="folder of the DICOM slices")
+    parser.add_argument("--to", type=Path, required=True, help="folder for the DICOM objects")
+    parser.add_argument("--config", type=Path, help="YAML file with the values to change")
+    options = parser.parse_args(arguments)
+    from pipeline.config import load_config
+    from pipeline.io.derivatives import SubjectFolder, finished_measures
+    from pipeline.io.dicom_out import export_dicom
+    from pipeline.io.discover import subject_labels
+
+    load = load_config(options.config).load
+    labels = subject_labels(options.participant_label, options.session_label)
+    folder = SubjectFolder(options.out, *labels)
+    for path in export_dicom(
+        folder,
+        finished_measures(folder),
+        options.source,
+        options.to,
+        rules=[*load.own_dicom_contrasts.items(), *load.dicom_contrasts.items()],
+        largest_image_million_voxels=load.largest_image_million_voxels,
+    ):
+        sys.stdout.write(f"{path}\n")
+    return 0
 
 
 def _inspect(arguments: Sequence[str]) -> int:
@@ -385,7 +448,7 @@ def _inspect(arguments: Sequence[str]) -> int:
     config = load_config(options.config)
     found = [
         inspect_subject(options.data, subject, session=session, config=config)
-        for subject, session in _subjects(options)
+        for subject, session in _subjects(options, options.data)
     ]
     if options.json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
@@ -488,10 +551,17 @@ def _norms(arguments: Sequence[str]) -> int:
 
 
 def _schema(arguments: Sequence[str]) -> int:
-    _parser("myosymmetry schema", "Print the JSON schema of the results.").parse_args(arguments)
+    parser = _parser("myosymmetry schema", "Print the JSON schema of a published document.")
+    parser.add_argument(
+        "document", nargs="?", choices=["measures", "change"], default="measures",
+        help="measures: of one scan (default); change: of a comparison",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    from pipeline.core.change import Changes
     from pipeline.core.results import Measures
 
-    sys.stdout.write(json.dumps(Measures.model_json_schema(), indent=1) + "\n")
+    model = Changes if options.document == "change" else Measures
+    sys.stdout.write(json.dumps(model.model_json_schema(), indent=1) + "\n")
     return 0
 
 

@@ -181,9 +181,17 @@ class MeasureConfig(_Section):
         return values
 
 
+class CompareConfig(_Section):
+    """Changes between scans of one person."""
+
+    fat_fraction_cv_percent: Positive
+    smallest_fat_fraction_change_points: Positive
+
+
 class ReportConfig(_Section):
     """What the report shows."""
 
+    context: bool
     largest_differences: Annotated[int, Field(ge=1, le=30)]
     asymmetry_scale_percent: Positive
     picture_dpi: Annotated[int, Field(ge=50, le=300)]
@@ -209,6 +217,7 @@ class Config(_Section):
     segment: SegmentConfig
     register_: RegisterConfig = Field(alias="register")
     measure: MeasureConfig
+    compare: CompareConfig
     report: ReportConfig
     group: GroupConfig
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import ValidationError
 
 from pipeline import report
 from pipeline.config import Config, default_config, with_given_labels
@@ -47,6 +46,8 @@ from pipeline.imaging.tissue import fat_fraction
 from pipeline.io.derivatives import (
     SubjectFolder,
     exclusive,
+    finished_measures,
+    read_measures,
     write_dataset_description,
     write_json,
     write_text,
@@ -217,9 +218,7 @@ def _process(
         )
         run.begin("report")
         save_images(folder, scan, None if scan.dixon is None else fat_fraction(scan.dixon))
-        write_text(folder.label_table, report.label_table())
         report.write_report(results, report.load_evidence(folder), folder, config=config.report)
-        write_text(folder.table, report.measures_table(results))
         write_dataset_description(out, results.provenance.software_version)
         write_json(folder.run_record, results.provenance.model_dump(mode="json"))
         write_text(folder.measures, results.model_dump_json(indent=1) + "\n")
@@ -227,56 +226,31 @@ def _process(
 
 
 def rebuild_report(
-    out: Path, subject: str, *, session: str | None = None, config: Config | None = None
+    out: Path,
+    subject: str,
+    *,
+    session: str | None = None,
+    config: Config | None = None,
+    surfaces: bool = False,
 ) -> Path:
     """Build the report again from the published results and the saved derivatives.
+
+    Args:
+        out: folder with results.
+        subject, session: labels, with or without their prefix.
+        config: what is shown; None: the default.
+        surfaces: also write the page with both legs to turn.
 
     Raises:
         UsageError: there are no valid results to build it from.
     """
     config = config if config is not None else default_config()
     folder = SubjectFolder(out, *subject_labels(subject, session))
-    results = read_measures(folder.measures)
-    if results is None:
-        raise UsageError(
-            f"There are no finished results of {folder.stem} to report on",
-            expected=f"a valid {folder.measures.name}",
-            found="none" if not folder.measures.exists() else "one that does not fit its schema",
-            action="process the subject first",
-        )
+    results = finished_measures(folder)
     with exclusive(folder):
-        report.write_report(results, report.load_evidence(folder), folder, config=config.report)
+        evidence = report.load_evidence(folder)
+        report.write_report(results, evidence, folder, config=config.report, surfaces=surfaces)
     return folder.report
-
-
-def read_measures(path: Path) -> Measures | None:
-    """Published results; None where they are missing or do not fit their schema."""
-    try:
-        return Measures.model_validate_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
-        return None
-
-
-def validate_results(out: Path) -> tuple[list[str], int]:
-    """Check every published result below a folder; problems in words, and how many there are.
-
-    Raises:
-        UsageError: the folder is not there.
-    """
-    if not out.is_dir():
-        raise UsageError("The results folder is not there", found=str(out))
-    problems = []
-    paths = sorted(out.glob("sub-*/**/*_measures.json"))
-    for path in paths:
-        try:
-            Measures.model_validate_json(path.read_text(encoding="utf-8"))
-        except (ValidationError, UnicodeDecodeError) as error:
-            first = str(error).splitlines()[0]
-            problems.append(f"{path.relative_to(out)}: {first}")
-        page = path.with_name(path.name.replace("_measures.json", "_report.html"))
-        if not page.is_file():
-            problems.append(f"{path.relative_to(out)}: its report {page.name} is missing")
-    return problems, len(paths)
 
 
 def inspect_subject(

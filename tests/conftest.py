@@ -6,7 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from bodies import GIVEN, small_scan, write_subject
 from hypothesis import HealthCheck, settings
+
+from pipeline.flow import process_subject
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,3 +31,23 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("real scans are not on this machine (set MYOSYMMETRY_SHARED_DATA)")
     return path
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    """A data folder with one small subject, its true labels beside its images."""
+    folder = tmp_path_factory.mktemp("data")
+    write_subject(folder / "sub-01", small_scan())
+    (folder / "participants.tsv").write_text(
+        "participant_id\theight_m\tmass_kg\tsex\tdominant_side\tinjured_side\n"
+        "sub-01\t1.75\t72\tM\tright\tn/a\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def processed(data, tmp_path_factory) -> Path:
+    """The results of that subject; tests that change them work on a copy."""
+    out = tmp_path_factory.mktemp("out")
+    process_subject(data, out, "sub-01", config=GIVEN)
+    return out

@@ -56,24 +56,25 @@ def write_vendor(folder: Path, style: str, stations: list[Scan], seed: int = 0) 
             uid = uid if one_series else generate_uid()
             volume = station.images[quantity]
             for level in rng.permutation(volume.grid.shape[2]).tolist():
-                data = _slice(volume.grid, volume.data[:, :, level], level)
+                data = slice_of(volume.grid, volume.data[:, :, level], level)
                 data.SeriesInstanceUID, data.Manufacturer = uid, vendor
                 data.ImageType = ["DERIVED", "PRIMARY", *image_type]
                 data.SeriesDescription = name
-                _save(data, folder / f"{SECRETS[0]}{names[written]:05d}")
+                save(data, folder / f"{SECRETS[0]}{names[written]:05d}")
                 written += 1
     decoys = ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, {"Modality": "SR"})
     for k, decoy in enumerate(decoys):
-        data = _slice(volume.grid, volume.data[:, :, 0], 0)
+        data = slice_of(volume.grid, volume.data[:, :, 0], 0)
         data.SeriesInstanceUID, data.SeriesDescription = generate_uid(), SECRETS[5]
         data.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
         for key, value in decoy.items():
             setattr(data, key, value)
-        _save(data, folder / f"decoy{k}")
+        save(data, folder / f"decoy{k}")
     (folder / "DICOMDIR.txt").write_text(SECRETS[0])
 
 
-def _slice(grid: Grid, plane: np.ndarray, level: int) -> Dataset:
+def slice_of(grid: Grid, plane: np.ndarray, level: int) -> Dataset:
+    """One slice as a DICOM image of a person with secrets."""
     data = Dataset()
     data.SOPClassUID, data.SOPInstanceUID = MRImageStorage, generate_uid()
     data.PatientName, data.PatientID = f"{SECRETS[0]}^JANE{SECRETS[5]}", SECRETS[1]
@@ -97,7 +98,8 @@ def _slice(grid: Grid, plane: np.ndarray, level: int) -> Dataset:
     return data
 
 
-def _save(data: Dataset, path: Path) -> None:
+def save(data: Dataset, path: Path) -> None:
+    """Write a DICOM image."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = MRImageStorage
     meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID

@@ -20,29 +20,11 @@ from pipeline import cli
 from pipeline.config import load_config
 from pipeline.core.errors import UsageError
 from pipeline.core.results import Measures, Status
-from pipeline.flow import STAGES, process_subject, read_measures, rebuild_report
+from pipeline.flow import STAGES, process_subject, read_measures
 from pipeline.io.derivatives import SubjectFolder, exclusive
 
 ROOT = Path(__file__).resolve().parent.parent
 WITH_LABELS = ("--engine", "given")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_subject(folder / "sub-01", small_scan())
-    (folder / "participants.tsv").write_text(
-        "participant_id\theight_m\tmass_kg\tsex\tdominant_side\tinjured_side\n"
-        "sub-01\t1.75\t72\tM\tright\tn/a\n"
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def processed(data, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("out")
-    process_subject(data, out, "sub-01", config=GIVEN)
-    return out
 
 
 def run_cli(*arguments: object, **keywords) -> subprocess.CompletedProcess[str]:
@@ -66,6 +48,7 @@ def test_everything_promised_is_written(processed):
         "dataset_description.json",
         "sub-01/sub-01_measures.json",
         "sub-01/sub-01_measures.tsv",
+        "sub-01/sub-01_desc-wide_measures.tsv",
         "sub-01/sub-01_report.html",
         "sub-01/anat/sub-01_dseg.nii.gz",
         "sub-01/anat/sub-01_dseg.tsv",
@@ -162,14 +145,28 @@ def test_manual_labels_win_and_later_stages_run_again(data, processed, tmp_path)
     assert "by hand" in results.engine.note
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def test_the_report_is_rebuilt_from_saved_derivatives_alone(processed, tmp_path):
+    """Everything the report stage writes comes back with the same bytes, and nothing else moves."""
     out = tmp_path / "out"
     shutil.copytree(processed, out)
-    page = out / "sub-01/sub-01_report.html"
-    before = page.read_bytes()
-    page.unlink()
-    rebuild_report(out, "sub-01")
-    assert page.read_bytes() == before
+    before = contents(out)
+    built = [
+        name for name in before if "/figures/" in name or name.endswith((".html", ".pdf", ".tsv"))
+    ]
+    assert {Path(name).suffix for name in built} == {".html", ".pdf", ".tsv", ".svg", ".png"}
+    for name in built:
+        (out / name).unlink()
+    nowhere = tmp_path / "no_scans_here"
+    code = cli.main([str(nowhere), str(out), "participant", "--report-only"])
+    assert code == 0
+    again = contents(out)
+    assert again.keys() == before.keys()
+    assert not [name for name in before if again[name] != before[name]]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from pipeline.report import (
     measures_table,
     pictures,
     render_report,
+    wide_table,
     words,
 )
 from pipeline.report.format import Style, decimals, show, tsv
@@ -203,6 +204,18 @@ class TestNumbers:
             total = result.asymmetry_total_volume.index_percent
             assert_cell(row["asymmetry_total_volume_percent"], total)
             assert_cell(row["healthy_limit_percent"], result.healthy_limit_percent)
+
+    def test_the_wide_table_holds_every_cell_of_the_long_one_once(self, measures):
+        header, *rows = (line.split("\t") for line in wide_table(measures).splitlines())
+        assert len(rows) == 1
+        assert len(set(header)) == len(header) == len(rows[0])
+        wide = dict(zip(header, rows[0], strict=True))
+        assert (wide["subject"], wide["session"]) == ("sub-01", "n/a")
+        long = list(csv.DictReader(io.StringIO(measures_table(measures)), delimiter="\t"))
+        for row in long:
+            cells = {k: v for k, v in row.items() if k not in ("name", "kind", "reason")}
+            assert {k: wide[f"{row['name']}_{k}"] for k in cells} == cells
+        assert len(wide) == 3 + len(long) * (len(long[0]) - 3)
 
 
 def assert_cell(text: str, value: float | None) -> None:
@@ -398,6 +411,23 @@ class TestPage:
         assert pictures_shown == 6
         texts = [v for t, k, v in page.attributes if t == "img" and k == "alt"]
         assert len([t for t in texts if len(t) > 20]) == pictures_shown
+
+    def test_reference_volumes_stand_with_their_warning_or_not_at_all(self, measures, rendered):
+        page = Page(rendered.html)
+        assert "published without a spread" in page.text
+        shown = {e["data-pointer"] for e, _ in page.numbers}
+        for i in range(len(measures.measures.muscles)):
+            assert f"/measures/muscles/{i}/expected_volume_ml" in shown
+        limb = measures.measures.model_copy(
+            update={
+                "muscles": tuple(
+                    m.model_copy(update={"expected_volume_ml": None})
+                    for m in measures.measures.muscles
+                )
+            }
+        )
+        unknown = measures.model_copy(update={"measures": limb})
+        assert "expected" not in Page(render_report(unknown, None, config=CONFIG).html).ids
 
     def test_markup_in_texts_is_escaped(self):
         evil = "<script>alert(1)</script>&\"'"

@@ -57,6 +57,12 @@ class SubjectUnusableError(MyosymmetryError):
     exit_code = 4
 
 
+class ResultsError(MyosymmetryError):
+    """Published results that are incomplete or contradict themselves (exit code 5)."""
+
+    exit_code = 5
+
+
 class InvariantError(MyosymmetryError):
     """A core type was given values that contradict each other: a bug (exit code 70)."""
 
@@ -64,7 +70,7 @@ class InvariantError(MyosymmetryError):
 
 
 class UnmetNeedError(MyosymmetryError):
-    """The machine gave too little for this subject, e.g. memory (exit code 5): try again with
+    """The machine gave too little for this subject, e.g. memory (exit code 6): try again with
     more."""
 
-    exit_code = 5
+    exit_code = 6

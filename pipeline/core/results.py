@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.core.anatomy import Side
 
@@ -58,15 +58,19 @@ class Finding(_Model):
     stage: str = Field(description="Stage that noticed it.")
     message: str = Field(description="One or two sentences a user understands.")
     side: Side | None = Field(default=None, description="Side it is about; null = both or none.")
-    value: float | None = Field(default=None, description="Measured value, in unit.")
-    threshold: float | None = Field(default=None, description="Limit it was held against.")
+    value: float | None = Field(default=None, description="Measured value, in the unit beside it.")
+    threshold: float | None = Field(
+        default=None, description="Limit it was held against, in the unit beside it."
+    )
     unit: str | None = Field(default=None, description="Unit of value and threshold.")
 
 
 class ProfilePoint(_Model):
     """Area of a muscle at one level of the limb."""
 
-    position: float = Field(description="Level along the limb, in position_unit of the side.")
+    position: float = Field(
+        description="Level along the limb, in the unit of the side's position scale."
+    )
     area_mm2: float = Field(ge=0, description="Cross-section across the limb axis, mm^2.")
     lean_area_mm2: float | None = Field(description="Lean part of the cross-section, mm^2.")
 
@@ -128,8 +132,8 @@ class Measurement(_Model):
     repeat_volume_ratios: tuple[float, ...] | None = Field(
         default=None,
         description="Volume when the leg is seen a little differently (noise, bias field, shifted "
-        "pixels, tilt), divided by the undisturbed volume; one value a look, both legs alike; "
-        "null where the engine states none.",
+        "pixels, tilt), divided by the undisturbed volume; without unit, one value a look, both "
+        "legs alike; null where the engine states none.",
     )
     profile: tuple[ProfilePoint, ...] = Field(
         default=(), description="Cross-sections along the limb, hip to ankle."
@@ -165,8 +169,10 @@ class Asymmetry(_Model):
     index_percent: float | None = Field(
         description="100 (R - L) / ((R + L) / 2), percent, + = right larger."
     )
-    log_ratio: float | None = Field(description="ln(R / L).")
-    smaller_over_larger: Fraction | None = Field(description="Smaller side divided by larger.")
+    log_ratio: float | None = Field(description="ln(R / L), a number without unit.")
+    smaller_over_larger: Fraction | None = Field(
+        description="Smaller side divided by larger (0 to 1)."
+    )
     smaller_side: Side | None = Field(description="The smaller side; null if equal or unknown.")
     se_method_percent: float | None = Field(
         description="Standard error of 100 ln(R/L) from the method itself, percent."
@@ -174,8 +180,12 @@ class Asymmetry(_Model):
     se_total_percent: float | None = Field(
         description="Standard error of 100 ln(R/L) used for the interval, percent."
     )
-    interval_low_percent: float | None = Field(description="Lower end of the 95 % interval.")
-    interval_high_percent: float | None = Field(description="Upper end of the 95 % interval.")
+    interval_low_percent: float | None = Field(
+        description="Lower end of the 95 % interval of the index, percent."
+    )
+    interval_high_percent: float | None = Field(
+        description="Upper end of the 95 % interval of the index, percent."
+    )
     matched_share: Fraction | None = Field(
         description="Smaller of both sides' matched share of the volume in view (0 to 1)."
     )
@@ -195,13 +205,13 @@ class Asymmetry(_Model):
 class MuscleResult(_Model):
     """One muscle, both sides."""
 
-    id: int = Field(description="Label id on the right side; left is id + 100.")
+    id: int = Field(description="Label value on the right side in the label map; left is id + 100.")
     name: str = Field(description="Name in the vocabulary.")
     region: str = Field(description="hip, thigh or leg.")
     compartment: str = Field(description="Anatomical compartment.")
     functional_group: str | None = Field(description="Functional group, if any.")
-    right: Measurement
-    left: Measurement
+    right: Measurement = Field(description="Measured on the right.")
+    left: Measurement = Field(description="Measured on the left.")
     asymmetry: Asymmetry = Field(description="Asymmetry of lean volume.")
     asymmetry_total_volume: Asymmetry = Field(description="Asymmetry of total volume.")
     healthy_limit_percent: float | None = Field(
@@ -221,11 +231,13 @@ class GroupResult(_Model):
     kind: str = Field(description="compartment, functional_group, pair or limb.")
     muscles: tuple[str, ...] = Field(description="All members.")
     muscles_compared: tuple[str, ...] = Field(description="Members seen on both sides.")
-    right: Measurement
-    left: Measurement
+    right: Measurement = Field(description="Measured on the right.")
+    left: Measurement = Field(description="Measured on the left.")
     asymmetry: Asymmetry = Field(description="Asymmetry of lean volume.")
     asymmetry_total_volume: Asymmetry = Field(description="Asymmetry of total volume.")
-    healthy_limit_percent: float | None = Field(description="As for a muscle.")
+    healthy_limit_percent: float | None = Field(
+        description="Published 95 % limit of total-volume asymmetry in healthy people, percent."
+    )
 
 
 class RatioResult(_Model):
@@ -233,8 +245,8 @@ class RatioResult(_Model):
 
     name: str = Field(description="Name of the ratio, numerator_to_denominator.")
     of: Literal["lean_volume", "total_volume"] = Field(description="What is divided.")
-    right: float | None = Field(description="Ratio on the right.")
-    left: float | None = Field(description="Ratio on the left.")
+    right: float | None = Field(description="Ratio on the right, a number without unit.")
+    left: float | None = Field(description="Ratio on the left, a number without unit.")
     reason: str | None = Field(description="Why a side is null; null when both are given.")
 
 
@@ -245,41 +257,53 @@ class PositionScale(_Model):
         description="joints: hip 0, knee 1, ankle 2; mm: millimetres downwards from a reference."
     )
     reference: str = Field(description="Which joints, or which point, the levels count from.")
-    hip_seen: bool
-    knee_seen: bool
-    ankle_seen: bool
+    hip_seen: bool = Field(description="Whether the hip joint is in view.")
+    knee_seen: bool = Field(description="Whether the knee joint is in view.")
+    ankle_seen: bool = Field(description="Whether the ankle joint is in view.")
 
 
 class LimbMeasures(_Model):
     """Everything the measure stage computed."""
 
-    muscles: tuple[MuscleResult, ...]
-    groups: tuple[GroupResult, ...]
-    ratios: tuple[RatioResult, ...]
-    position_right: PositionScale
-    position_left: PositionScale
+    muscles: tuple[MuscleResult, ...] = Field(
+        description="Every muscle of the vocabulary, in its order, found or not."
+    )
+    groups: tuple[GroupResult, ...] = Field(
+        description="Compartments, functional groups, the limb, and muscles labelled as one."
+    )
+    ratios: tuple[RatioResult, ...] = Field(description="Ratios between groups.")
+    position_right: PositionScale = Field(description="How levels are counted on the right.")
+    position_left: PositionScale = Field(description="How levels are counted on the left.")
     expected_flagged_by_chance: float | None = Field(
-        description="How many of the judged muscles would exceed a 95 % limit by chance."
+        description="Count of the judged muscles that would exceed a 95 % limit by chance."
     )
 
 
 class RegistrationQuality(_Model):
     """How well the mirrored left leg lies on the right one."""
 
-    succeeded: bool
+    succeeded: bool = Field(description="Whether the match of the legs can be relied on.")
     reason: str | None = Field(description="Why it failed; null where it succeeded.")
-    overlap_mean: Fraction | None = Field(description="Mean Dice over muscles, after.")
-    overlap_before_mean: Fraction | None = Field(description="The same before registration.")
-    overlap: dict[str, float] = Field(description="Dice by structure, after.")
-    surface_distance_mm: dict[str, float] = Field(description="Mean boundary distance, mm.")
+    overlap_mean: Fraction | None = Field(
+        description="Mean Dice overlap over muscles after registration (0 to 1)."
+    )
+    overlap_before_mean: Fraction | None = Field(
+        description="Mean Dice overlap over muscles before registration (0 to 1)."
+    )
+    overlap: dict[str, float] = Field(
+        description="Dice overlap by structure after registration (0 to 1)."
+    )
+    surface_distance_mm: dict[str, float] = Field(
+        description="Mean boundary distance by structure, mm."
+    )
     inverse_error_mm: float | None = Field(description="Median error of there and back, mm.")
 
 
 class EngineUsed(_Model):
     """Who made the labels."""
 
-    name: str
-    version: str
+    name: str = Field(description="Name of the engine.")
+    version: str = Field(description="Version of the engine.")
     digest: str = Field(description="sha256 of the weights or of the given label file.")
     note: str = Field(description="First line of the report about the labels.")
 
@@ -287,10 +311,10 @@ class EngineUsed(_Model):
 class Provenance(_Model):
     """What was run on what."""
 
-    software: str
-    software_version: str
+    software: str = Field(description="Name of this program.")
+    software_version: str = Field(description="Its version.")
     code_digest: str = Field(description="sha256 over the package's source.")
-    python_version: str
+    python_version: str = Field(description="Version of the interpreter.")
     libraries: dict[str, str] = Field(description="Version by library.")
     configuration_digest: str = Field(description="sha256 of the configuration used.")
     configuration: dict[str, object] = Field(description="The configuration used.")
@@ -300,15 +324,35 @@ class Provenance(_Model):
 class Measures(_Model):
     """The published document: <subject>_measures.json."""
 
-    schema_version: str = Field(default=SCHEMA_VERSION, description="Version of this schema.")
+    model_config = ConfigDict(
+        json_schema_extra={"$id": f"urn:myosymmetry:measures:{SCHEMA_VERSION}"}
+    )
+
+    schema_version: str = Field(
+        default=SCHEMA_VERSION,
+        description="Version of this schema.",
+        json_schema_extra={"const": SCHEMA_VERSION},
+    )
     subject: str = Field(description="Subject label with its prefix.")
     session: str | None = Field(description="Session label with its prefix, or null.")
     contrasts: tuple[str, ...] = Field(description="Images that were used.")
     grid: str = Field(description="Shape and voxel size of the scan.")
     side_evidence: tuple[str, ...] = Field(description="What the sides rest on.")
     interval_basis: str = Field(description="What the 95 % intervals contain, in words.")
-    engine: EngineUsed
-    registration: RegistrationQuality
-    measures: LimbMeasures
-    findings: tuple[Finding, ...]
-    provenance: Provenance
+    engine: EngineUsed = Field(description="Who made the labels.")
+    registration: RegistrationQuality = Field(
+        description="How well the mirrored left leg lies on the right one."
+    )
+    measures: LimbMeasures = Field(description="The numbers.")
+    findings: tuple[Finding, ...] = Field(description="What the stages noticed, in their order.")
+    provenance: Provenance = Field(description="What was run on what.")
+
+    @field_validator("schema_version")
+    @classmethod
+    def _this_version(cls, value: str) -> str:
+        if value != SCHEMA_VERSION:
+            raise ValueError(
+                f"results of schema {value}; this program reads {SCHEMA_VERSION}, "
+                "process the subject again"
+            )
+        return value

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from pipeline.core.errors import InvariantError, UsageError
+from pipeline.core.results import Measures
 from pipeline.core.transform import AffineTransform, BlendedAffine, SpatialTransform
 from pipeline.core.volume import Quantity
 from pipeline.io.atomic import atomic_write
@@ -62,6 +64,11 @@ class SubjectFolder:
         return self._file("measures.tsv")
 
     @property
+    def wide_table(self) -> Path:
+        """The same in one row, to be laid below those of other subjects."""
+        return self._file("desc-wide_measures.tsv")
+
+    @property
     def report(self) -> Path:
         """The page for people."""
         return self._file("report.html")
@@ -70,6 +77,11 @@ class SubjectFolder:
     def pdf(self) -> Path:
         """The pages for the inbox."""
         return self._file("report.pdf")
+
+    @property
+    def surface_page(self) -> Path:
+        """Both legs to turn and click, made on request."""
+        return self._file("report-3d.html")
 
     @property
     def labels(self) -> Path:
@@ -168,6 +180,31 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None
+
+
+def read_measures(path: Path) -> Measures | None:
+    """Published results; None where they are missing or do not fit their schema."""
+    try:
+        return Measures.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
+        return None
+
+
+def finished_measures(folder: SubjectFolder) -> Measures:
+    """Published results of a subject.
+
+    Raises:
+        UsageError: there are no valid ones.
+    """
+    results = read_measures(folder.measures)
+    if results is None:
+        raise UsageError(
+            f"There are no finished results of {folder.stem}",
+            expected=f"a valid {folder.measures.name}",
+            found="none" if not folder.measures.exists() else "one that does not fit its schema",
+            action="process the subject first",
+        )
+    return results
 
 
 def write_text(path: Path, text: str) -> None:

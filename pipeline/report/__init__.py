@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         measures_table,
         table_line,
         table_text,
+        wide_table,
     )
     from pipeline.report.writing import write_report
 
@@ -38,6 +39,7 @@ _HOME_OF = {
     "render_overview": "overview",
     "table_line": "tables",
     "table_text": "tables",
+    "wide_table": "tables",
     "write_report": "writing",
 }
 
@@ -56,6 +58,7 @@ __all__ = [
     "render_report",
     "table_line",
     "table_text",
+    "wide_table",
     "write_report",
 ]
 

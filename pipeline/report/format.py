@@ -30,6 +30,8 @@ class Style(StrEnum):
     SIGNED_PERCENT = "signed_percent"
     MAGNITUDE_PERCENT = "magnitude_percent"
     LIMIT_PERCENT = "limit_percent"
+    SIGNED_POINTS = "signed_points"
+    LIMIT_POINTS = "limit_points"
     SHARE = "share"
     RATIO = "ratio"
     OVERLAP = "overlap"
@@ -45,6 +47,8 @@ _UNITS = {
     Style.SIGNED_PERCENT: "%",
     Style.MAGNITUDE_PERCENT: "%",
     Style.LIMIT_PERCENT: "%",
+    Style.SIGNED_POINTS: "points",
+    Style.LIMIT_POINTS: "points",
     Style.SHARE: "%",
     Style.MILLIMETRES: "mm",
 }
@@ -54,6 +58,8 @@ _PLACES = {
     Style.SIGNED_PERCENT: 1,
     Style.MAGNITUDE_PERCENT: 1,
     Style.LIMIT_PERCENT: 1,
+    Style.SIGNED_POINTS: 1,
+    Style.LIMIT_POINTS: 1,
     Style.RATIO: 2,
     Style.OVERLAP: 2,
     Style.MILLIMETRES: 1,
@@ -95,12 +101,12 @@ def show(value: float | None, style: Style, *, unit: bool = False) -> str:
         text = decimals(value, places)
     elif style is Style.PLAIN:
         text = f"{value:.4g}"
-    elif style is Style.LIMIT_PERCENT:
+    elif style in (Style.LIMIT_PERCENT, Style.LIMIT_POINTS):
         text = "\N{PLUS-MINUS SIGN}" + decimals(value, _PLACES[style])
     else:
         shown = abs(value) if style is Style.MAGNITUDE_PERCENT else value
         text = decimals(shown, _PLACES[style])
-        if style is Style.SIGNED_PERCENT and float(text) > 0:
+        if style in (Style.SIGNED_PERCENT, Style.SIGNED_POINTS) and float(text) > 0:
             text = "+" + text
     text = text.replace("-", MINUS) if style is not Style.PLAIN else text.replace("-", MINUS, 1)
     return f"{text}{NO_BREAK}{_UNITS[style]}" if unit and style in _UNITS else text

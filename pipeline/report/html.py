@@ -26,6 +26,7 @@ from pipeline.core.results import (
     Verdict,
 )
 from pipeline.report import charts, legs, pictures, words
+from pipeline.report.context import context_of
 from pipeline.report.drawing import (
     COLOURS,
     DARK_COLOURS,
@@ -141,8 +142,7 @@ def render_report(
         has_confidence=confident,
         columns=_COLUMNS + confident,
     )
-    script = _SCRIPT.read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script, digest = sorting_script()
     html = environment.get_template("report.html.j2").render(
         _context(measures, evidence, config=config, lead=lead, num=num),
         charts=shown_charts,
@@ -163,6 +163,12 @@ def render_report(
         scale_percent=config.asymmetry_scale_percent,
     )
     return RenderedReport(html, pages, figures)
+
+
+def sorting_script() -> tuple[str, str]:
+    """The script that sorts tables, and the digest by which a page allows it alone."""
+    script = _SCRIPT.read_text(encoding="utf-8")
+    return script, base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def page_environment() -> Environment:
@@ -266,6 +272,7 @@ def _context(
         "has_expected": any(m.expected_volume_ml is not None for m in limb.muscles),
         "legend": [] if evidence is None else _legend(evidence),
         "evidence": evidence,
+        "context": context_of(measures, lead) if config.context else None,
         "fat_scale_percent": config.fat_fraction_scale_percent,
         "configuration": json.dumps(
             measures.provenance.configuration, indent=2, ensure_ascii=False, sort_keys=True

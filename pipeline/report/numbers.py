@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from markupsafe import Markup
+from pydantic import BaseModel
 
-from pipeline.core.results import Measures
 from pipeline.report.format import MISSING, Style, show
 
 
@@ -17,8 +17,8 @@ class Numbers:
     value, so that a reader, a program or a test can hold the page against the JSON.
     """
 
-    def __init__(self, measures: Measures) -> None:
-        self._document: dict[str, Any] = measures.model_dump(mode="json")
+    def __init__(self, document: BaseModel) -> None:
+        self._document: dict[str, Any] = document.model_dump(mode="json")
 
     def value(self, pointer: str) -> Any:
         """What the document holds at a pointer, e.g. /measures/muscles/8/right/length_mm."""

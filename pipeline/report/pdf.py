@@ -148,6 +148,21 @@ def render_pdf(
     return buffer.getvalue()
 
 
+def table_rows(measures: Measures) -> list[list[str]]:
+    """Title, volumes, difference and interval of every row of the tables on pages 2 and 3."""
+    num, lead = Numbers(measures), words.lead_of(measures)
+    limb = measures.measures
+    rows = [
+        (words.muscle_title(m.name), f"/measures/muscles/{i}") for i, m in enumerate(limb.muscles)
+    ]
+    rows += [(_group_title(g), f"/measures/groups/{i}") for i, g in enumerate(limb.groups)]
+    return [[title, *_cells(base, lead, num)] for title, base in rows]
+
+
+def _group_title(group: GroupResult) -> str:
+    return f"{words.group_title(group.name)} ({words.kind_title(group.kind)})"
+
+
 def _metadata(measures: Measures) -> dict[str, str | None]:
     # No dates and no versions of libraries: the bytes depend on the results alone.
     return {
@@ -384,8 +399,7 @@ def _groups_and_methods(measures: Measures, lead: words.Lead, num: Numbers) -> _
     sheet, y = _head(measures, "Groups and methods")
     y = _table_head(sheet, y, lead)
     for i, group in enumerate(measures.measures.groups):
-        title = f"{words.group_title(group.name)} ({words.kind_title(group.kind)})"
-        _table_row(sheet, y, title, group, f"/measures/groups/{i}", lead, num)
+        _table_row(sheet, y, _group_title(group), group, f"/measures/groups/{i}", lead, num)
         y += _ROW_MM
     y += 3.0
     for i, ratio in enumerate(measures.measures.ratios):
@@ -440,22 +454,30 @@ def _table_row(
     lead: words.Lead,
     num: Numbers,
 ) -> None:
-    asymmetry = f"{base}/{words.lead_key(lead)}"
-    cells = []
-    for side in ("right", "left"):
-        whole = f"{base}/{side}/{lead}_whole_ml".replace("total_", "")
-        seen = whole.replace("_whole_", "_in_view_")
-        if num.value(whole) is not None or num.value(seen) is None:
-            cells.append(num.text(whole, "ml"))
-        else:
-            cells.append(f"{num.text(seen, 'ml')}*")
-    cells.append(num.text(f"{asymmetry}/index_percent", "signed_percent"))
-    ends = [f"{asymmetry}/interval_{end}_percent" for end in ("low", "high")]
-    between = " to ".join(num.text(end, "signed_percent") for end in ends)
-    cells.append(MISSING if num.value(ends[0]) is None else between)
+    cells = _cells(base, lead, num)
     sheet.text(_MARGIN_MM, y, title, size=8.0)
     for (_, x), cell in zip(_COLUMNS[1:5], cells, strict=True):
         sheet.text(x, y, cell, size=8.0, align="right", bold=x == _COLUMNS[3][1])
     verdict = words.verdict_text(words.leading(result, lead).verdict)
     sheet.text(_COLUMNS[5][1], y, verdict, size=6.8, colour="muted")
     sheet.rule(y + 1.5)
+
+
+def _cells(base: str, lead: words.Lead, num: Numbers) -> list[str]:
+    """Right and left volume, difference and interval of a row."""
+    asymmetry = f"{base}/{words.lead_key(lead)}"
+    volumes = []
+    for side in ("right", "left"):
+        whole = f"{base}/{side}/{lead}_whole_ml".replace("total_", "")
+        seen = whole.replace("_whole_", "_in_view_")
+        if num.value(whole) is not None or num.value(seen) is None:
+            volumes.append(num.text(whole, "ml"))
+        else:
+            volumes.append(f"{num.text(seen, 'ml')}*")
+    ends = [f"{asymmetry}/interval_{end}_percent" for end in ("low", "high")]
+    between = " to ".join(num.text(end, "signed_percent") for end in ends)
+    return [
+        *volumes,
+        num.text(f"{asymmetry}/index_percent", "signed_percent"),
+        MISSING if num.value(ends[0]) is None else between,
+    ]

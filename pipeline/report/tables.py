@@ -26,6 +26,9 @@ _PER_SIDE: tuple[tuple[str, str, str, int], ...] = (
     ("area_max", "mm2", "area_max_mm2", 1),
 )
 
+#: Columns that a row of one muscle needs and a row of one subject does not.
+_LONG_ONLY = frozenset({"name", "kind", "reason"})
+
 #: Customary abbreviations where the rule of _abbreviation would give one twice.
 _ABBREVIATIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -56,8 +59,23 @@ def measures_table(measures: Measures) -> str:
 
 def measures_rows(measures: Measures) -> list[dict[str, str]]:
     """The rows of measures_table, by column name."""
-    rows = [_row(m, kind="muscle") for m in measures.measures.muscles]
-    return rows + [_row(g, kind=g.kind) for g in measures.measures.groups]
+    return [row for _, row in _rows(measures)]
+
+
+def wide_table(measures: Measures) -> str:
+    """One row for the whole subject and session: every column of measures_table for every muscle
+    and group, "<muscle>_<column>", so that tables of many subjects can be laid below each other.
+
+    Reasons, which are text for people, stay in the long table.
+    """
+    row = {
+        "subject": measures.subject,
+        "session": measures.session or MISSING,
+        "schema_version": measures.schema_version,
+    }
+    for name, columns in _rows(measures):
+        row |= {f"{name}_{c}": cell for c, cell in columns.items() if c not in _LONG_ONLY}
+    return table_text(row.keys(), [row.values()])
 
 
 def label_table() -> str:
@@ -75,6 +93,14 @@ def label_table() -> str:
     return table_text(("index", "name", "abbreviation", "color"), rows)
 
 
+def _rows(measures: Measures) -> list[tuple[str, dict[str, str]]]:
+    """Name and cells by column of every muscle, then of every group."""
+    limb = measures.measures
+    return [(m.name, _row(m, kind="muscle")) for m in limb.muscles] + [
+        (g.name, _row(g, kind=g.kind)) for g in limb.groups
+    ]
+
+
 def _row(result: MuscleResult | GroupResult, *, kind: str) -> dict[str, str]:
     row = {"name": result.name, "kind": kind}
     sides = ((Side.RIGHT, result.right), (Side.LEFT, result.left))
@@ -84,6 +110,8 @@ def _row(result: MuscleResult | GroupResult, *, kind: str) -> dict[str, str]:
     row |= _asymmetry(result.asymmetry, infix="")
     row |= _asymmetry(result.asymmetry_total_volume, infix="total_volume_")
     row["healthy_limit_percent"] = tsv(result.healthy_limit_percent)
+    expected = result.expected_volume_ml if isinstance(result, MuscleResult) else None
+    row["expected_volume_ml"] = tsv(expected)
     for side, measurement in sides:
         row[f"status_{side}"] = measurement.status.value
     reasons = [
@@ -104,6 +132,7 @@ def _asymmetry(asymmetry: Asymmetry, *, infix: str) -> dict[str, str]:
         index: tsv(asymmetry.index_percent),
         f"{infix}extent": asymmetry.extent or MISSING,
         f"{infix}matched_share": tsv(asymmetry.matched_share, places=3),
+        f"{infix}se_total_percent": tsv(asymmetry.se_total_percent),
         f"{infix}interval_low_percent": tsv(asymmetry.interval_low_percent),
         f"{infix}interval_high_percent": tsv(asymmetry.interval_high_percent),
         f"{infix}verdict": asymmetry.verdict.value if asymmetry.verdict else MISSING,

@@ -1,0 +1,54 @@
+"""The arithmetic of a change between two scans: what is detectable, and is it exceeded?
+
+All of it assumes that the errors of two scans, and of the two sides in one scan, are independent.
+"""
+
+from __future__ import annotations
+
+import math
+
+from pipeline.core.change import ChangeVerdict
+from pipeline.imaging.asymmetry import Z95
+
+
+def detectable_asymmetry_points(se_first_percent: float, se_later_percent: float) -> float:
+    """Smallest detectable change of an asymmetry index, points.
+
+    1.96 sqrt(se_1^2 + se_2^2) with the total standard errors of 100 ln(R/L): 3.92 CV where they
+    are sqrt(2) CV each.
+    """
+    return Z95 * math.hypot(se_first_percent, se_later_percent)
+
+
+def detectable_volume_percent(se_first_percent: float, se_later_percent: float) -> float:
+    """Smallest detectable change of one side's volume, percent of 100 ln(after / before).
+
+    The error of 100 ln(R/L) is that of two sides alike, so one side has 1 / sqrt(2) of it:
+    2.77 CV where the total standard errors are sqrt(2) CV each.
+    """
+    return detectable_asymmetry_points(se_first_percent, se_later_percent) / math.sqrt(2.0)
+
+
+def detectable_fraction_points(
+    first_percent: float, later_percent: float, *, cv_percent: float, floor_points: float
+) -> float:
+    """Smallest detectable change of a fat fraction, points.
+
+    2.77 CV of the mean of both, never less than a floor: near no fat the relative error says
+    nothing about noise and about partial volume with the fat around a muscle.
+    """
+    mean = 0.5 * (first_percent + later_percent)
+    return max(floor_points, Z95 * math.sqrt(2.0) * cv_percent / 100.0 * mean)
+
+
+def volume_interval_percent(log_change: float, detectable_percent: float) -> tuple[float, float]:
+    """95 % interval of 100 (after - before) / before from ln(after / before), percent."""
+    half = detectable_percent / 100.0
+    return 100.0 * math.expm1(log_change - half), 100.0 * math.expm1(log_change + half)
+
+
+def judge_change(change: float, detectable: float) -> ChangeVerdict:
+    """What a change means next to the detectable one, both in the same unit."""
+    if abs(change) <= detectable:
+        return ChangeVerdict.NONE
+    return ChangeVerdict.INCREASED if change > 0 else ChangeVerdict.DECREASED

@@ -1,0 +1,470 @@
+"""Compare: how scans of one person differ from the first of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from pipeline.config import CompareConfig
+from pipeline.core.anatomy import Side
+from pipeline.core.change import (
+    Changes,
+    ChangeVerdict,
+    ComparedScan,
+    MuscleChange,
+    PointsChange,
+    ScanChanges,
+    VolumeChange,
+)
+from pipeline.core.errors import UsageError
+from pipeline.core.results import (
+    Asymmetry,
+    Finding,
+    GroupResult,
+    Measurement,
+    Measures,
+    MuscleResult,
+    Severity,
+    Status,
+)
+from pipeline.imaging.change import (
+    detectable_asymmetry_points,
+    detectable_fraction_points,
+    detectable_volume_percent,
+    judge_change,
+    volume_interval_percent,
+)
+from pipeline.provenance import digest_of
+
+Of = Literal["lean_volume", "total_volume"]
+
+#: Sections of the configuration that decide the numbers.
+_DECIDING = ("canonicalise", "separate", "segment", "register", "measure")
+
+
+def compare(scans: Sequence[Measures], *, config: CompareConfig) -> Changes:
+    """Hold every later scan of a person against the first one.
+
+    Whole muscles are compared: the parts that two scans show are not laid onto each other. The
+    detectable changes come from the total standard errors that each scan states. Lean volumes
+    lead where every scan has them, else total volumes.
+
+    Args:
+        scans: published results of one subject, in the order of time; at least two.
+        config: what is known of the precision of fat fractions.
+
+    Returns:
+        changes of every muscle and group that both scans name, with verdicts, and findings on
+        what makes the scans less comparable.
+
+    Raises:
+        UsageError: fewer than two scans, different subjects, or one scan given twice.
+    """
+    _refuse(scans)
+    of: Of = "lean_volume" if all(_has_lean(scan) for scan in scans) else "total_volume"
+    return Changes(
+        subject=scans[0].subject,
+        of=of,
+        basis=_basis(config),
+        scans=tuple(_described(scan, number) for number, scan in enumerate(scans, start=1)),
+        later=tuple(
+            _later(scans[0], scan, number, of, config)
+            for number, scan in enumerate(scans)
+            if number > 0
+        ),
+        findings=tuple(_findings(scans, of)),
+    )
+
+
+def _refuse(scans: Sequence[Measures]) -> None:
+    if len(scans) < 2:
+        raise UsageError(
+            "A comparison needs at least two scans",
+            expected="results of two sessions or more",
+            found=str(len(scans)),
+            action="name their folders, e.g. OUT/sub-01/ses-1 OUT/sub-01/ses-2",
+        )
+    subjects = sorted({scan.subject for scan in scans})
+    if len(subjects) > 1:
+        raise UsageError(
+            "Only scans of one person can be compared",
+            expected="results of one subject",
+            found=", ".join(subjects),
+            action="name folders of the same subject",
+        )
+    inputs = [digest_of(dict(scan.provenance.inputs)) for scan in scans]
+    for number, digest in enumerate(inputs):
+        if digest in inputs[:number]:
+            raise UsageError(
+                "One scan is given twice",
+                expected="different scans, in the order of time",
+                found=f"the same input files in scans {inputs.index(digest) + 1} and {number + 1}",
+                action="name each scan once",
+            )
+
+
+def _has_lean(scan: Measures) -> bool:
+    return any(m.asymmetry.index_percent is not None for m in scan.measures.muscles)
+
+
+def _basis(config: CompareConfig) -> str:
+    return (
+        "Detectable changes are 95 % limits. Those of volumes and asymmetries come from the total "
+        "standard errors that both scans state, as independent errors of two scans and of two "
+        "sides; those of fat fractions are 2.77 times the published scan-rescan variation "
+        f"({config.fat_fraction_cv_percent:g} % of the fat fraction, PMC6240750), and at least "
+        f"{config.smallest_fat_fraction_change_points:g} points."
+    )
+
+
+def _described(scan: Measures, number: int) -> ComparedScan:
+    return ComparedScan(
+        label=scan.session or f"scan {number}",
+        session=scan.session,
+        results_digest=digest_of(scan.model_dump(mode="json")),
+        contrasts=scan.contrasts,
+        grid=scan.grid,
+        engine=_engine(scan),
+        software_version=scan.provenance.software_version,
+        code_digest=scan.provenance.code_digest,
+    )
+
+
+def _engine(scan: Measures) -> str:
+    return f"{scan.engine.name} {scan.engine.version}"
+
+
+def _later(
+    first: Measures, later: Measures, number: int, of: Of, config: CompareConfig
+) -> ScanChanges:
+    withheld = _withheld(first, later)
+    muscles = {m.name: m for m in later.measures.muscles}
+    groups = {g.name: g for g in later.measures.groups}
+    changes = [
+        _change(m, muscles[m.name], "muscle", of, withheld, config)
+        for m in first.measures.muscles
+        if m.name in muscles
+    ]
+    judged = [c for c in changes if _verdicts(c)]
+    volumes = sum(len(_verdicts(c)) for c in changes)
+    changed = [c for c in judged if any(v is not ChangeVerdict.NONE for v in _verdicts(c))]
+    changes += [
+        _change(g, groups[g.name], g.kind, of, withheld, config)
+        for g in first.measures.groups
+        if g.name in groups
+    ]
+    return ScanChanges(
+        scan=number,
+        changes=tuple(changes),
+        muscles_judged=len(judged),
+        muscles_changed=len(changed),
+        expected_by_chance=0.05 * volumes if volumes else None,
+    )
+
+
+def _verdicts(change: MuscleChange) -> list[ChangeVerdict]:
+    return [v.verdict for v in (change.volume_right, change.volume_left) if v.verdict is not None]
+
+
+def _withheld(first: Measures, later: Measures) -> str | None:
+    """Why nothing is concluded from a pair of scans."""
+    for which, scan in (("first", first), ("later", later)):
+        for finding in scan.findings:
+            if finding.severity is Severity.ERROR:
+                return f"the {which} scan has an error ({finding.code})"
+    return None
+
+
+def _change(
+    first: MuscleResult | GroupResult,
+    later: MuscleResult | GroupResult,
+    kind: str,
+    of: Of,
+    withheld: str | None,
+    config: CompareConfig,
+) -> MuscleChange:
+    one, two = _asymmetry_of(first, of), _asymmetry_of(later, of)
+    errors = (one.se_total_percent, two.se_total_percent)
+    members = _different_members(first, later)
+    why = withheld or members
+    volumes = {
+        side: _volume_change(_side(first, side), _side(later, side), of, errors, why)
+        for side in Side
+    }
+    fractions = {
+        side: _fraction_change(_side(first, side), _side(later, side), why, config) for side in Side
+    }
+    return MuscleChange(
+        name=first.name,
+        kind=kind,
+        volume_right=volumes[Side.RIGHT],
+        volume_left=volumes[Side.LEFT],
+        fat_fraction_right=fractions[Side.RIGHT],
+        fat_fraction_left=fractions[Side.LEFT],
+        asymmetry=_asymmetry_change(one, two, why),
+    )
+
+
+def _side(result: MuscleResult | GroupResult, side: Side) -> Measurement:
+    return result.right if side is Side.RIGHT else result.left
+
+
+def _asymmetry_of(result: MuscleResult | GroupResult, of: Of) -> Asymmetry:
+    return result.asymmetry if of == "lean_volume" else result.asymmetry_total_volume
+
+
+def _different_members(
+    first: MuscleResult | GroupResult, later: MuscleResult | GroupResult
+) -> str | None:
+    """Why the sums of two groups cannot be compared: they are of different muscles."""
+    if not isinstance(first, GroupResult) or not isinstance(later, GroupResult):
+        return None
+    if set(first.muscles_compared) == set(later.muscles_compared):
+        return None
+    return "the scans do not show the same muscles of this group"
+
+
+def _volume_change(
+    first: Measurement,
+    later: Measurement,
+    of: Of,
+    errors: tuple[float | None, float | None],
+    withheld: str | None,
+) -> VolumeChange:
+    field = "lean_volume_whole_ml" if of == "lean_volume" else "volume_whole_ml"
+    before, after = getattr(first, field), getattr(later, field)
+    missing = _unlike(first, later)
+    if missing is None and (not before or not after):
+        missing = f"no {of.replace('_', ' ')} in one of the scans"
+    if missing is not None or errors[0] is None or errors[1] is None:
+        return VolumeChange(
+            before_ml=before,
+            after_ml=after,
+            change_percent=None,
+            interval_low_percent=None,
+            interval_high_percent=None,
+            detectable_percent=None,
+            verdict=None,
+            reason=missing or "one of the scans states no standard error for this muscle",
+        )
+    log_change = math.log(after / before)
+    detectable = detectable_volume_percent(errors[0], errors[1])
+    low, high = volume_interval_percent(log_change, detectable)
+    reason = withheld or _unreliable(first, later)
+    return VolumeChange(
+        before_ml=before,
+        after_ml=after,
+        change_percent=100.0 * math.expm1(log_change),
+        interval_low_percent=low,
+        interval_high_percent=high,
+        detectable_percent=detectable,
+        verdict=None if reason else judge_change(100.0 * log_change, detectable),
+        reason=reason,
+    )
+
+
+def _fraction_change(
+    first: Measurement, later: Measurement, withheld: str | None, config: CompareConfig
+) -> PointsChange:
+    """The core's fat fraction where both scans have one: partial volume does not reach it."""
+    cores = (first.fat_fraction_core_percent, later.fat_fraction_core_percent)
+    means = (first.fat_fraction_percent, later.fat_fraction_percent)
+    before, after = means if None in cores else cores
+    missing = _unlike(first, later)
+    if missing is None and (before is None or after is None):
+        missing = "no fat fraction in one of the scans"
+    if missing is not None or before is None or after is None:
+        return _no_points(before, after, missing)
+    detectable = detectable_fraction_points(
+        before,
+        after,
+        cv_percent=config.fat_fraction_cv_percent,
+        floor_points=config.smallest_fat_fraction_change_points,
+    )
+    return _points(before, after, detectable, withheld or _unreliable(first, later))
+
+
+def _asymmetry_change(first: Asymmetry, later: Asymmetry, withheld: str | None) -> PointsChange:
+    before, after = first.index_percent, later.index_percent
+    missing = None
+    if before is None or after is None:
+        missing = "no asymmetry in one of the scans"
+    elif first.extent != later.extent:
+        missing = (
+            f"of the {first.extent} muscle in one scan, of the {later.extent} one in the other"
+        )
+    if missing is not None or before is None or after is None:
+        return _no_points(before, after, missing)
+    reason = withheld
+    if first.extent == "matched":
+        reason = reason or "a part of the muscle was compared, and it may differ between the scans"
+    for asymmetry in (first, later):
+        if asymmetry.verdict is None:
+            reason = reason or asymmetry.reason
+    if first.se_total_percent is None or later.se_total_percent is None:
+        return _no_points(before, after, reason or "one of the scans states no standard error")
+    detectable = detectable_asymmetry_points(first.se_total_percent, later.se_total_percent)
+    return _points(before, after, detectable, reason)
+
+
+def _points(before: float, after: float, detectable: float, reason: str | None) -> PointsChange:
+    return PointsChange(
+        before_percent=before,
+        after_percent=after,
+        change_points=after - before,
+        detectable_points=detectable,
+        verdict=None if reason else judge_change(after - before, detectable),
+        reason=reason,
+    )
+
+
+def _no_points(before: float | None, after: float | None, reason: str | None) -> PointsChange:
+    return PointsChange(
+        before_percent=before,
+        after_percent=after,
+        change_points=None,
+        detectable_points=None,
+        verdict=None,
+        reason=reason,
+    )
+
+
+def _unlike(first: Measurement, later: Measurement) -> str | None:
+    """Why two measurements are not of the same thing."""
+    for which, m in (("first", first), ("later", later)):
+        if m.status in (Status.ABSENT, Status.TRUNCATED):
+            return f"{m.status} in the {which} scan ({m.reason})"
+    return None
+
+
+def _unreliable(first: Measurement, later: Measurement) -> str | None:
+    for which, m in (("first", first), ("later", later)):
+        if m.status is Status.UNRELIABLE:
+            return f"unreliable in the {which} scan ({m.reason})"
+    return None
+
+
+def _findings(scans: Sequence[Measures], of: Of) -> list[Finding]:
+    """What differs between the scans besides the body, as warnings."""
+    found = [
+        _warning(code, f"The scans differ in {what}: {_listed(scans, said)}. {why}")
+        for code, what, said, why in _DIFFERENCES
+        if len({said(scan) for scan in scans}) > 1
+    ]
+    settings = _different_settings(scans)
+    if settings:
+        found.append(
+            _warning(
+                "configuration_differs",
+                f"The scans were measured with different settings ({', '.join(settings)}): "
+                "process them again with one configuration.",
+            )
+        )
+    for number, scan in enumerate(scans[1:], start=2):
+        cut = _coverage(scans[0], scan)
+        if cut:
+            found.append(
+                _warning(
+                    "coverage_differs",
+                    f"Scan {number} and the first do not both show the whole of "
+                    f"{', '.join(cut)}: these are not compared.",
+                    value=float(len(cut)),
+                )
+            )
+    if of == "total_volume" and any(_has_lean(scan) for scan in scans):
+        found.append(
+            _warning(
+                "lean_volume_missing",
+                "Not every scan has lean volumes, so total volumes are compared.",
+            )
+        )
+    return found
+
+
+def _warning(code: str, message: str, *, value: float | None = None) -> Finding:
+    return Finding(
+        code=code,
+        severity=Severity.WARNING,
+        stage="compare",
+        message=message,
+        value=value,
+        unit=None if value is None else "muscles",
+    )
+
+
+def _voxels(scan: Measures) -> str:
+    """Size of the voxels; shapes differ by a slice or two between sessions and do not matter."""
+    return scan.grid.rsplit(" voxels of ", 1)[-1]
+
+
+#: Code, what differs, how a scan says it, and what follows from a difference.
+_DIFFERENCES: tuple[tuple[str, str, Callable[[Measures], str], str], ...] = (
+    (
+        "protocol_differs",
+        "their contrasts",
+        lambda scan: ", ".join(sorted(scan.contrasts)) or "none",
+        "Detectable changes hold for one protocol.",
+    ),
+    (
+        "grid_differs",
+        "the size of their voxels",
+        _voxels,
+        "Detectable changes hold for one grid; partial volume alone can shift volumes by percents.",
+    ),
+    (
+        "engine_differs",
+        "what made their labels",
+        _engine,
+        "Changes may be those of the labels.",
+    ),
+    (
+        "software_differs",
+        "the version of this program",
+        lambda scan: f"{scan.provenance.software_version} (code {scan.provenance.code_digest[:8]})",
+        "Process them again with one version.",
+    ),
+)
+
+
+def _listed(scans: Sequence[Measures], said: Callable[[Measures], str]) -> str:
+    return "; ".join(
+        f"{scan.session or f'scan {number}'}: {said(scan)}"
+        for number, scan in enumerate(scans, start=1)
+    )
+
+
+def _different_settings(scans: Sequence[Measures]) -> list[str]:
+    """Keys of the deciding sections whose values differ, e.g. measure.profile_step_mm."""
+    flat = [
+        {
+            f"{section}.{key}": value
+            for section in _DECIDING
+            for key, value in _mapping(scan.provenance.configuration.get(section)).items()
+        }
+        for scan in scans
+    ]
+    keys = dict.fromkeys(key for settings in flat for key in settings)
+    return [key for key in keys if any(s.get(key) != flat[0].get(key) for s in flat[1:])]
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _coverage(first: Measures, later: Measures) -> list[str]:
+    """Muscles that one scan shows whole and the other does not."""
+    whole = [
+        {
+            (m.name, side)
+            for m in scan.measures.muscles
+            for side in Side
+            if _side(m, side).volume_whole_ml is not None
+        }
+        for scan in (first, later)
+    ]
+    return [
+        m.name.replace("_", " ")
+        for m in first.measures.muscles
+        if any(((m.name, side) in whole[0]) != ((m.name, side) in whole[1]) for side in Side)
+    ]

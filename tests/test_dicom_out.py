@@ -1,0 +1,273 @@
+"""DICOM out: valid objects of the right study, on the same voxels, sides kept, codes unique."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from bodies import small_scan
+from factories import make_measures
+from pydicom.uid import generate_uid
+from scanner import save, slice_of
+
+from pipeline import cli
+from pipeline.core.anatomy import MUSCLES, OWN_SCHEME, Side
+from pipeline.core.grid import Grid
+from pipeline.core.volume import LabelMap, Quantity
+from pipeline.io.derivatives import SubjectFolder, finished_measures
+from pipeline.io.dicom_out import _measurements, make_segmentation
+from pipeline.io.nifti import read_label_map
+
+hd = pytest.importorskip("highdicom", reason="the extra 'dicom' is not installed")
+
+_STUDY = {
+    "StudyInstanceUID": "1.2.826.0.1.3680043.8.498.1",
+    "FrameOfReferenceUID": "1.2.826.0.1.3680043.8.498.2",
+    "StudyDate": "20260102",
+    "StudyTime": "101112",
+    "StudyID": "1",
+    "PatientSex": "F",
+    "ReferringPhysicianName": "",
+    "PositionReferenceIndicator": "",
+    "SeriesNumber": 3,
+    "AccessionNumber": "7",
+    "PatientName": "Plant^Test",
+    "PatientID": "plant",
+    "PatientBirthDate": "19700102",
+}
+
+
+@pytest.fixture(scope="module")
+def exported(processed, tmp_path_factory) -> tuple[Path, Path]:
+    """The scan of the small subject as DICOM slices, its results as objects: both folders."""
+    root = tmp_path_factory.mktemp("dicom")
+    volume = small_scan().images[Quantity.WATER]
+    (root / "slices").mkdir()
+    series = generate_uid()
+    for level in range(volume.grid.shape[2]):
+        data = slice_of(volume.grid, volume.data[:, :, level], level)
+        for keyword, value in _STUDY.items():
+            setattr(data, keyword, value)
+        data.SeriesInstanceUID, data.InstanceNumber = series, level + 1
+        data.Manufacturer, data.SeriesDescription = "SIEMENS", "t1_vibe_dixon_tra_W"
+        data.ImageType = ["DERIVED", "PRIMARY", "M", "DIXON", "WATER"]
+        save(data, root / f"slices/{level:03d}")
+    command = ["dicom", str(processed), "--participant-label", "01"]
+    assert cli.main([*command, "--source", f"{root}/slices", "--to", f"{root}/objects"]) == 0
+    return processed, root / "objects"
+
+
+def object_of(exported: tuple[Path, Path], kind: str) -> pydicom.Dataset:
+    return pydicom.dcmread(exported[1] / f"sub-01_{kind}.dcm")
+
+
+def test_objects_belong_to_the_study_of_the_scan(exported):
+    uids = set()
+    for kind in ("seg", "sr", "pdf"):
+        data = object_of(exported, kind)
+        for keyword in ("StudyInstanceUID", "PatientID", "StudyDate", "AccessionNumber"):
+            assert data.get(keyword) == _STUDY[keyword], (kind, keyword)
+        uids.add(data.SOPInstanceUID)
+    assert len(uids) == 3
+    assert object_of(exported, "seg").FrameOfReferenceUID == _STUDY["FrameOfReferenceUID"]
+
+
+def label_map(exported) -> tuple[np.ndarray, Grid, dict[tuple[str, Side], int]]:
+    """The labels that were exported, their grid, and their values by title and side."""
+    labels = read_label_map(SubjectFolder(exported[0], "sub-01", None).labels, OWN_SCHEME)
+    values = {(m.title, side): OWN_SCHEME.value_of(m.name, side) for m in MUSCLES for side in Side}
+    return labels.data, labels.grid, values
+
+
+def test_highdicom_reads_back_the_same_voxels_and_sides(exported):
+    labels, grid, values = label_map(exported)
+    seg = hd.seg.segread(exported[1] / "sub-01_seg.dcm")
+    found = seg.get_volume(combine_segments=True)
+    # Slices without any segment are not stored, and their order is the reader's own.
+    volume = np.zeros(labels.shape, dtype=np.int16)
+    for k, plane in enumerate(found.array):
+        place = (found.affine @ [k, 0.0, 0.0, 1.0])[:3] * [-1.0, -1.0, 1.0]
+        volume[:, :, round(float(grid.world_to_index(place)[2]))] = plane.T
+    described = {int(s.SegmentNumber): s for s in seg.SegmentSequence}
+    assert len(described) == 2 * len(MUSCLES)
+    for number, segment in described.items():
+        title, _, side = segment.SegmentLabel.rpartition(", ")
+        value = values[title, Side(side)]
+        assert np.array_equal(volume == number, labels == value), segment.SegmentLabel
+        (modifier,) = segment.SegmentedPropertyTypeCodeSequence[
+            0
+        ].SegmentedPropertyTypeModifierCodeSequence
+        assert modifier.CodeMeaning.lower() == side
+
+
+def test_simpleitk_reads_back_the_same_places(exported):
+    labels, grid, values = label_map(exported)
+    data = object_of(exported, "seg")
+    image = sitk.ReadImage(str(exported[1] / "sub-01_seg.dcm"))
+    frames = sitk.GetArrayFromImage(image)
+    for number in (1, 31):
+        segment = data.SegmentSequence[number - 1]
+        title, _, side = segment.SegmentLabel.rpartition(", ")
+        value = values[title, Side(side)]
+        mine = [
+            k
+            for k, frame in enumerate(data.PerFrameFunctionalGroupsSequence)
+            if frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber == number
+        ]
+        counted = sum(np.count_nonzero(frames[k]) for k in mine)
+        assert counted == np.count_nonzero(labels == value)
+        # The middle of the segment, from positions in DICOM (left, back, up) and in the map.
+        points = []
+        for k in mine:
+            position = data.PerFrameFunctionalGroupsSequence[k].PlanePositionSequence[0]
+            rows, columns = np.nonzero(frames[k])
+            spot = np.array(position.ImagePositionPatient, dtype=float)
+            shared = data.SharedFunctionalGroupsSequence[0]
+            cosines = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
+            spacing = [float(v) for v in shared.PixelMeasuresSequence[0].PixelSpacing]
+            points.append(
+                spot
+                + columns[:, None] * spacing[1] * cosines[:3]
+                + rows[:, None] * spacing[0] * cosines[3:]
+            )
+        middle = np.concatenate(points).mean(axis=0) * [-1.0, -1.0, 1.0]
+        wanted = grid.index_to_world(np.argwhere(labels == value)).mean(axis=0)
+        assert middle == pytest.approx(wanted, abs=0.01)
+        assert (middle[0] > grid.index_to_world(np.argwhere(labels > 0)).mean(axis=0)[0]) == (
+            side == "right"
+        )
+
+
+def test_codes_are_unique_per_muscle_and_from_the_registry(exported):
+    found = Counter()
+    for segment in object_of(exported, "seg").SegmentSequence:
+        code = segment.SegmentedPropertyTypeCodeSequence[0]
+        found[code.CodingSchemeDesignator, code.CodeValue] += 1
+        muscle = next(m for m in MUSCLES if segment.SegmentLabel.startswith(f"{m.title},"))
+        if code.CodingSchemeDesignator == "SCT":
+            assert code.CodeValue == muscle.codes.snomed_ct
+        else:
+            assert muscle.codes.snomed_ct is None
+    assert set(found.values()) == {2}
+    assert {scheme for scheme, _ in found} == {"SCT", "FMA", "MDC", "99MYOSYM"}
+
+
+def numbers_of(content) -> dict[str, float]:
+    """Numbers of a measurement group by the meaning of their names."""
+    return {
+        item.ConceptNameCodeSequence[0].CodeMeaning: float(
+            item.MeasuredValueSequence[0].NumericValue
+        )
+        for item in content.ContentSequence
+        if item.ValueType == "NUM"
+    }
+
+
+def test_the_structured_report_holds_the_numbers_of_the_json(exported):
+    measures = finished_measures(SubjectFolder(exported[0], "sub-01", None))
+    groups = {}
+    for container in object_of(exported, "sr").ContentSequence:
+        for group in container.get("ContentSequence", []):
+            names = [
+                item.TextValue
+                for item in group.get("ContentSequence", [])
+                if item.ValueType == "TEXT"
+            ]
+            if names:
+                groups[names[0]] = numbers_of(group)
+    assert len(groups) == 3 * len(MUSCLES)
+    for result, muscle in zip(measures.measures.muscles, MUSCLES, strict=True):
+        for side in Side:
+            found = groups[f"{muscle.title}, {side}"]
+            m = getattr(result, side)
+            assert found["Volume"] == pytest.approx(m.volume_whole_ml, rel=1e-9)
+            assert found["Lean volume"] == pytest.approx(m.lean_volume_whole_ml, rel=1e-9)
+            assert found["Fat fraction"] == pytest.approx(m.fat_fraction_percent, rel=1e-9)
+        (index,) = groups[f"{muscle.title} asymmetry"].values()
+        assert index == pytest.approx(result.asymmetry.index_percent, rel=1e-9)
+
+
+def test_the_part_of_a_cut_muscle_is_not_called_its_volume():
+    cut = make_measures().measures.muscles[0]
+    for side, names in (
+        (Side.RIGHT, ["Volume", "Lean volume", "Fat fraction"]),
+        (
+            Side.LEFT,
+            ["Volume of the part in view", "Lean volume of the part in view", "Fat fraction"],
+        ),
+    ):
+        found = _measurements(cut, side)
+        assert [m[0].ConceptNameCodeSequence[0].CodeMeaning for m in found] == names
+    absent = make_measures().measures.muscles[29]
+    assert _measurements(absent, Side.LEFT) == []
+
+
+def test_the_pdf_comes_out_as_it_went_in(exported):
+    data = object_of(exported, "pdf")
+    held = data.EncapsulatedDocument[: data.EncapsulatedDocumentLength]
+    assert held == (exported[0] / "sub-01/sub-01_report.pdf").read_bytes()
+
+
+def errors_in(path: Path) -> list[str]:
+    """What the validator calls errors; it must have known what kind of object it read."""
+    done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
+    said = (done.stderr + done.stdout).splitlines()
+    assert any(re.search(r"Segmentation|SR|EncapsulatedPDF", line) for line in said), said
+    return [line for line in said if line.startswith("Error")]
+
+
+needs_validator = pytest.mark.skipif(
+    shutil.which("dciodvfy") is None, reason="dicom3tools is not on this machine"
+)
+
+
+@needs_validator
+@pytest.mark.parametrize(
+    "kind",
+    # The validator takes half a minute for the 5000 frames of a whole segmentation.
+    ["sr", "pdf", pytest.param("seg", marks=pytest.mark.slow)],
+)
+def test_the_validator_finds_no_error(exported, kind):
+    assert errors_in(exported[1] / f"sub-01_{kind}.dcm") == []
+
+
+@needs_validator
+def test_the_validator_finds_no_error_in_a_segmentation_of_one_muscle(exported, tmp_path):
+    labels, grid, values = label_map(exported)
+    one = np.isin(labels, [values["Popliteus", side] for side in Side])
+    alone = LabelMap(np.where(one, labels, 0), grid, OWN_SCHEME)
+    measures = finished_measures(SubjectFolder(exported[0], "sub-01", None))
+    slices = [pydicom.dcmread(p) for p in sorted((exported[1].parent / "slices").iterdir())]
+    path = tmp_path / "seg.dcm"
+    make_segmentation(alone, measures, slices).save_as(path)
+    assert errors_in(path) == []
+    broken = pydicom.dcmread(path)
+    del broken.SegmentSequence
+    broken.save_as(path)
+    assert errors_in(path) != []
+
+
+@pytest.mark.skipif(shutil.which("dsrdump") is None, reason="dcmtk is not on this machine")
+def test_the_report_reads_as_a_structured_report(exported):
+    done = subprocess.run(
+        ["dsrdump", str(exported[1] / "sub-01_sr.dcm")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Gluteus maximus, right" in done.stdout
+    assert not [line for line in done.stderr.splitlines() if line.startswith(("E:", "F:"))]
+
+
+def test_slices_of_another_scan_are_refused(exported, tmp_path, capsys):
+    empty = tmp_path / "nothing"
+    empty.mkdir()
+    command = ["dicom", str(exported[0]), "--participant-label", "01"]
+    assert cli.main([*command, "--source", str(empty), "--to", str(tmp_path / "to")]) == 3
+    assert "No DICOM series lies on the grid" in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()

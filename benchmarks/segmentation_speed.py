@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,7 +41,7 @@ from pipeline.engines.session import (
     allocated_threads,
     read_contract,
 )
-from pipeline.phantom import Acquisition, BodyParameters, Pose, acquire, grid_for, make_body
+from pipeline.phantom import Acquisition, BodyParameters, Pose, Scan, acquire, grid_for, make_body
 
 Singles = NDArray[np.float32]
 T = TypeVar("T")
@@ -127,26 +128,42 @@ def run(options: argparse.Namespace) -> Report:
     return report
 
 
-def whole_legs() -> LoadedSubject:
-    """Both legs of a phantom, coarsely scanned and brought to full size."""
-    body = make_body(BodyParameters(pose=Pose(gap_mm=6.0), seed=5950), detail="reduced")
-    scan = acquire(body, Acquisition(grid_for(body, _COARSE_MM), seed=5950))
+def whole_legs(
+    shape: tuple[int, int, int] = SHAPE,
+    voxel_mm: tuple[float, float, float] = VOXEL_MM,
+    *,
+    above_middle_mm: float = 0.0,
+) -> LoadedSubject:
+    """Both legs of a phantom, coarsely scanned and brought to the size of a scan.
+
+    Args:
+        shape, voxel_mm: of the scan; by default the reference workload.
+        above_middle_mm: how far its middle lies above that of the legs.
+    """
+    scan = _coarse_scan()
     first = scan.images[Quantity.WATER].grid
     middle = first.index_to_world((np.array(first.shape) - 1.0) / 2.0)
-    affine = np.diag([*VOXEL_MM, 1.0])
-    affine[:3, 3] = middle - affine[:3, :3] @ ((np.array(SHAPE) - 1.0) / 2.0)
+    middle[2] += above_middle_mm
+    affine = np.diag([*voxel_mm, 1.0])
+    affine[:3, 3] = middle - affine[:3, :3] @ ((np.array(shape) - 1.0) / 2.0)
     matrix = np.linalg.inv(first.affine) @ affine
-    grid = Grid(SHAPE, affine, SCANNER_SPACE)
+    grid = Grid(shape, affine, SCANNER_SPACE)
     images = {
         quantity: ArraySource(
             ndimage.affine_transform(
-                image.data, matrix[:3, :3], matrix[:3, 3], output_shape=SHAPE, order=1
+                image.data, matrix[:3, :3], matrix[:3, 3], output_shape=shape, order=1
             ),
             grid,
         )
         for quantity, image in scan.images.items()
     }
     return LoadedSubject(subject="sub-speed", session=None, images=images)
+
+
+@cache
+def _coarse_scan() -> Scan:
+    body = make_body(BodyParameters(pose=Pose(gap_mm=6.0), seed=5950), detail="reduced")
+    return acquire(body, Acquisition(grid_for(body, _COARSE_MM), seed=5950))
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:

@@ -5,22 +5,33 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.core.errors import MyosymmetryError, ResultsError, UsageError
+from pipeline.core.errors import MyosymmetryError, ResultsError, UnmetNeedError, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.batch.status import JobState
 
 _BUG_EXIT_CODE = 70
 #: A subject with whole legs stays below this, so that --mem says how many fit side by side.
 _GIB_PER_SUBJECT = 4.0
 
 _EPILOG = """other commands, recognised by the first word:
+  myosymmetry status DATA OUT [--table FILE]      how far each subject is: complete, failed and
+                                                  why, missing, stale
+  myosymmetry norms DATA OUT [--table FILE]       limits and expected volumes from a healthy cohort
+  myosymmetry plan DATA OUT [--table FILE]        the jobs of a batch as a table (docs/batch.md)
   myosymmetry report OUT --participant-label 01   build the report again from saved results
   myosymmetry validate OUT                        check results: schema, digests, files, numbers
   myosymmetry compare OUT/sub-01/ses-1 OUT/sub-01/ses-2 ...
@@ -31,7 +42,7 @@ _EPILOG = """other commands, recognised by the first word:
   myosymmetry schema [measures|change]            print the JSON schema of a published document
 
 exit codes: 0 done, 2 usage or configuration, 3 input, 4 subject unusable, 5 results do not hold,
-70 a bug
+6 not enough memory, 70 a bug
 """
 
 
@@ -45,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "dicom": _dicom,
         "inspect": _inspect,
         "schema": _schema,
+        "status": _status,
+        "norms": _norms,
+        "plan": _plan,
     }
     command = commands.get(arguments[0]) if arguments else None
     try:
@@ -85,6 +99,20 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", help="segmentation engine (segment.engine)")
+    parser.add_argument(
+        "--label-scheme", help="what the values of given labels mean (segment.label_scheme)"
+    )
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """Configuration values that have options of their own."""
+    named = {"engine": options.engine, "label_scheme": options.label_scheme}
+    given = {key: value for key, value in named.items() if value}
+    return {"segment": given} if given else {}
+
+
 @dataclass(frozen=True)
 class _Job:
     """One subject and session, as handed to a worker process."""
@@ -110,16 +138,19 @@ def _participant(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("data", type=Path, help="folder with one sub-... folder per subject")
     parser.add_argument("out", type=Path, help="folder for the results")
-    parser.add_argument("level", choices=["participant"], help="analysis level")
+    parser.add_argument(
+        "level",
+        choices=["participant", "group"],
+        help="participant: measure; group: put the results together in OUT/group",
+    )
     _add_labels(parser)
     parser.add_argument("--config", type=Path, help="YAML file with the values to change")
-    parser.add_argument("--engine", help="segmentation engine (segment.engine)")
+    _add_engine(parser)
     parser.add_argument(
         "--labels",
         type=Path,
         help="label map made elsewhere, in place of an engine (one subject only)",
     )
-    parser.add_argument("--label-scheme", help="what its values mean (segment.label_scheme)")
     parser.add_argument("--force", action="store_true", help="reuse nothing saved earlier")
     parser.add_argument(
         "--report-only", action="store_true", help="build only the report, from saved results"
@@ -130,11 +161,9 @@ def _participant(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if options.work_dir is not None:
         _use_scratch(options.work_dir)
-    overrides: dict[str, dict[str, str]] = {}
-    if options.engine:
-        overrides.setdefault("segment", {})["engine"] = options.engine
-    if options.label_scheme:
-        overrides.setdefault("segment", {})["label_scheme"] = options.label_scheme
+    if options.level == "group":
+        return _group(options)
+    overrides = _overrides(options)
     # A report is built from results alone: the scans may be elsewhere or gone.
     pairs = _subjects(options, options.out if options.report_only else options.data)
     if options.labels is not None and len(pairs) != 1:
@@ -163,23 +192,50 @@ def _participant(arguments: Sequence[str]) -> int:
     if workers == 1:
         codes = [_run_job(job) for job in jobs]
     else:
-        with ProcessPoolExecutor(max_workers=workers) as pool:
-            codes = list(pool.map(_run_job, jobs))
+        with _pool(workers) as pool:
+            try:
+                codes = list(pool.map(_run_job, jobs))
+            except BrokenProcessPool as error:
+                raise UnmetNeedError(
+                    "A worker process was stopped from outside",
+                    expected=f"about {_GIB_PER_SUBJECT:g} GiB of memory per subject",
+                    found="a process that ended without a word, as one killed for its memory does",
+                    action="run the same command again to go on, with a smaller --nprocs",
+                ) from error
     return next((code for code in codes if code), 0)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Worker processes that share the threads this process was given.
+
+    They are new processes, not copies, so that each reads its share before a library makes its
+    threads; this process's own settings stay as they are.
+    """
+    from pipeline.engines.session import allocated_threads
+
+    share = max(1, allocated_threads() // workers)
+    return ProcessPoolExecutor(
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=_set_up_worker,
+        initargs=(share, tempfile.tempdir),
+    )
+
+
+def _set_up_worker(threads: int, scratch: str | None) -> None:
+    """Give a worker process its share of the threads and the scratch folder."""
+    os.environ.update(SLURM_CPUS_PER_TASK=str(threads), OMP_NUM_THREADS=str(threads))
+    tempfile.tempdir = scratch
 
 
 def _subjects(options: argparse.Namespace, folder: Path) -> list[tuple[str, str | None]]:
     """Subject and session of every job below a folder, in a stable order."""
-    from pipeline.io.discover import list_sessions, list_subjects
+    from pipeline.io.discover import list_subjects, with_sessions
 
     subjects = options.participant_label or list_subjects(folder)
     if options.session_label:
         return [(subject, session) for subject in subjects for session in options.session_label]
-    pairs: list[tuple[str, str | None]] = []
-    for subject in subjects:
-        sessions = list_sessions(folder, subject)
-        pairs += [(subject, session) for session in sessions] or [(subject, None)]
-    return pairs
+    return with_sessions(folder, subjects)
 
 
 def _use_scratch(folder: Path) -> None:
@@ -407,6 +463,90 @@ def _inspect(arguments: Sequence[str]) -> int:
             sys.stdout.write(f"  left out       {message}\n")
         for message in subject["findings"]:
             sys.stdout.write(f"  note           {message}\n")
+    return 0
+
+
+def _group(options: argparse.Namespace) -> int:
+    from pipeline.batch.group import group_results
+    from pipeline.config import load_config
+    from pipeline.io.discover import subject_labels
+
+    labels = options.participant_label
+    group = group_results(
+        options.data,
+        options.out,
+        subjects=None if labels is None else [subject_labels(s, None)[0] for s in labels],
+        config=load_config(options.config).group,
+        workers=_workers(options.nprocs, None, options.nprocs),
+    )
+    for note in group.notes:
+        sys.stderr.write(f"myosymmetry: {note}\n")
+    sys.stderr.write(f"{group.results} results, {group.failed} failed\n")
+    sys.stdout.write(f"{group.folder}\n")
+    return 0
+
+
+def _batch_parser(command: str, description: str) -> argparse.ArgumentParser:
+    parser = _parser(f"myosymmetry {command}", description)
+    parser.add_argument("data", type=Path, help="folder with one sub-... folder per subject")
+    parser.add_argument("out", type=Path, help="folder with results")
+    parser.add_argument(
+        "--table",
+        type=Path,
+        help="table of subjects: participant_id, and as wanted session_id and memory_mb\n"
+        "(default: every subject of the data folder)",
+    )
+    parser.add_argument("--config", type=Path, help="YAML file with the values to change")
+    return parser
+
+
+def _states(options: argparse.Namespace) -> list[JobState]:
+    from pipeline.batch.jobs import list_jobs
+    from pipeline.batch.status import job_states
+    from pipeline.config import load_config
+
+    config = load_config(options.config, overrides=_overrides(options))
+    jobs = list_jobs(options.data, options.table)
+    return job_states(options.data, options.out, jobs, config)
+
+
+def _status(arguments: Sequence[str]) -> int:
+    parser = _batch_parser("status", "How far each subject is, and why it is not complete.")
+    _add_engine(parser)
+    options = parser.parse_args(arguments)
+    states = _states(options)
+    for found in states:
+        if found.reason is not None:
+            sys.stdout.write(f"{found.job.name}\t{found.state}\t{found.reason}\n")
+    counts = Counter(found.state.value for found in states)
+    sys.stdout.write(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+    sys.stdout.write("\n")
+    return 0
+
+
+def _plan(arguments: Sequence[str]) -> int:
+    parser = _batch_parser("plan", "The jobs of a batch as a tab-separated table.")
+    _add_engine(parser)
+    options = parser.parse_args(arguments)
+    sys.stdout.write("participant_id\tsession_id\tmemory_mb\tstate\tmeasures\n")
+    for found in _states(options):
+        job = found.job
+        cells = (job.subject, job.session or "n/a", job.memory_mb or "n/a", found.state)
+        measures = found.measures.relative_to(options.out)
+        sys.stdout.write("\t".join(map(str, (*cells, measures))) + "\n")
+    return 0
+
+
+def _norms(arguments: Sequence[str]) -> int:
+    parser = _batch_parser("norms", "Limits and expected volumes from a healthy cohort.")
+    options = parser.parse_args(arguments)
+    from pipeline.batch.jobs import list_jobs
+    from pipeline.batch.norms import write_norms
+    from pipeline.config import load_config
+
+    jobs = list_jobs(options.data, options.table)
+    path = write_norms(options.data, options.out, jobs, config=load_config(options.config).group)
+    sys.stdout.write(f"{path}\n")
     return 0
 
 

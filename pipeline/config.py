@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+)
 
+from pipeline.core.anatomy import GROUPS, MUSCLES
 from pipeline.core.errors import ConfigError
 
 DEFAULT_PATH = Path(__file__).with_name("default.yaml")
@@ -46,6 +54,11 @@ class ContrastRule(_Section):
         except re.error as error:
             raise ValueError(f"a regular expression ({error})") from error
         return value
+
+    @field_serializer("image_type", "last_word")
+    def _in_order(self, words: frozenset[str]) -> list[str]:
+        """Sets have another order in every process; digests of a configuration must not."""
+        return sorted(words)
 
 
 class LoadConfig(_Section):
@@ -128,6 +141,13 @@ class RegisterConfig(_Section):
     weak_overlap: Share
 
 
+class ExpectedVolume(_Section):
+    """A muscle's volume by body size: slope_ml_per_m_kg x height x mass + intercept_ml."""
+
+    slope_ml_per_m_kg: float
+    intercept_ml: float
+
+
 class MeasureConfig(_Section):
     """Volumes and asymmetry."""
 
@@ -148,6 +168,17 @@ class MeasureConfig(_Section):
     smallest_reference_ml: Positive
     largest_side_factor: Annotated[float, Field(gt=1)]
     fewest_whole_muscles: Annotated[int, Field(ge=1)]
+    own_limits_percent: dict[str, Positive]
+    own_expected_volumes_ml: dict[str, ExpectedVolume]
+
+    @field_validator("own_limits_percent", "own_expected_volumes_ml")
+    @classmethod
+    def _known_structures(cls, values: dict[str, Any]) -> dict[str, Any]:
+        known = {m.name for m in MUSCLES} | {g.name for g in GROUPS}
+        unknown = sorted(values.keys() - known)
+        if unknown:
+            raise ValueError(f"names of muscles or groups; unknown: {', '.join(unknown)}")
+        return values
 
 
 class CompareConfig(_Section):
@@ -168,6 +199,15 @@ class ReportConfig(_Section):
     fat_fraction_scale_percent: Annotated[float, Field(gt=0, le=100)]
 
 
+class GroupConfig(_Section):
+    """Results of many people together; never decides the results of one."""
+
+    smallest_cell_people: Annotated[int, Field(ge=2)]
+    fewest_cohort_people: Annotated[int, Field(ge=3)]
+    percentiles: tuple[Annotated[float, Field(gt=0, lt=100)], ...]
+    outlier_distance: Positive
+
+
 class Config(_Section):
     """The whole configuration, one section a stage."""
 
@@ -179,6 +219,7 @@ class Config(_Section):
     measure: MeasureConfig
     compare: CompareConfig
     report: ReportConfig
+    group: GroupConfig
 
 
 @cache
@@ -214,6 +255,12 @@ def load_config(path: Path | None = None, *, overrides: dict[str, Any] | None = 
             found=repr(first.get("input")),
             action=f"correct {key} in {where}; configs/default.yaml explains every key",
         ) from error
+
+
+def with_given_labels(config: Config, scheme: str) -> Config:
+    """The configuration with labels made elsewhere in place of the configured engine."""
+    section = config.segment.model_copy(update={"engine": "given", "label_scheme": scheme})
+    return config.model_copy(update={"segment": section})
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -256,7 +303,9 @@ def _merge(
                 found=str(key),
                 action=f"did you mean {near[0]}?" if near else "remove it",
             )
-        if isinstance(base[key], dict) and isinstance(value, dict) and trail != ("load",):
+        # A mapping that is empty as shipped is the user's to fill.
+        fillable = trail == ("load",) or base[key] == {}
+        if isinstance(base[key], dict) and isinstance(value, dict) and not fillable:
             _merge(base[key], value, where=where, trail=(*trail, str(key)))
         else:
             base[key] = value

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pipeline.config import Config, default_config
+from pipeline import report
+from pipeline.config import Config, default_config, with_given_labels
 from pipeline.core.anatomy import OWN_SCHEME, Side
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import UnmetNeedError, UsageError
 from pipeline.core.match import LegMatch
 from pipeline.core.results import (
     EngineUsed,
@@ -62,12 +63,6 @@ from pipeline.io.stage_results import (
     save_segmentation,
 )
 from pipeline.provenance import provenance, stage_key
-from pipeline.report import (
-    Failure,
-    load_evidence,
-    render_failure,
-    write_report,
-)
 from pipeline.stages.canonicalise import canonicalise
 from pipeline.stages.load import load_subject
 from pipeline.stages.measure import measure
@@ -136,8 +131,8 @@ def process_subject(
         progress: told about each stage as it begins.
 
     Raises:
-        UsageError, InputError, SubjectUnusableError: see the message; nothing is published. A
-            subject that could not be measured gets a report that says so.
+        UsageError, InputError, SubjectUnusableError, UnmetNeedError: see the message; nothing is
+            published. A subject that could not be measured gets a report that says so.
     """
     config = config if config is not None else default_config()
     subject, session = subject_labels(subject, session)
@@ -149,6 +144,15 @@ def process_subject(
     except UsageError:
         # The command was wrong, not the subject: there is nothing to say about the subject.
         raise
+    except MemoryError as error:
+        short = UnmetNeedError(
+            "There was not enough memory",
+            expected="more memory than this process may have",
+            found=str(error) or "an allocation that failed",
+            action="give the job more memory, or process fewer subjects at a time (--nprocs)",
+        )
+        _leave_failure(folder, run, short)
+        raise short from error
     except Exception as error:
         _leave_failure(folder, run, error)
         raise
@@ -167,9 +171,9 @@ def _process(
     run.begin("load")
     manual = folder.manual_labels if folder.manual_labels.is_file() else None
     if manual is not None:
-        config = _with_given_labels(config, OWN_SCHEME.name)
+        config = with_given_labels(config, OWN_SCHEME.name)
     elif labels is not None:
-        config = _with_given_labels(config, config.segment.label_scheme)
+        config = with_given_labels(config, config.segment.label_scheme)
     loaded = run.note(
         load_subject(
             data,
@@ -182,6 +186,7 @@ def _process(
         )
     )
     with exclusive(folder), _logged_to(folder.run_log):
+        folder.failure_record.unlink(missing_ok=True)
         finished = None if force else _finished(folder, config, loaded)
         if finished is not None:
             logger.info("%s: nothing has changed, results are kept", folder.stem)
@@ -213,7 +218,7 @@ def _process(
         )
         run.begin("report")
         save_images(folder, scan, None if scan.dixon is None else fat_fraction(scan.dixon))
-        write_report(results, load_evidence(folder), folder, config=config.report)
+        report.write_report(results, report.load_evidence(folder), folder, config=config.report)
         write_dataset_description(out, results.provenance.software_version)
         write_json(folder.run_record, results.provenance.model_dump(mode="json"))
         write_text(folder.measures, results.model_dump_json(indent=1) + "\n")
@@ -243,8 +248,8 @@ def rebuild_report(
     folder = SubjectFolder(out, *subject_labels(subject, session))
     results = finished_measures(folder)
     with exclusive(folder):
-        evidence = load_evidence(folder)
-        write_report(results, evidence, folder, config=config.report, surfaces=surfaces)
+        evidence = report.load_evidence(folder)
+        report.write_report(results, evidence, folder, config=config.report, surfaces=surfaces)
     return folder.report
 
 
@@ -353,11 +358,12 @@ class _Run:
 
 def _leave_failure(folder: SubjectFolder, run: _Run, error: Exception) -> None:
     """The page that says why there are no results; results of an earlier run keep theirs."""
-    failure = Failure(folder.subject, folder.session, run.stage, STAGES, error, run.findings)
+    failure = report.Failure(folder.subject, folder.session, run.stage, STAGES, error, run.findings)
     # A folder that cannot be written or is in use must not hide what went wrong first.
-    with suppress(OSError, UsageError), exclusive(folder):
+    with suppress(OSError, UsageError, MemoryError), exclusive(folder):
+        write_json(folder.failure_record, report.failure_values(failure))
         if not folder.measures.exists():
-            write_text(folder.report, render_failure(failure))
+            write_text(folder.report, report.render_failure(failure))
 
 
 @contextmanager
@@ -392,11 +398,6 @@ def _saved_segmentation(
         for side in Side
     }
     return SegmentedLegs(segmented[Side.RIGHT], segmented[Side.LEFT], engine)
-
-
-def _with_given_labels(config: Config, scheme: str) -> Config:
-    section = config.segment.model_copy(update={"engine": _GIVEN, "label_scheme": scheme})
-    return config.model_copy(update={"segment": section})
 
 
 def _refuse_output_in_input(subject_folder: Path, out: Path) -> None:

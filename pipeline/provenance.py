@@ -69,7 +69,8 @@ def stage_key(stage: str, *, section: Any, upstream: Mapping[str, str]) -> str:
 
 def provenance(config: Config, inputs: Mapping[str, str]) -> Provenance:
     """The record that goes into every result. It holds no clock: a rerun gives the same."""
-    dumped = config.model_dump(mode="json", by_alias=True)
+    # How a group is summed up does not touch the results of one subject.
+    dumped = config.model_dump(mode="json", by_alias=True, exclude={"group"})
     return Provenance(
         software=DISTRIBUTION,
         software_version=version_of(DISTRIBUTION),

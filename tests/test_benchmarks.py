@@ -33,7 +33,9 @@ from benchmarks.simulator import (
 )
 from benchmarks.unseen_anatomy import completed
 from benchmarks.warp import PlaneWarp, planted
+from benchmarks.whole_flow import STAGE_LIMITS_S, line_through, page
 from pipeline import OWN_SCHEME, Grid, LabelMap, Quantity, Side, Volume
+from pipeline.flow import STAGES
 
 
 def ball(radius: float, size: int = 64, levels: int = 9) -> np.ndarray:
@@ -264,3 +266,27 @@ def test_report_writes_tables_and_criteria(tmp_path):
     assert [row["met"] for row in written["criteria"]] == [False, None]
     assert (tmp_path / "tool_rows.tsv").read_text().splitlines() == ["muscle\tdice", "soleus\t0.5"]
     assert "NO" in report.text()
+
+
+def test_a_line_through_costs_says_how_straight_they_are():
+    slope, start, explained = line_through([1.0, 2.0, 4.0], [5.0, 7.0, 11.0])
+    assert (slope, start, explained) == pytest.approx((2.0, 3.0, 1.0))
+    assert line_through([1.0, 2.0, 4.0], [5.0, 11.0, 7.0])[2] < 0.5
+
+
+def test_the_benchmark_holds_every_stage_of_the_flow():
+    assert sorted(name for names, _ in STAGE_LIMITS_S for name in names) == sorted(STAGES)
+
+
+def test_the_page_of_the_benchmark_puts_ratios_first():
+    report = Report()
+    report.at_most("whole legs, s", 45.0, 90.0)
+    report.at_most("again, s", 3.0, 2.0)
+    report.report("threads", 2)
+    for table in ("stages", "floor", "voxels", "subjects"):
+        report.add(table, what=table, seconds=1.5)
+    text = page(report)
+    assert "| whole legs, s | 0.5 | 45 | <= 90 | yes |" in text
+    assert "| again, s | 1.5 | 3 | <= 2 | **no** |" in text
+    assert "- threads: 2" in text
+    assert text.index("found / limit") < text.index("| stages |")

@@ -83,7 +83,22 @@ def test_labels_come_back_on_the_grid_of_the_input(data, processed):
 
 def test_a_second_run_changes_nothing(data, processed):
     before = (processed / "sub-01/sub-01_measures.json").stat().st_mtime_ns
+    record = SubjectFolder(processed, "sub-01", None).failure_record
+    record.write_text("{}")
     assert process_subject(data, processed, "01", config=GIVEN).reused
+    assert not record.exists(), "of a failure that is over"
+    assert (processed / "sub-01/sub-01_measures.json").stat().st_mtime_ns == before
+
+
+def test_another_process_finds_that_nothing_has_changed(data, processed):
+    """The order of sets differs between processes; the digest of a configuration must not."""
+    before = (processed / "sub-01/sub-01_measures.json").stat().st_mtime_ns
+    for seed in ("1", "2"):
+        result = run_cli(
+            *(data, processed, "participant", "--participant-label", "01", *WITH_LABELS),
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
+        assert "nothing has changed" in result.stderr
     assert (processed / "sub-01/sub-01_measures.json").stat().st_mtime_ns == before
 
 
@@ -296,6 +311,10 @@ def test_several_subjects_at_once_one_of_them_broken(data, tmp_path):
     assert "sub-02" in result.stderr
     assert (tmp_path / "out/sub-01/sub-01_measures.json").is_file()
     assert not list((tmp_path / "out").rglob("sub-02_measures.json"))
+    failure = json.loads((tmp_path / "out/sub-02/log/sub-02_failure.json").read_text())
+    assert (failure["exit_code"], failure["stage"]) == (3, "load")
+    assert "sub-02_water.nii.gz" in failure["problem"]
+    assert not (tmp_path / "out/sub-01/log/sub-01_failure.json").exists()
 
 
 def test_other_commands(data, processed, capsys):

@@ -9,11 +9,24 @@ from bodies import VOXEL_MM, body
 from legs import changed, phantom_legs
 from matches import unregistered
 
-from pipeline import Participant, SegmentedLegs, Side, default_config, measure
+from pipeline import (
+    LimbMeasures,
+    Participant,
+    SegmentedLegs,
+    Side,
+    StageResult,
+    default_config,
+    load_config,
+    measure,
+)
+from pipeline.config import MeasureConfig
 from pipeline.core.anatomy import STRUCTURE_IDS
-from pipeline.core.results import Finding
+from pipeline.core.results import Finding, Verdict
 
 GRACILIS, MEDIALIS = STRUCTURE_IDS["gracilis"], STRUCTURE_IDS["vastus_medialis"]
+
+
+DEFAULT = default_config().measure
 
 
 @lru_cache(maxsize=1)
@@ -21,12 +34,17 @@ def whole_legs() -> SegmentedLegs:
     return phantom_legs(body(), VOXEL_MM)
 
 
+def measured(
+    legs: SegmentedLegs,
+    participant: Participant | None = None,
+    config: MeasureConfig = DEFAULT,
+) -> StageResult[LimbMeasures]:
+    return measure(legs, unregistered(legs), participant=participant, config=config)
+
+
 def findings_of(legs: SegmentedLegs, participant: Participant | None = None) -> dict[str, list]:
-    result = measure(
-        legs, unregistered(legs), participant=participant, config=default_config().measure
-    )
     found: dict[str, list[Finding]] = {}
-    for finding in result.findings:
+    for finding in measured(legs, participant).findings:
         found.setdefault(finding.code, []).append(finding)
     return found
 
@@ -53,3 +71,27 @@ def test_a_muscle_far_from_the_reference_is_doubted_on_its_side():
         assert doubt.side is Side.RIGHT
         assert "gracilis" in doubt.message
         assert "gracilis" in found["sides_far_apart"][0].message
+
+
+def test_limits_and_volumes_of_an_own_cohort_take_the_place_of_the_published():
+    """No limit is published for the semitendinosus, in which the phantom plants 20 %."""
+    person = Participant(height_m=1.75, mass_kg=72.0)
+    line = {"slope_ml_per_m_kg": 1.5, "intercept_ml": 11.0}
+    seen = {}
+    for limit in (None, 5.0, 40.0):
+        own = {} if limit is None else {"semitendinosus": limit}
+        volumes = {} if limit is None else {"semitendinosus": line}
+        changes = {"own_limits_percent": own, "own_expected_volumes_ml": volumes}
+        result = measured(whole_legs(), person, load_config(overrides={"measure": changes}).measure)
+        by_name = {m.name: m for m in result.value.muscles}
+        muscle = by_name["semitendinosus"]
+        seen[limit] = muscle.asymmetry_total_volume.verdict
+        assert muscle.healthy_limit_percent == limit
+        assert any(f.code == "own_cohort" for f in result.findings) == (limit is not None)
+        assert by_name["vastus_lateralis"].healthy_limit_percent == 12
+    assert muscle.expected_volume_ml == 1.5 * 1.75 * 72.0 + 11.0
+    assert seen == {
+        None: Verdict.MEASURABLE,
+        5.0: Verdict.OUTSIDE_HEALTHY,
+        40.0: Verdict.WITHIN_HEALTHY,
+    }

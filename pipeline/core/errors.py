@@ -67,3 +67,10 @@ class InvariantError(MyosymmetryError):
     """A core type was given values that contradict each other: a bug (exit code 70)."""
 
     exit_code = 70
+
+
+class UnmetNeedError(MyosymmetryError):
+    """The machine gave too little for this subject, e.g. memory (exit code 6): try again with
+    more."""
+
+    exit_code = 6

@@ -215,10 +215,12 @@ class MuscleResult(_Model):
     asymmetry: Asymmetry = Field(description="Asymmetry of lean volume.")
     asymmetry_total_volume: Asymmetry = Field(description="Asymmetry of total volume.")
     healthy_limit_percent: float | None = Field(
-        description="Published 95 % limit of total-volume asymmetry in healthy people, percent."
+        description="95 % limit of total-volume asymmetry in healthy people, percent: published, "
+        "or of the user's own cohort (measure.own_limits_percent of the configuration)."
     )
     expected_volume_ml: float | None = Field(
-        description="Reference volume for this height and mass, mL; it has no spread."
+        description="Reference volume for this height and mass, mL, published or of the user's "
+        "own cohort; it has no spread."
     )
 
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.signal import fftconvolve
 
 from pipeline.imaging.sampling import otsu
 
@@ -109,7 +109,7 @@ def _midline_cost(body: Flags) -> Floats:
     most = np.maximum(columns.max(axis=0), 1.0)
     # Self-convolution along x: how much of the body finds its mirror image about a column.
     values = body.astype(np.float64)
-    doubled = fftconvolve(values, values, mode="full", axes=0).sum(axis=1)
+    doubled = scipy.signal.fftconvolve(values, values, mode="full", axes=0).sum(axis=1)
     symmetry = np.maximum(np.round(doubled[::2], 6), 0.0)
     best = np.maximum(symmetry.max(axis=0), 1e-9)
     empty = columns.sum(axis=0) == 0

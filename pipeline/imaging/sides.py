@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.stats import theilslopes
 
 from pipeline.core.anatomy import LEFT_OFFSET, OWN_SCHEME, Side
 from pipeline.core.errors import InputError
@@ -63,7 +63,7 @@ def midline(
             action="use a label scheme whose values name the side",
         )
     x, z = np.array(points)[:, 0], np.array(points)[:, 2]
-    slope = float(theilslopes(x, z)[0]) if np.ptp(z) > 0 and len(z) > 4 else 0.0
+    slope = float(scipy.stats.theilslopes(x, z)[0]) if np.ptp(z) > 0 and len(z) > 4 else 0.0
     return float(np.median(x - slope * z)), slope
 
 

@@ -127,6 +127,11 @@ class SubjectFolder:
         return self._file("run.log", "log")
 
     @property
+    def failure_record(self) -> Path:
+        """Why the last run could not measure the subject; absent where it could."""
+        return self._file("failure.json", "log")
+
+    @property
     def lock(self) -> Path:
         """Held while a run works in this folder."""
         return self._file("run.lock", "log")

@@ -55,6 +55,15 @@ def list_sessions(data: Path, subject: str) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name.startswith("ses-"))
 
 
+def with_sessions(data: Path, subjects: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Each subject with each of its sessions, or with None where it has none."""
+    pairs: list[tuple[str, str | None]] = []
+    for subject in subjects:
+        sessions = list_sessions(data, subject)
+        pairs += [(subject, session) for session in sessions] or [(subject, None)]
+    return pairs
+
+
 def _list(data: Path, prefix: str, what: str) -> list[str]:
     if not data.is_dir():
         raise InputError(
@@ -80,8 +89,10 @@ def subject_folder(data: Path, subject: str, session: str | None) -> Path:
         InputError: it is not there; near names are listed.
         UsageError: the subject has several sessions and none was named.
     """
-    names = _list(data, "sub-", "subject")
-    if subject not in names:
+    folder = data / subject
+    # Thousands of jobs that each list the whole folder would burden a shared file system.
+    if not folder.is_dir():
+        names = _list(data, "sub-", "subject")
         near = difflib.get_close_matches(subject, names, n=3) or names
         raise InputError(
             f"There is no subject {subject} in {data}",
@@ -89,7 +100,6 @@ def subject_folder(data: Path, subject: str, session: str | None) -> Path:
             found=f"{len(names)} subjects, such as {some(near)}",
             action="check the label",
         )
-    folder = data / subject
     sessions = list_sessions(data, subject)
     if session is None:
         if len(sessions) > 1:
@@ -149,21 +159,50 @@ def read_participant(data: Path, subject: str) -> Participant:
     Raises:
         InputError: a value that cannot be right.
     """
+    return participant_in(participant_rows(data), subject)
+
+
+def participant_rows(data: Path) -> dict[str, list[dict[str, str]]]:
+    """Rows of participants.tsv by subject (with its prefix); empty without the file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     path = data / "participants.tsv"
     if not path.is_file():
-        return Participant()
+        return {}
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in read_table(path):
+        name = (row.get("participant_id") or "").strip()
+        found.setdefault("sub-" + name.removeprefix("sub-"), []).append(row)
+    return found
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a table with tabs between its columns, by column name.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t"))
+            return list(csv.DictReader(stream, delimiter="\t", restval=""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            "participants.tsv cannot be read",
+            f"{path.name} cannot be read",
             expected="a table with tabs between its columns, in UTF-8",
             found=str(error),
             action="save it again as tab-separated UTF-8 text",
         ) from error
-    names = (subject, subject.removeprefix("sub-"))
-    mine = [r for r in rows if (r.get("participant_id") or "").strip() in names]
+
+
+def participant_in(rows: Mapping[str, Sequence[Mapping[str, str]]], subject: str) -> Participant:
+    """What the rows of participants.tsv say of a subject (with its prefix).
+
+    Raises:
+        InputError: a value that cannot be right, or several rows.
+    """
+    mine = rows.get(subject, ())
     if not mine:
         return Participant()
     if len(mine) > 1:
@@ -183,7 +222,8 @@ def read_participant(data: Path, subject: str) -> Participant:
     )
 
 
-def _text(row: Mapping[str, str | None], column: str) -> str | None:
+def present(row: Mapping[str, str | None], column: str) -> str | None:
+    """A cell of a table; None where it is missing or says so (n/a)."""
     value = (row.get(column) or "").strip()
     return None if value.lower() in _MISSING else value
 
@@ -191,7 +231,7 @@ def _text(row: Mapping[str, str | None], column: str) -> str | None:
 def _number(
     row: Mapping[str, str | None], column: str, low: float, high: float, subject: str
 ) -> float | None:
-    text = _text(row, column)
+    text = present(row, column)
     if text is None:
         return None
     try:
@@ -209,7 +249,7 @@ def _number(
 
 
 def _sex(row: Mapping[str, str | None], subject: str) -> str | None:
-    text = _text(row, "sex")
+    text = present(row, "sex")
     if text is None:
         return None
     sexes = {"f": "female", "female": "female", "m": "male", "male": "male"}
@@ -225,7 +265,7 @@ def _sex(row: Mapping[str, str | None], subject: str) -> str | None:
 
 
 def _side(row: Mapping[str, str | None], column: str, subject: str) -> Side | None:
-    text = _text(row, column)
+    text = present(row, column)
     if text is None or text.lower() in ("both", "ambidextrous"):
         return None
     sides = {"l": Side.LEFT, "left": Side.LEFT, "r": Side.RIGHT, "right": Side.RIGHT}

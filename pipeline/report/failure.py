@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.core.errors import MyosymmetryError
 from pipeline.core.results import Finding
@@ -30,23 +31,33 @@ class Failure:
     findings: Sequence[Finding]
 
 
-def render_failure(failure: Failure) -> str:
-    """The page as HTML that needs nothing else; it never holds a result."""
+def failure_values(failure: Failure) -> dict[str, Any]:
+    """The same for programs, as JSON values."""
     error = failure.error
     known = error if isinstance(error, MyosymmetryError) else None
+    return {
+        "stage": failure.stage,
+        "exit_code": known.exit_code if known is not None else MyosymmetryError.exit_code,
+        "problem": known.problem if known is not None else f"{type(error).__name__}: {error}",
+        "expected": known.expected if known is not None else "",
+        "found": known.found if known is not None else "",
+        "action": known.action if known is not None else "",
+    }
+
+
+def render_failure(failure: Failure) -> str:
+    """The page as HTML that needs nothing else; it never holds a result."""
+    values = failure_values(failure)
     return (
         page_environment()
         .get_template("failure.html.j2")
         .render(
             failure=failure,
             position=failure.stages.index(failure.stage),
-            problem=known.problem if known is not None else f"{type(error).__name__}: {error}",
-            expected=known.expected if known is not None else "",
-            found=known.found if known is not None else "",
-            action=known.action if known is not None else "",
-            is_bug=known is None or known.exit_code == MyosymmetryError.exit_code,
+            is_bug=values["exit_code"] == MyosymmetryError.exit_code,
             findings=findings_by_severity(failure.findings),
             colours=COLOURS,
             dark_colours=DARK_COLOURS,
+            **values,
         )
     )

@@ -51,10 +51,15 @@ def measures_table(measures: Measures) -> str:
     with total_volume in the name of total volume. Percentages of asymmetry are
     100 (R - L) / ((R + L) / 2), + = right larger.
     """
-    rows = [row for _, row in _rows(measures)]
+    rows = measures_rows(measures)
     if not rows:
         return ""
     return table_text(rows[0].keys(), (row.values() for row in rows))
+
+
+def measures_rows(measures: Measures) -> list[dict[str, str]]:
+    """The rows of measures_table, by column name."""
+    return [row for _, row in _rows(measures)]
 
 
 def wide_table(measures: Measures) -> str:
@@ -143,8 +148,10 @@ def _abbreviation(name: str) -> str:
 
 
 def table_text(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table as TSV: names of the columns, then one line a row."""
-    lines = ["\t".join(header)]
-    # A cell is one line without tabs; the text itself is kept.
-    lines += ["\t".join(" ".join(cell.split()) or MISSING for cell in row) for row in rows]
-    return "\n".join(lines) + "\n"
+    """A table as tab-separated text."""
+    return "".join(table_line(cells) for cells in (header, *rows))
+
+
+def table_line(cells: Iterable[str]) -> str:
+    """A row of a table; a cell is one line without tabs, and its text is kept."""
+    return "\t".join(" ".join(cell.split()) or MISSING for cell in cells) + "\n"

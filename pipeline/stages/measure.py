@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.config import MeasureConfig
-from pipeline.core.anatomy import GROUPS, MUSCLES, STRUCTURES, UNIONS, MuscleGroup, Side
+from pipeline.core.anatomy import GROUPS, MUSCLES, STRUCTURES, UNIONS, Muscle, MuscleGroup, Side
 from pipeline.core.match import LegMatch
 from pipeline.core.results import (
     Asymmetry,
@@ -82,11 +82,12 @@ def measure(
     scales = {side: position_scale(legs[side].axis) for side in Side}
     structures = {side: _measure_leg(legs[side], match, config) for side in Side}
     sums = _Compare(structures[Side.RIGHT], structures[Side.LEFT], config)
-    expected = _expected_volumes(participant)
+    expected = _expected_volumes(participant, config)
     muscles = []
     for muscle in MUSCLES:
         right, left = sums.measurements(muscle.name)
-        lean, total = _asymmetries(right, left, muscle.healthy_limit_percent, config)
+        limit = _healthy_limit(muscle, config)
+        lean, total = _asymmetries(right, left, limit, config)
         muscles.append(
             MuscleResult(
                 id=muscle.id,
@@ -98,7 +99,7 @@ def measure(
                 left=left,
                 asymmetry=lean,
                 asymmetry_total_volume=total,
-                healthy_limit_percent=muscle.healthy_limit_percent,
+                healthy_limit_percent=limit,
                 expected_volume_ml=expected.get(muscle.name),
             )
         )
@@ -117,7 +118,11 @@ def measure(
         position_left=scales[Side.LEFT],
         expected_flagged_by_chance=0.05 * judged if judged else None,
     )
-    findings = [*_findings(muscles), *_unlikely_volumes(muscles, groups, participant, config)]
+    findings = [
+        *_findings(muscles),
+        *_own_reference_used(config),
+        *_unlikely_volumes(muscles, groups, participant, config),
+    ]
     return StageResult(measures, tuple(findings))
 
 
@@ -507,7 +512,8 @@ def _group(
     compared = [m for m in members if Status.ABSENT not in (m.right.status, m.left.status)]
     right = _sum([m.right for m in compared], missing=len(members) - len(compared))
     left = _sum([m.left for m in compared], missing=len(members) - len(compared))
-    lean, total = _asymmetries(right, left, group.healthy_limit_percent, config)
+    limit = _healthy_limit(group, config)
+    lean, total = _asymmetries(right, left, limit, config)
     return GroupResult(
         name=group.name,
         kind=group.kind,
@@ -517,7 +523,7 @@ def _group(
         left=left,
         asymmetry=lean,
         asymmetry_total_volume=total,
-        healthy_limit_percent=group.healthy_limit_percent,
+        healthy_limit_percent=limit,
     )
 
 
@@ -637,11 +643,22 @@ def _ratio(pair: tuple[str, str], groups: Sequence[GroupResult], of: Of) -> Rati
     )
 
 
-def _expected_volumes(participant: Participant | None) -> dict[str, float]:
-    """Reference volumes in mL by muscle (Handsfield et al. 2014, J Biomech 47:631)."""
+def _healthy_limit(structure: Muscle | MuscleGroup, config: MeasureConfig) -> float | None:
+    """The limit of the user's own cohort, else the published one, percent of total volume."""
+    return config.own_limits_percent.get(structure.name, structure.healthy_limit_percent)
+
+
+def _expected_volumes(participant: Participant | None, config: MeasureConfig) -> dict[str, float]:
+    """Expected volumes in mL by muscle: of the user's own cohort where it has them, else
+    published (Handsfield et al. 2014, J Biomech 47:631)."""
     if participant is None or participant.height_m is None or participant.mass_kg is None:
         return {}
-    return _volumes_of_leg(47.0 * participant.height_m * participant.mass_kg + 1285.0)
+    size = participant.height_m * participant.mass_kg
+    own = {
+        name: line.slope_ml_per_m_kg * size + line.intercept_ml
+        for name, line in config.own_expected_volumes_ml.items()
+    }
+    return _volumes_of_leg(47.0 * size + 1285.0) | own
 
 
 def _volumes_of_leg(total_ml: float) -> dict[str, float]:
@@ -668,7 +685,7 @@ def _unlikely_volumes(
     for side in Side:
         measured = {m.name: getattr(m, side).volume_whole_ml for m in muscles}
         whole = {name: volume for name, volume in measured.items() if volume is not None}
-        expected = _expected_volumes(participant) or _own_reference(whole, config)
+        expected = _expected_volumes(participant, config) or _own_reference(whole, config)
         doubtful = []
         for row in rows:
             volume = getattr(row, side).volume_whole_ml
@@ -706,6 +723,19 @@ def _unlikely_volumes(
             value=float(len(apart)),
             threshold=0.0,
             unit="muscles",
+        )
+
+
+def _own_reference_used(config: MeasureConfig) -> Iterator[Finding]:
+    limits, volumes = config.own_limits_percent, config.own_expected_volumes_ml
+    if limits or volumes:
+        yield Finding(
+            code="own_cohort",
+            severity=Severity.INFO,
+            stage="measure",
+            message="The configuration brings a cohort of its own: healthy limits of "
+            f"{len(limits)} muscles and groups and expected volumes of {len(volumes)} are taken "
+            "from it, in place of the published ones.",
         )
 
 

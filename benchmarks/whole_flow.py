@@ -1,0 +1,364 @@
+"""Files to report: time and peak memory by stage, how they grow, and what they cost at least."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.common import Report, SkippedError, command_line
+from benchmarks.segmentation_speed import (
+    SHAPE,
+    VOXEL_MM,
+    flops_per_pixel,
+    matrix_rate,
+    memory_mib,
+    whole_legs,
+)
+from pipeline.core.scan import LoadedSubject
+from pipeline.core.volume import Volume
+from pipeline.engines.session import WEIGHTS, allocated_threads, embedded_network
+from pipeline.flow import STAGES, process_subject
+from pipeline.io.nifti import write_volume
+
+ROOT = Path(__file__).resolve().parents[1]
+SUBJECT = "sub-bench"
+#: A thigh as it is scanned slice by slice: fine in the plane, thick slices.
+THIGH_SHAPE, THIGH_VOXEL_MM, THIGH_ABOVE_MM = (512, 512, 16), (0.75, 0.61, 6.0), 220.0
+#: Parts of the voxels of the reference workload at which cost is looked at.
+PARTS = (0.125, 0.25, 0.5, 1.0)
+SUBJECTS = (1, 2, 4)
+#: Limits in seconds for parts of the flow, by the stages they add up.
+STAGE_LIMITS_S = (
+    (("load", "canonicalise"), 10.0),
+    (("segment",), 28.0),
+    (("register",), 28.0),
+    (("report",), 15.0),
+    (("separate", "measure"), 9.0),
+)
+_COPIED_MIB = 256
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command took: seconds on the clock and the peak of its resident memory."""
+
+    seconds: float
+    peak_gib: float
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Run the flow in all its sizes and say what it took."""
+    if options.weights is not None:
+        raise SkippedError("the command line runs the shipped network only")
+    report = Report()
+    full = options.out / "full"
+    files = write_scan(full / "data", whole_legs())
+    whole = command(full, options.engine, "--force")
+    again = command(full, options.engine)
+    thigh = options.out / "thigh"
+    write_scan(
+        thigh / "data", whole_legs(THIGH_SHAPE, THIGH_VOXEL_MM, above_middle_mm=THIGH_ABOVE_MM)
+    )
+    small = command(thigh, options.engine, "--force")
+    report.at_most("whole legs, files to report, s", whole.seconds, 90.0)
+    report.at_most("whole legs, peak memory, GiB", whole.peak_gib, 4.0)
+    report.at_most("whole legs again with nothing changed, s", again.seconds, 2.0)
+    report.at_most("thighs of 512 x 512 x 16 voxels, s", small.seconds, 20.0)
+    network = _stages(report, full, options.engine)
+    _floor(report, files, network)
+    _by_voxels(report, options, whole)
+    _by_subjects(report, options)
+    report.report("threads", allocated_threads())
+    report.report("load average when it ended", os.getloadavg()[0])
+    if options.page is not None:
+        options.page.write_text(page(report), encoding="utf-8")
+    return report
+
+
+def write_scan(data: Path, loaded: LoadedSubject, subject: str = SUBJECT) -> list[Path]:
+    """Write a scan as a subject's folder of NIfTI files."""
+    folder = data / subject
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for quantity, source in loaded.images.items():
+        path = folder / f"{subject}_{quantity}.nii.gz"
+        image = Volume(source.data, source.grid, quantity, "a.u.")
+        write_volume(path, image, dtype=np.int16)
+        paths.append(path)
+    return paths
+
+
+def command(folder: Path, engine: str, *more: str) -> Cost:
+    """Process every subject of folder/data on the command line, in one process of its own.
+
+    Raises:
+        RuntimeError: it did not end well; the message holds what it said.
+    """
+    arguments = [str(folder / "data"), str(folder / "out"), "participant", "--engine", engine]
+    log = folder / "log.txt"
+    started = time.perf_counter()
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.cli", *arguments, *more],
+            cwd=ROOT,
+            stdout=stream,
+            stderr=stream,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"exit code {process.returncode}: {log.read_text()[-2000:]}")
+    return Cost(seconds, usage.ru_maxrss / 2**20)
+
+
+def staged(folder: Path, engine: str) -> tuple[list[dict[str, Any]], float, int]:
+    """Seconds and peak memory of each stage, seconds of the network and the pixels it saw.
+
+    To be called in a fresh process, whose memory is the flow's alone.
+    """
+    from pipeline.config import load_config
+
+    marks: list[tuple[str, float, float]] = []
+
+    def mark(stage: str) -> None:
+        peak = memory_mib(reset=False)[1]
+        marks.append((stage, time.perf_counter(), peak))
+        memory_mib(reset=True)
+
+    network = embedded_network()
+    predict, spent, pixels = network.predict, [], []
+
+    def timed(slices: NDArray[np.float32]) -> NDArray[np.float32]:
+        started = time.perf_counter()
+        out = predict(slices)
+        spent.append(time.perf_counter() - started)
+        pixels.append(slices.shape[0] * slices.shape[2] * slices.shape[3])
+        return out
+
+    network.predict = timed  # type: ignore[method-assign]
+    process_subject(
+        folder / "data",
+        folder / "out_staged",
+        SUBJECT,
+        config=load_config(overrides={"segment": {"engine": engine}}),
+        force=True,
+        progress=lambda stage, number, count: mark(stage),
+    )
+    mark("end")
+    rows = [
+        {"stage": stage, "seconds": after[1] - begun, "peak_gib": after[2] / 1024}
+        for (stage, begun, _), after in pairwise(marks)
+    ]
+    return rows, sum(spent), sum(pixels)
+
+
+def _stages(report: Report, folder: Path, engine: str) -> tuple[float, int]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        rows, seconds, pixels = pool.submit(staged, folder, engine).result()
+    report.tables["stages"] = rows
+    found = {row["stage"]: row["seconds"] for row in rows}
+    assert set(found) == set(STAGES)
+    for names, limit in STAGE_LIMITS_S:
+        report.at_most(f"{' and '.join(names)}, s", sum(found[name] for name in names), limit)
+    return seconds, pixels
+
+
+def _floor(report: Report, files: Sequence[Path], network: tuple[float, int]) -> None:
+    """What the same machine needs for the least that must be done."""
+    raw = 0
+    started = time.perf_counter()
+    for path in files:
+        with gzip.open(path) as stream:
+            raw += len(stream.read())
+    unpacked = time.perf_counter() - started
+    flops, rate = flops_per_pixel(WEIGHTS) * network[1], matrix_rate()
+    bandwidth = memory_bandwidth()
+    floats = 4 * int(np.prod(SHAPE)) * len(files)
+    for what, amount, unit, speed, seconds in (
+        (
+            "unpack the files once",
+            raw / 2**20,
+            "MiB",
+            f"{raw / 2**20 / unpacked:.0f} MiB/s",
+            unpacked,
+        ),
+        (
+            "pass both images through memory once, float32",
+            floats / 2**20,
+            "MiB",
+            f"{bandwidth / 2**30:.1f} GiB/s",
+            2 * floats / bandwidth,
+        ),
+        (
+            "operations of the network",
+            flops / 1e9,
+            "GFLOP",
+            f"{rate / 1e9:.0f} GFLOP/s",
+            flops / rate,
+        ),
+    ):
+        report.add("floor", what=what, amount=amount, unit=unit, rate=speed, seconds=seconds)
+    report.report("network, seconds over its floor", network[0] / (flops / rate))
+
+
+def memory_bandwidth() -> float:
+    """Bytes read and written per second by copying a large array."""
+    source = np.ones(_COPIED_MIB * 2**17, dtype=np.float64)
+    target = np.empty_like(source)
+    best = np.inf
+    for _ in range(5):
+        started = time.perf_counter()
+        np.copyto(target, source)
+        best = min(best, time.perf_counter() - started)
+    return 2.0 * source.nbytes / best
+
+
+def _by_voxels(report: Report, options: argparse.Namespace, whole: Cost) -> None:
+    """Cost of the same legs at several numbers of voxels, and a line through it."""
+    counts, seconds = [], []
+    for part in PARTS:
+        if part == 1.0:
+            shape, cost = SHAPE, whole
+        else:
+            factor = part ** (1 / 3)
+            shape = tuple(round(n * factor) for n in SHAPE)
+            voxel_mm = tuple(v * n / m for v, n, m in zip(VOXEL_MM, SHAPE, shape, strict=True))
+            folder = options.out / f"voxels_{part:g}"
+            write_scan(folder / "data", whole_legs(shape, voxel_mm))
+            cost = command(folder, options.engine, "--force")
+        millions = float(np.prod(shape)) / 1e6
+        report.add(
+            "voxels",
+            shape=" x ".join(map(str, shape)),
+            million_voxels=millions,
+            seconds=cost.seconds,
+            peak_gib=cost.peak_gib,
+        )
+        counts.append(millions)
+        seconds.append(cost.seconds)
+    slope, start, explained = line_through(counts, seconds)
+    report.report("seconds per million voxels", slope)
+    report.report("seconds that do not depend on voxels", start)
+    report.report("share of the variance that a line explains", explained)
+
+
+def line_through(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
+    """Slope and intercept of the line of least squares, and R squared."""
+    slope, start = np.polyfit(x, y, 1)
+    rest = np.asarray(y) - (slope * np.asarray(x) + start)
+    return float(slope), float(start), float(1.0 - rest.var() / np.var(y))
+
+
+def _by_subjects(report: Report, options: argparse.Namespace) -> None:
+    """Several small subjects one after the other in one process: memory must stay flat."""
+    costs = []
+    for count in SUBJECTS:
+        folder = options.out / f"subjects_{count}"
+        shape = tuple(round(n / 2) for n in SHAPE)
+        scan = whole_legs(shape, tuple(2 * v for v in VOXEL_MM))
+        for number in range(count):
+            write_scan(folder / "data", scan, f"sub-{number + 1:02d}")
+        cost = command(folder, options.engine, "--force")
+        costs.append(cost)
+        report.add(
+            "subjects",
+            subjects=count,
+            seconds=cost.seconds,
+            seconds_per_subject=cost.seconds / count,
+            peak_gib=cost.peak_gib,
+        )
+    report.at_most(
+        f"peak memory with {SUBJECTS[-1]} subjects over that with one",
+        costs[-1].peak_gib / costs[0].peak_gib,
+        1.1,
+    )
+
+
+def page(report: Report) -> str:
+    """The results as a Markdown page, ratios first."""
+    lines = [
+        "# Benchmarks",
+        "",
+        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {machine()}.",
+        "",
+        "Reference workload: whole legs of the phantom, one volume of "
+        f"{' x '.join(map(str, SHAPE))} voxels of {' x '.join(map(str, VOXEL_MM))} mm, water and "
+        "fat.",
+        "",
+        "## Against what was promised",
+        "",
+    ]
+    held = [row for row in report.criteria if row["met"] is not None]
+    rows = [
+        {
+            "what": row["what"],
+            "found / limit": row["found"] / float(row["limit"].split()[-1]),
+            "found": row["found"],
+            "limit": row["limit"],
+            "met": "yes" if row["met"] else "**no**",
+        }
+        for row in held
+    ]
+    lines += [*_markdown(rows), ""]
+    for table, title in (
+        ("stages", "By stage"),
+        ("floor", "The least that must be done, on the same machine in the same run"),
+        ("voxels", "By number of voxels"),
+        ("subjects", "Subjects one after the other in one process"),
+    ):
+        lines += [f"## {title}", "", *_markdown(report.tables[table]), ""]
+    said = [row for row in report.criteria if row["met"] is None]
+    lines += ["## Besides", ""]
+    lines += [f"- {row['what']}: {_cell(row['found'])}" for row in said]
+    return "\n".join(lines) + "\n"
+
+
+def machine() -> str:
+    """Processor, cores and memory in words."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(encoding="utf-8") if info.is_file() else ""
+    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, "
+        f"{memory:.0f} GiB, Python {platform.python_version()}"
+    )
+
+
+def _markdown(rows: Sequence[dict[str, Any]]) -> list[str]:
+    names = list(rows[0])
+    lines = [
+        f"| {' | '.join(name.replace('_', ' ') for name in names)} |",
+        "|---" * len(names) + "|",
+    ]
+    return lines + [f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows]
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def extend(parser: argparse.ArgumentParser) -> None:
+    """Arguments of this tool."""
+    parser.add_argument("--page", type=Path, help="Markdown page to write the results to")
+
+
+if __name__ == "__main__":
+    sys.exit(command_line("whole_flow", __doc__, run, extend))

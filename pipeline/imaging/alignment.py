@@ -152,6 +152,13 @@ def surfaces(leg: SegmentedLeg, *, spacing_mm: float) -> dict[str, Surface]:
     return out
 
 
+def mask_surface(mask: Flags, window: Window, *, spacing_mm: float) -> Surface | None:
+    """Surface of a mask on the grid of a window; see surfaces. None where it is too small."""
+    data = mask.view(np.uint8)
+    (box,) = ndimage.find_objects(data) or (None,)
+    return None if box is None else _surface(data, 1, box, window, spacing_mm)
+
+
 def _surface(
     labels: NDArray[np.integer],
     value: int,

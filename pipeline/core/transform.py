@@ -86,12 +86,11 @@ class AffineTransform(SpatialTransform):
         root = square_root(self.matrix)
         return (
             AffineTransform(root, self.from_space, space),
-            AffineTransform(np.linalg.inv(root), self.to_space, space),
+            AffineTransform(_inverted(root), self.to_space, space),
         )
 
     def inverse(self) -> AffineTransform:
-        inverse = np.asarray(np.linalg.inv(self.matrix), dtype=np.float64)
-        return AffineTransform(inverse, self.to_space, self.from_space)
+        return AffineTransform(_inverted(self.matrix), self.to_space, self.from_space)
 
 
 def identity(from_space: str, to_space: str) -> AffineTransform:
@@ -182,8 +181,8 @@ class BlendedAffine(SpatialTransform):
             upper, lower, self.centre, self.direction, self.half_width_mm, self.from_space, space
         )
         second = BlendedAffine(
-            np.linalg.inv(upper),
-            np.linalg.inv(lower),
+            _inverted(upper),
+            _inverted(lower),
             mean[:3, :3] @ self.centre + mean[:3, 3],
             carried / np.linalg.norm(carried),
             self.half_width_mm,
@@ -205,8 +204,12 @@ def square_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.real(root), dtype=np.float64)
 
 
+def _inverted(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+
+
 def _undo(matrix: NDArray[np.float64], points: Points) -> Points:
-    inverse = np.linalg.inv(matrix)
+    inverse = _inverted(matrix)
     return np.asarray(points @ inverse[:3, :3].T + inverse[:3, 3], dtype=np.float64)
 
 

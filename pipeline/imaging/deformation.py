@@ -17,8 +17,10 @@ Nothing that is measured is resampled on the way.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,9 +167,7 @@ def deform(
         smoothing_mm: standard deviation of the neighbourhood that moves together.
     """
     names = common_structures(left, right)
-    pair = tuple(
-        _faces(leg, names, half) for leg, half in zip((left, right), halves, strict=True)
-    )
+    pair = tuple(_faces(leg, names, half) for leg, half in zip((left, right), halves, strict=True))
     flow: FlowTransform | None = None
     for level in levels(node_mm, smoothing_mm):
         grid = _lattice(pair, level)
@@ -274,9 +274,9 @@ def _moved(faces: _Faces, flow: FlowTransform, other: Window, elsewhere: Floats)
     """
     grid, field = flow.grid, flow.half_displacement
     points = faces.points + interpolate(field, grid, faces.points)
-    slopes = np.stack(
-        np.gradient(field, *grid.voxel_sizes_mm, axis=(0, 1, 2)), axis=-1
-    ).reshape(*grid.shape, 9)
+    slopes = np.stack(np.gradient(field, *grid.voxel_sizes_mm, axis=(0, 1, 2)), axis=-1).reshape(
+        *grid.shape, 9
+    )
     nearest = np.rint(grid.world_to_index(faces.points)).astype(np.intp)
     jacobian = slopes[tuple(nearest.T)].reshape(-1, 3, 3) + np.eye(3)
     normals = np.linalg.solve(np.swapaxes(jacobian, 1, 2), faces.normals[..., None])[..., 0]
@@ -374,16 +374,10 @@ def _window_to_rest(shape: tuple[int, int, int]) -> NDArray[np.float32]:
 
 
 def folded_nodes(flow: FlowTransform) -> int:
-    """Nodes at which the flow turns space inside out: a Jacobian determinant of 0 or less.
+    """Nodes at which a flow turns space inside out: a Jacobian determinant of 0 or less.
 
-    Each node is judged by the eight one-sided Jacobians of its cells: with linear interpolation
-    the map folds somewhere in a cell only if it does at a corner of it or nearby.
+    Each node is judged by the one-sided Jacobians of the eight cells around it.
     """
-    return int(np.count_nonzero(smallest_jacobian(flow) <= 0.0))
-
-
-def smallest_jacobian(flow: FlowTransform) -> NDArray[np.float32]:
-    """Smallest of the one-sided Jacobian determinants at each node (nx, ny, nz)."""
     affine = flow.grid.affine[:3, :3]
     moved = flow.displacement @ np.linalg.inv(affine).T.astype(np.float32)
     sides = []
@@ -392,9 +386,63 @@ def smallest_jacobian(flow: FlowTransform) -> NDArray[np.float32]:
         forward[..., axis] += 1.0
         sides.append((forward, np.roll(forward, 1, axis=axis)))
     smallest = np.full(flow.grid.shape, np.inf, dtype=np.float32)
-    for a in sides[0]:
-        for b in sides[1]:
-            for c in sides[2]:
-                cross = np.cross(b, c)
-                np.minimum(smallest, np.einsum("...i,...i->...", a, cross), out=smallest)
-    return smallest
+    for a, b, c in itertools.product(*sides):
+        np.minimum(smallest, np.einsum("...i,...i->...", a, np.cross(b, c)), out=smallest)
+    return int(np.count_nonzero(smallest <= 0.0))
+
+
+def volume_change(
+    leg: SegmentedLeg, to_other: SpatialTransform, *, spacing_mm: float
+) -> tuple[NDArray[np.float32], Grid]:
+    """Jacobian determinant of a transform on every n-th voxel of a leg.
+
+    Args:
+        leg: the leg from whose space the transform starts.
+        to_other: leg space -> space of the other leg.
+        spacing_mm: distance of the voxels looked at.
+
+    Returns:
+        determinants (central differences) and the grid they lie on.
+    """
+    grid = leg.leg.grid
+    step = [max(1, round(spacing_mm / mm)) for mm in grid.voxel_sizes_mm]
+    affine = grid.affine.copy()
+    affine[:3, :3] *= step
+    shape = [(n - 1) // s + 1 for n, s in zip(grid.shape, step, strict=True)]
+    coarse = Grid((shape[0], shape[1], shape[2]), affine, grid.space)
+    moved = to_other.apply(coarse.index_to_world(_nodes(coarse)))
+    slopes = [
+        np.gradient(moved, axis=axis)
+        if shape[axis] > 1
+        else np.broadcast_to(affine[:3, axis], moved.shape)
+        for axis in range(3)
+    ]
+    determinant = np.einsum("...i,...i->...", slopes[0], np.cross(slopes[1], slopes[2]))
+    return (determinant / np.linalg.det(affine[:3, :3])).astype(np.float32), coarse
+
+
+def log_jacobian(
+    leg: SegmentedLeg, to_other: SpatialTransform, *, spacing_mm: float
+) -> tuple[NDArray[np.float32], Grid]:
+    """ln of the volume of a leg over that of what it corresponds to in the other leg.
+
+    For display: inside a homogeneous muscle the deformation is interpolated, not observed. 0
+    outside the leg's tissue. Arguments and result as volume_change.
+    """
+    change, grid = volume_change(leg, to_other, spacing_mm=spacing_mm)
+    tissue = _every(leg.leg.tissue, leg.leg.grid, grid)
+    values = np.where(tissue, -np.log(np.maximum(change, np.float32(1e-3))), 0.0)
+    return values.astype(np.float32), grid
+
+
+def _every(array: NDArray[Any], grid: Grid, coarse: Grid) -> NDArray[Any]:
+    """The voxels of an array that lie on the coarser grid volume_change made of its own."""
+    step = np.rint(np.array(coarse.voxel_sizes_mm) / grid.voxel_sizes_mm).astype(int)
+    return array[:: step[0], :: step[1], :: step[2]]
+
+
+def folded_voxels(leg: SegmentedLeg, to_other: SpatialTransform, *, spacing_mm: float) -> int:
+    """Labelled places of a leg that a transform turns inside out."""
+    change, grid = volume_change(leg, to_other, spacing_mm=spacing_mm)
+    labels = _every(leg.labels.data, leg.leg.grid, grid)
+    return int(np.count_nonzero((change <= 0.0) & (labels > 0)))

@@ -20,7 +20,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -220,8 +219,9 @@ def _turned(normals: Floats, points: Floats, transform: SpatialTransform) -> Flo
     return _normalised(np.linalg.solve(np.swapaxes(jacobian, 1, 2), normals[..., None])[..., 0])
 
 
-def _normalised(vectors: Floats) -> Floats:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
+def _normalised(vectors: NDArray[np.floating]) -> Floats:
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / lengths, dtype=np.float64)
 
 
 def _lattice(pair: Sequence[_Faces], level: Level) -> Grid:
@@ -274,11 +274,10 @@ def _moved(faces: _Faces, flow: FlowTransform, other: Window, elsewhere: Floats)
     """
     grid, field = flow.grid, flow.half_displacement
     points = faces.points + interpolate(field, grid, faces.points)
-    slopes = np.stack(np.gradient(field, *grid.voxel_sizes_mm, axis=(0, 1, 2)), axis=-1).reshape(
-        *grid.shape, 9
-    )
+    gradient = [np.gradient(field, mm, axis=k) for k, mm in enumerate(grid.voxel_sizes_mm)]
+    slopes = np.stack(gradient, axis=-1)
     nearest = np.rint(grid.world_to_index(faces.points)).astype(np.intp)
-    jacobian = slopes[tuple(nearest.T)].reshape(-1, 3, 3) + np.eye(3)
+    jacobian = slopes[tuple(nearest.T)] + np.eye(3)
     normals = np.linalg.solve(np.swapaxes(jacobian, 1, 2), faces.normals[..., None])[..., 0]
     asking = points[faces.asking]
     arrived = asking + interpolate(field, grid, asking)
@@ -404,12 +403,8 @@ def volume_change(
     Returns:
         determinants (central differences) and the grid they lie on.
     """
-    grid = leg.leg.grid
-    step = [max(1, round(spacing_mm / mm)) for mm in grid.voxel_sizes_mm]
-    affine = grid.affine.copy()
-    affine[:3, :3] *= step
-    shape = [(n - 1) // s + 1 for n, s in zip(grid.shape, step, strict=True)]
-    coarse = Grid((shape[0], shape[1], shape[2]), affine, grid.space)
+    coarse = leg.leg.grid.every(_steps(leg, spacing_mm))
+    affine, shape = coarse.affine, coarse.shape
     moved = to_other.apply(coarse.index_to_world(_nodes(coarse)))
     slopes = [
         np.gradient(moved, axis=axis)
@@ -430,19 +425,20 @@ def log_jacobian(
     outside the leg's tissue. Arguments and result as volume_change.
     """
     change, grid = volume_change(leg, to_other, spacing_mm=spacing_mm)
-    tissue = _every(leg.leg.tissue, leg.leg.grid, grid)
+    x, y, z = _steps(leg, spacing_mm)
+    tissue = leg.leg.tissue[::x, ::y, ::z]
     values = np.where(tissue, -np.log(np.maximum(change, np.float32(1e-3))), 0.0)
     return values.astype(np.float32), grid
 
 
-def _every(array: NDArray[Any], grid: Grid, coarse: Grid) -> NDArray[Any]:
-    """The voxels of an array that lie on the coarser grid volume_change made of its own."""
-    step = np.rint(np.array(coarse.voxel_sizes_mm) / grid.voxel_sizes_mm).astype(int)
-    return array[:: step[0], :: step[1], :: step[2]]
+def _steps(leg: SegmentedLeg, spacing_mm: float) -> tuple[int, int, int]:
+    """Voxels of a leg that make about a spacing."""
+    x, y, z = (max(1, round(spacing_mm / mm)) for mm in leg.leg.grid.voxel_sizes_mm)
+    return x, y, z
 
 
 def folded_voxels(leg: SegmentedLeg, to_other: SpatialTransform, *, spacing_mm: float) -> int:
     """Labelled places of a leg that a transform turns inside out."""
-    change, grid = volume_change(leg, to_other, spacing_mm=spacing_mm)
-    labels = _every(leg.labels.data, leg.leg.grid, grid)
-    return int(np.count_nonzero((change <= 0.0) & (labels > 0)))
+    change, _ = volume_change(leg, to_other, spacing_mm=spacing_mm)
+    x, y, z = _steps(leg, spacing_mm)
+    return int(np.count_nonzero((change <= 0.0) & (leg.labels.data[::x, ::y, ::z] > 0)))

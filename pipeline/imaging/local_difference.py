@@ -27,13 +27,16 @@ from pipeline.core.results import (
     ThirdDifference,
 )
 from pipeline.core.scan import LimbAxis, SegmentedLegs
+from pipeline.core.transform import interpolate
 from pipeline.imaging.alignment import window_of
 from pipeline.imaging.asymmetry import Z95, index_from_log_ratio
-from pipeline.imaging.limb_axis import axis_mm, position_at
+from pipeline.imaging.limb_axis import axis_mm, position_at, position_scale
 from pipeline.imaging.tissue import amount_below, slab_weights
 
 Floats = NDArray[np.float64]
 
+#: Nodes between which the correspondence is interpolated; the flow's own are further apart.
+_LATTICE_MM = 5.0
 #: A matched level passes at least this much of a leg for each mm of its own: maps stay one-to-one.
 _LEAST_SLOPE = 0.2
 #: What lies beyond the ends, as a share of the muscle: single voxels do not move the thirds.
@@ -55,28 +58,36 @@ class Placed:
     shared: Floats
 
 
-def place(points: Floats, side: Side, legs: SegmentedLegs, match: LegMatch) -> Placed:
-    """Place points (n, 3) of a leg along both limbs.
+class Placement:
+    """Where the points of one leg lie along both limbs."""
 
-    Args:
-        points: RAS mm, voxel centres in the leg's space.
-        side: whose they are.
+    def __init__(self, side: Side, legs: SegmentedLegs, match: LegMatch) -> None:
+        """Args:
+        side: whose points.
         legs: both legs.
         match: correspondence of the legs.
-    """
-    leg, other = legs[side], legs[side.other]
-    carry = match.right_to_left if side is Side.RIGHT else match.left_to_right
-    partner = carry.apply(points)
-    own = axis_mm(leg.axis, points)
-    window = window_of(other)
-    if window is None:
-        shared = np.zeros(len(points))
-    else:
-        # A voxel is shared as far as it lies between the ends of what the other leg shows.
-        level = other.leg.grid.world_to_index(partner)[:, 2]
-        extent = leg.leg.grid.voxel_sizes_mm[2] / other.leg.grid.voxel_sizes_mm[2]
-        shared = slab_weights(level, *window.edge_levels(), extent)
-    return Placed(own, 0.5 * (own + axis_mm(other.axis, partner)), shared)
+        """
+        leg, other = legs[side], legs[side.other]
+        self._leg, self._window = leg, window_of(other)
+        carry = match.right_to_left if side is Side.RIGHT else match.left_to_right
+        # The correspondence is smooth: it is looked up on a lattice and interpolated between.
+        self._lattice = leg.leg.grid.covered_by(_LATTICE_MM)
+        nodes = np.moveaxis(np.indices(self._lattice.shape), 0, -1)
+        partner = carry.apply(self._lattice.index_to_world(nodes))
+        level = other.leg.grid.world_to_index(partner)[..., 2]
+        self._field = np.stack([axis_mm(other.axis, partner), level], axis=-1)
+        self._extent = leg.leg.grid.voxel_sizes_mm[2] / other.leg.grid.voxel_sizes_mm[2]
+
+    def of(self, points: Floats) -> Placed:
+        """Place voxel centres (n, 3), RAS mm in the leg's space."""
+        own = axis_mm(self._leg.axis, points)
+        there, level = interpolate(self._field, self._lattice, points).T
+        if self._window is None:
+            shared = np.zeros(len(points))
+        else:
+            # A voxel is shared as far as it lies between the ends of what the other leg shows.
+            shared = slab_weights(level, *self._window.edge_levels(), self._extent)
+        return Placed(own, 0.5 * (own + there), shared)
 
 
 class MatchedCourse:
@@ -84,13 +95,14 @@ class MatchedCourse:
 
     def __init__(self, placed: Placed, amounts_mm3: Floats, *, voxel_extent_mm: float) -> None:
         """Args:
-        placed: its voxels, at least one.
-        amounts_mm3: what is counted of each voxel (n,), e.g. its lean volume.
+        placed: its voxels.
+        amounts_mm3: what is counted of each voxel (n,), e.g. its lean volume; not all 0.
         voxel_extent_mm: length a voxel covers along the limb.
         """
-        self._own, self._amounts = placed.own_mm, amounts_mm3
+        counted = amounts_mm3 > 0
+        self._own, self._amounts = placed.own_mm[counted], amounts_mm3[counted]
         self._extent = voxel_extent_mm
-        self._knots = _knots(placed, voxel_extent_mm)
+        self._knots = _knots(self._own, placed.matched_mm[counted], voxel_extent_mm)
 
     @property
     def total_mm3(self) -> float:
@@ -130,14 +142,14 @@ class MatchedCourse:
         )
 
 
-def _knots(placed: Placed, voxel_extent_mm: float) -> tuple[Floats, Floats]:
+def _knots(own_mm: Floats, matched_mm: Floats, voxel_extent_mm: float) -> tuple[Floats, Floats]:
     """Own distance and matched level, mean over the voxels of each level of the leg."""
     step = max(5.0, voxel_extent_mm)
-    bins = np.floor((placed.own_mm - placed.own_mm.min()) / step).astype(np.intp)
+    bins = np.floor((own_mm - own_mm.min()) / step).astype(np.intp)
     counts = np.bincount(bins)
     filled = counts > 0
-    own = np.bincount(bins, weights=placed.own_mm)[filled] / counts[filled]
-    matched = np.bincount(bins, weights=placed.matched_mm)[filled] / counts[filled]
+    own = np.bincount(bins, weights=own_mm)[filled] / counts[filled]
+    matched = np.bincount(bins, weights=matched_mm)[filled] / counts[filled]
     # Bins of a few voxels at an end may lie askew; a level never runs backwards.
     least = _LEAST_SLOPE * (own - own[0])
     matched = np.maximum.accumulate(matched - least) + least
@@ -280,7 +292,10 @@ def describe(
     middle = positions(0.5 * (levels.edges_mm[:-1] + levels.edges_mm[1:]))
     mean_mm3 = 0.5 * (right.total_mm3 + left.total_mm3)
     edges, parts = thirds(right, left)
-    ends = positions(edges).mean(axis=0)
+    # Levels counted from different joints or in different units have no mean.
+    scales = [position_scale(axis) for axis in axes]
+    alike = (scales[0].unit, scales[0].reference) == (scales[1].unit, scales[1].reference)
+    ends = [float(p) if alike else None for p in positions(edges).mean(axis=0)]
     top = _level_of_largest(areas)
     at = float(0.5 * (levels.edges_mm[top] + levels.edges_mm[top + 1]))
     third = _THIRDS[int(np.clip(np.searchsorted(edges, at) - 1, 0, 2))]
@@ -303,8 +318,8 @@ def describe(
         thirds=tuple(
             ThirdDifference(
                 name=part,
-                position_from=float(ends[k]),
-                position_to=float(ends[k + 1]),
+                position_from=ends[k],
+                position_to=ends[k + 1],
                 volume_right_ml=float(parts.amount_mm3[0, k]) / 1e3,
                 volume_left_ml=float(parts.amount_mm3[1, k]) / 1e3,
                 index_percent=_index(parts.area_mm2[:, k]),
@@ -315,7 +330,7 @@ def describe(
         largest=LargestDifference(
             name=f"{name.replace('_', ' ')}, {third} third",
             third=third,
-            position=float(middle[:, top].mean()),
+            position=float(middle[:, top].mean()) if alike else None,
             log_ratio=ratios[top],
         ),
         sum_points=float(100.0 * (levels.amount_mm3[0] - levels.amount_mm3[1]).sum() / mean_mm3),

@@ -45,9 +45,9 @@ from pipeline.imaging.limb_axis import axis_mm, position_at, position_scale
 from pipeline.imaging.local_difference import (
     MatchedCourse,
     Placed,
+    Placement,
     describe,
     no_local_difference,
-    place,
 )
 from pipeline.imaging.tissue import (
     TissueSums,
@@ -157,6 +157,7 @@ def _measure_leg(
     fractions, lean_reason = _fractions(leg)
     core = core_mask(labels, config.core_margin_voxels)
     boxes = ndimage.find_objects(labels)
+    placement = Placement(side, legs, match) if match.succeeded else None
     out = {}
     for structure in STRUCTURES:
         box = boxes[structure.id - 1] if structure.id <= len(boxes) else None
@@ -184,8 +185,8 @@ def _measure_leg(
             )
 
         matched = placed = None
-        if match.succeeded:
-            placed = place(points, side, legs, match)
+        if placement is not None:
+            placed = placement.of(points)
             matched = sums(placed.shared) if placed.shared.any() else None
         length, profile = _profile(segmented, points, values, config)
         out[structure.name] = _Structure(

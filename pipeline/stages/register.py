@@ -99,7 +99,8 @@ def register(legs: SegmentedLegs, *, config: RegisterConfig) -> StageResult[LegM
         similarity_before=similarity[0],
         similar_image=None if quantity is None else str(quantity),
         inverse_error_mm=float(np.median(np.linalg.norm(there_and_back - points, axis=1))),
-        folded_voxels=folded_voxels(right, inverse, spacing_mm=spacing) + folded_nodes(flow),
+        folded_voxels=folded_voxels(right, inverse, spacing_mm=config.flow_node_mm)
+        + folded_nodes(flow),
         succeeded=True,
     )
     failure = _judged(match, config)

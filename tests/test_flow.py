@@ -113,6 +113,18 @@ def test_reused_stages_give_the_same_results_as_fresh_ones(data, processed, tmp_
     )
 
 
+def test_findings_of_a_reused_registration_are_told_again(data, tmp_path):
+    strict = {"segment": {"engine": "given"}, "register": {"weak_overlap": 0.99}}
+    out = tmp_path / "out"
+    fresh = process_subject(data, out, "sub-01", config=load_config(overrides=strict)).measures
+    told = [f for f in fresh.findings if f.stage == "register"]
+    assert "registration_weak" in {f.code for f in told}
+    strict["measure"] = {"scan_rescan_cv_percent": 3.0}
+    again = process_subject(data, out, "sub-01", config=load_config(overrides=strict)).measures
+    assert [f for f in again.findings if f.stage == "register"] == told
+    assert again.registration == fresh.registration
+
+
 def test_manual_labels_win_and_later_stages_run_again(data, processed, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(processed, out)

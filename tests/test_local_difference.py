@@ -5,6 +5,7 @@ Labels are true ones ("given"); what a network adds to these errors is in docs/v
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -124,22 +125,43 @@ def test_a_loss_in_one_third_is_found_there(plain: Results, loss) -> None:
 
 
 def test_the_same_leg_twice_has_no_difference(plain: Results) -> None:
-    legs, match, measures = plain
+    _, match, measures = plain
     assert match.succeeded
     assert match.folded_voxels == 0
     assert match.inverse_error_mm < 0.1
     assert np.mean(list(match.overlap.values())) > 0.9
-    muscles = large(measures)
+    muscles = [m for m in large(measures) if m.region == "thigh"]
     assert len(muscles) >= 10
     for m in muscles:
-        # Counting voxels of this size alone: standard deviation 0.3 to 0.5 points.
-        assert abs(m.asymmetry.index_percent) < 1.5, m.name
+        # Counting voxels of this size alone has a standard deviation of 0.3 to 0.8 points.
+        volume = m.right.volume_matched_ml
+        assert abs(m.asymmetry.index_percent) < (1.5 if volume > 150.0 else 2.5), m.name
         local = m.local_difference
-        assert max(abs(t.index_percent) for t in local.thirds) < 3.0, m.name
-        shown = ratios(local)[np.isfinite(ratios(local))]
+        # Within 60 mm of a knee that is bent on one side only, cross-sections truly differ.
+        above = np.array([p.position_right < -60.0 for p in local.levels])
+        shown = ratios(local)[above & np.isfinite(ratios(local))]
         assert shown.size >= 5
-        assert abs(np.mean(shown)) < 0.02, m.name
-        assert np.sqrt(np.mean(shown**2)) < 0.06, m.name
+        assert abs(np.mean(shown)) < 0.015, m.name
+        assert np.sqrt(np.mean(shown**2)) < (0.03 if volume > 150.0 else 0.055), m.name
+        assert all(abs(t.index_percent) < 3.0 for t in local.thirds[:2]), m.name
+
+
+@pytest.mark.slow
+def test_the_same_leg_twice_at_full_size() -> None:
+    pose = replace(POSE, shift_mm=(0.0, 1.5))
+    body = make_body(BodyParameters(pose=pose), detail="full")
+    legs = phantom_legs(body, (1.2, 1.2, 3.0))
+    _, match, measures = run(SegmentedLegs(with_fat(legs.right), with_fat(legs.left), ENGINE))
+    assert match.folded_voxels == 0
+    assert np.mean(list(match.overlap.values())) > 0.93
+    for m in measures.muscles:
+        volume = m.right.volume_matched_ml or 0.0
+        # Three standard deviations of counting voxels of this size: about 0.3 each.
+        assert volume < 30.0 or abs(m.asymmetry.index_percent) < 0.9, m.name
+        if volume > 100.0:
+            shown = ratios(m.local_difference)
+            assert np.sqrt(np.nanmean(shown**2)) < 0.03, m.name
+            assert all(abs(t.index_percent) < 2.0 for t in m.local_difference.thirds), m.name
 
 
 def test_levels_and_thirds_add_up_to_the_muscle(plain: Results) -> None:
@@ -198,7 +220,7 @@ def test_one_leg_cut_40_mm_shorter(plain: Results) -> None:
 
 
 def test_a_failed_registration_withholds_what_rests_on_it(plain: Results) -> None:
-    legs, match, _ = plain
+    legs, _, _ = plain
     strict = CONFIG.register_.model_copy(update={"lowest_overlap": 0.99})
     result = register(legs, config=strict)
     assert not result.value.succeeded
@@ -224,8 +246,9 @@ def test_what_both_legs_show_is_the_same_part(plain: Results) -> None:
     assert np.all(placed.shared[(level > 0.7) & (level < cut.leg.grid.shape[2] - 1.7)] == 1.0)
     assert np.all(placed.shared[level < -1.2] == 0.0)
     # Corresponding points lie on the same matched level, whichever leg they are looked at from.
+    points, placed_mm = points[placed.shared == 1.0], placed.matched_mm[placed.shared == 1.0]
     there = Placement(Side.LEFT, pair, match).of(match.right_to_left.apply(points))
-    assert np.percentile(np.abs(there.matched_mm - placed.matched_mm), 99) < 0.5
+    assert np.abs(there.matched_mm - placed_mm).max() < 0.5
 
 
 def course(own: np.ndarray, matched: np.ndarray, area_mm2: np.ndarray) -> MatchedCourse:

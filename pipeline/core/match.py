@@ -42,6 +42,24 @@ class LegMatch:
     succeeded: bool
     reason: str | None = None
 
+    @classmethod
+    def failed(cls, left_to_right: SpatialTransform, reason: str) -> LegMatch:
+        """A match that says nothing but why there is none; the transform is a first guess."""
+        return cls(
+            left_to_right=left_to_right,
+            right_to_left=left_to_right.inverse(),
+            overlap={},
+            overlap_before={},
+            surface_distance_mm={},
+            similarity=None,
+            similarity_before=None,
+            similar_image=None,
+            inverse_error_mm=0.0,
+            folded_voxels=0,
+            succeeded=False,
+            reason=reason,
+        )
+
     def __post_init__(self) -> None:
         if self.left_to_right.from_space != self.right_to_left.to_space:
             raise InvariantError("A leg match holds a transform and its own inverse")

@@ -258,21 +258,7 @@ def _between(leg: SegmentedLeg) -> Floats:
 
 
 def _failed(before: AffineTransform, reason: str) -> StageResult[LegMatch]:
-    match = LegMatch(
-        left_to_right=before,
-        right_to_left=before.inverse(),
-        overlap={},
-        overlap_before={},
-        surface_distance_mm={},
-        similarity=None,
-        similarity_before=None,
-        similar_image=None,
-        inverse_error_mm=0.0,
-        folded_voxels=0,
-        succeeded=False,
-        reason=reason,
-    )
-    return StageResult(match, (_failure(reason),))
+    return StageResult(LegMatch.failed(before, reason), (_failure(reason),))
 
 
 def _failure(

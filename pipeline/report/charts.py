@@ -398,7 +398,7 @@ def _difference_reach(muscles: Sequence[MuscleResult]) -> float:
 
 def _difference_panel(axes: Axes, difference: LocalDifference, *, reach: float) -> None:
     """Difference of the cross-sections in percent, with the thirds of the muscle."""
-    boxes = [(edges, percent) for edges, percent in _level_boxes(difference) if percent is not None]
+    boxes = [(edges, value) for edges, value in _level_boxes(difference) if value is not None]
     band = difference.band_half_width_percent
     if band is not None:
         axes.axhspan(-band, band, color=COLOURS["band"], linewidth=0.0)

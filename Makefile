@@ -11,7 +11,7 @@ WEIGHTS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 VALIDATION := whole_runs real_scans planted_change pseudo_replicates robustness side_blind phantoms \
-  unseen_anatomy segmentation_speed not_legs report_speed
+  unseen_anatomy segmentation_speed not_legs report_speed registration
 STAMP := $(VENV)/.installed
 PYTHON := $(shell command -v python3.11 || command -v python3)
 

@@ -270,9 +270,11 @@ def local_difference(
     if reason is not None or not right.profile or not left.profile:
         return no_local_difference(reason or "no levels")
     field = "lean_area_mm2" if of == "lean_volume" else "area_mm2"
+    there = {point.position: getattr(point, field) for point in left.profile}
     pairs = [
-        (a.position, getattr(a, field), getattr(b, field))
-        for a, b in zip(right.profile, left.profile, strict=False)
+        (point.position, getattr(point, field), there[point.position])
+        for point in right.profile
+        if point.position in there
     ]
     mean = sum(a + b for _, a, b in pairs) / 2.0
     ends = [round(k * len(pairs) / 3) for k in range(4)]
@@ -312,7 +314,7 @@ def local_difference(
             name=f"{name.replace('_', ' ')}, {third} third",
             third=third,
             position=pairs[top][0],
-            log_ratio=math.log(pairs[top][1] / pairs[top][2]),
+            log_ratio=math.log(pairs[top][1] / pairs[top][2]) if min(pairs[top][1:]) > 0 else None,
         ),
         sum_points=100.0 * sum(a - b for _, a, b in pairs) / mean,
         band_half_width_percent=None,

@@ -172,7 +172,7 @@ def profile_chart(measures: Measures, *, columns: int, width_px: int) -> bytes |
             _profile_panel(axes, result, joints=joints)
             if not result.local_difference.levels:
                 continue
-            gap = 6.0
+            gap = 11.0
             lower = figure.add_axes(
                 (
                     x / width_px,

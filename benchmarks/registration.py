@@ -35,7 +35,7 @@ from pipeline import (
     segment,
     separate_legs,
 )
-from pipeline.core.anatomy import LEG_SCHEME
+from pipeline.core.anatomy import LEG_SCHEME, MUSCLES_BY_NAME
 from pipeline.core.errors import MyosymmetryError
 from pipeline.phantom import Acquisition, Body, BodyParameters, Pose, acquire, grid_for, make_body
 
@@ -157,9 +157,11 @@ def _real(report: Report, options: argparse.Namespace) -> None:
             continue
         result_match, wall, processor = _timed(found.legs)
         mean = float(np.mean(list(result_match.overlap.values())))
+        muscles = [d for s, d in result_match.overlap.items() if s in MUSCLES_BY_NAME]
         report.add(
             "real",
             scan=name,
+            dice_muscles=float(np.mean(muscles)),
             dice=mean,
             dice_before=float(np.mean(list(result_match.overlap_before.values()))),
             lowest=min(result_match.overlap, key=result_match.overlap.__getitem__),
@@ -172,7 +174,10 @@ def _real(report: Report, options: argparse.Namespace) -> None:
             wall_s=wall,
             processor_s=processor,
         )
-        report.at_least(f"{name}: mean Dice of the engine's labels", mean, 0.8)
+        for structure, dice in result_match.overlap.items():
+            report.add("structures", scan=name, structure=structure, dice=dice)
+        report.at_least(f"{name}: mean Dice of the engine's muscles", float(np.mean(muscles)), 0.8)
+        report.report(f"{name}: mean Dice of all its labels, bones too", mean)
         report.at_most(f"{name}: folded voxels", result_match.folded_voxels, 0)
         outlines(options.out / f"{name}.png", found.legs, result_match, title=name)
 

@@ -304,7 +304,8 @@ class TestHonesty:
             for e, _ in single_page.numbers
             if "index_percent" in e["data-pointer"]
         ]
-        assert all("asymmetry_total_volume" in p for p in leading)
+        assert all("asymmetry_total_volume" in p or "local_difference" in p for p in leading)
+        assert {m.local_difference.of for m in single.measures.muscles} <= {"total_volume", None}
 
     def test_a_failed_registration_is_said_at_the_top(self, single, single_page):
         assert single_page.text.index(single.registration.reason) < single_page.text.index(

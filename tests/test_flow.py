@@ -54,6 +54,8 @@ def test_everything_promised_is_written(processed):
         "sub-01/anat/sub-01_dseg.tsv",
         "sub-01/anat/sub-01_dseg.json",
         "sub-01/xfm/sub-01_from-left_to-right_xfm.json",
+        "sub-01/xfm/sub-01_from-left_to-right_desc-velocity_xfm.nii.gz",
+        "sub-01/xfm/sub-01_from-left_to-right_desc-logjacobian_map.nii.gz",
         "sub-01/log/sub-01_run.json",
         "sub-01/log/sub-01_run.log",
         "sub-01/figures/sub-01_asymmetry.svg",

@@ -205,8 +205,8 @@ class Asymmetry(_Model):
 class MatchedLevel(_Model):
     """Both sides of a muscle at one matched level of the limb."""
 
-    position_right: float = Field(description="Level on the right, in its position_unit.")
-    position_left: float = Field(description="Level on the left, in its position_unit.")
+    position_right: float = Field(description="Level on the right, in the unit of position_right.")
+    position_left: float = Field(description="Level on the left, in the unit of position_left.")
     area_right_mm2: float = Field(
         ge=0, description="Cross-section across the right limb's own axis, mm^2."
     )
@@ -216,7 +216,7 @@ class MatchedLevel(_Model):
     length_right_mm: float = Field(gt=0, description="Length of this level on the right, mm.")
     length_left_mm: float = Field(gt=0, description="Length of this level on the left, mm.")
     log_ratio: float | None = Field(
-        description="ln(right / left) of the areas; null where the muscle is too thin for a ratio."
+        description="ln(right / left) of the areas, without unit; null where the muscle is too thin."
     )
 
 
@@ -228,7 +228,7 @@ class ThirdDifference(_Model):
         description="Upper end, mean of both sides' levels in their position_unit; null where the "
         "sides count levels differently."
     )
-    position_to: float | None = Field(description="Lower end, likewise.")
+    position_to: float | None = Field(description="Lower end, in the unit of position_from.")
     volume_right_ml: Millilitres = Field(description="Volume of it on the right, mL.")
     volume_left_ml: Millilitres = Field(description="Volume of it on the left, mL.")
     index_percent: float | None = Field(
@@ -237,7 +237,7 @@ class ThirdDifference(_Model):
     )
     points: float = Field(
         description="Its part of the muscle's difference: 100 (R - L) of its volume over the mean "
-        "volume of the muscle, points; the three add up to the muscle."
+        "volume of the muscle, in the unit percentage points; the three add up to the muscle."
     )
 
 
@@ -250,7 +250,9 @@ class LargestDifference(_Model):
         description="Mean of both sides' levels in their position_unit; null where the sides "
         "count levels differently."
     )
-    log_ratio: float | None = Field(description="ln(right / left) of the areas there.")
+    log_ratio: float | None = Field(
+        description="ln(right / left) of the areas there, without unit."
+    )
 
 
 class LocalDifference(_Model):
@@ -383,13 +385,15 @@ class RegistrationQuality(_Model):
     )
     inverse_error_mm: float | None = Field(description="Median error of there and back, mm.")
     folded_voxels: int | None = Field(
-        description="Places that the deformation turns inside out; 0 in a success."
+        description="Count of places that the deformation turns inside out; 0 in a success."
     )
     similar_image: str | None = Field(description="Image the similarity is of; null without one.")
     similarity: float | None = Field(
-        description="Correlation of that image of both legs at corresponding points, after."
+        description="Correlation of that image at corresponding points, after; without unit."
     )
-    similarity_before: float | None = Field(description="The same before registration.")
+    similarity_before: float | None = Field(
+        description="The same before registration, without unit."
+    )
 
 
 class EngineUsed(_Model):

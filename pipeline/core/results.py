@@ -216,7 +216,7 @@ class MatchedLevel(_Model):
     length_right_mm: float = Field(gt=0, description="Length of this level on the right, mm.")
     length_left_mm: float = Field(gt=0, description="Length of this level on the left, mm.")
     log_ratio: float | None = Field(
-        description="ln(right / left) of the areas, without unit; null where the muscle is too thin."
+        description="ln(right / left) of the areas, without unit; null where it is too thin."
     )
 
 

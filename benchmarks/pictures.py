@@ -15,7 +15,9 @@ from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
 from benchmarks.scans import Labels
+from pipeline import LegMatch, SegmentedLegs
 from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURES
+from pipeline.core.transform import AffineTransform
 
 _COLUMNS = 4
 
@@ -85,3 +87,59 @@ def _colours() -> NDArray[np.float64]:
     for structure in STRUCTURES:
         table[structure.id] = table[structure.id + LEFT_OFFSET] = to_rgb(structure.colour)
     return table
+
+
+def outlines(
+    path: Path, legs: SegmentedLegs, match: LegMatch, *, title: str, levels: int = 6
+) -> None:
+    """Outlines of the right leg's labels and of the left's, before and after registration.
+
+    Args:
+        path: PNG to write.
+        legs: both legs.
+        match: how they correspond. Before: the centres of the labels on each other.
+        title: above the picture.
+        levels: how many slices of the right leg, spread evenly over its labels.
+    """
+    right, left = legs.right, legs.left
+    centres = [
+        leg.leg.grid.index_to_world(np.argwhere(leg.labels.data).mean(axis=0))
+        for leg in (right, left)
+    ]
+    shift = np.eye(4)
+    shift[:3, 3] = centres[1] - centres[0]
+    before = AffineTransform(shift, right.leg.grid.space, left.leg.grid.space)
+    occupied = np.flatnonzero(right.labels.data.any(axis=(0, 1)))
+    places = np.linspace(0, occupied.size - 1, levels + 2).round().astype(int)[1:-1]
+    image = next(iter(right.leg.images.values()), None)
+    figure, axes = plt.subplots(2, levels, figsize=(3.2 * levels, 6.4), squeeze=False)
+    sizes = right.leg.grid.voxel_sizes_mm
+    for column, k in enumerate(occupied[places]):
+        index = np.stack(
+            np.meshgrid(*(np.arange(n) for n in right.labels.data.shape[:2]), [k], indexing="ij"),
+            axis=-1,
+        )[:, :, 0]
+        points = right.leg.grid.index_to_world(index)
+        for row, (name, transform) in enumerate(
+            (("before", before), ("after", match.right_to_left))
+        ):
+            there = np.rint(left.leg.grid.world_to_index(transform.apply(points))).astype(int)
+            inside = np.all((there >= 0) & (there < left.labels.data.shape), axis=-1)
+            carried = np.zeros(inside.shape, dtype=np.uint8)
+            carried[inside] = left.labels.data[tuple(there[inside].T)]
+            axis = axes[row, column]
+            axis.set_axis_off()
+            axis.set_aspect(sizes[1] / sizes[0])
+            if image is not None:
+                axis.imshow(image.data[:, :, k].T, cmap="gray", origin="lower")
+            for data, colour in ((right.labels.data[:, :, k], "deepskyblue"), (carried, "orange")):
+                for value in np.unique(data[data > 0]):
+                    axis.contour(
+                        (data == value).T.astype(float), [0.5], colors=colour, linewidths=0.8
+                    )
+            axis.set_title(f"slice {k}, {name}", fontsize=8)
+    figure.suptitle(f"{title}: right blue, mirrored left orange", fontsize=10)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=70)
+    plt.close(figure)

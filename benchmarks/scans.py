@@ -188,16 +188,8 @@ def measured(labelled: Labelled, *, matched: bool = False) -> LimbMeasures:
         match = register(labelled.legs, config=config.register_).value
     else:
         spaces = [labelled.legs[side].leg.grid.space for side in (Side.LEFT, Side.RIGHT)]
-        match = LegMatch(
-            left_to_right=identity(spaces[0], spaces[1]),
-            right_to_left=identity(spaces[1], spaces[0]),
-            overlap={},
-            overlap_before={},
-            surface_distance_mm={},
-            extent=None,
-            inverse_error_mm=0.0,
-            succeeded=False,
-            reason="not asked for: in-view volumes are compared",
+        match = LegMatch.failed(
+            identity(spaces[0], spaces[1]), "not asked for: in-view volumes are compared"
         )
     return measure(labelled.legs, match, config=config.measure).value
 

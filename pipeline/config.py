@@ -137,8 +137,13 @@ class RegisterConfig(_Section):
 
     working_voxel_mm: Positive
     knee_blend_mm: Positive
+    flow_node_mm: Positive
+    flow_smoothing_mm: Positive
     lowest_overlap: Share
     weak_overlap: Share
+    largest_inverse_error_mm: Positive
+    largest_folded_voxels: Annotated[int, Field(ge=0)]
+    largest_boundary_distance_mm: Positive
 
 
 class ExpectedVolume(_Section):
@@ -159,6 +164,8 @@ class MeasureConfig(_Section):
     blunt_end_share: Share
     largest_gap_share: Share
     profile_step_mm: Positive
+    local_step_mm: Positive
+    smallest_area_share: Share
     scan_rescan_cv_percent: Positive
     method_error_gain: Positive
     method_error_floor_percent: Positive

@@ -40,6 +40,7 @@ from pipeline.core.scan import (
     StageResult,
 )
 from pipeline.core.volume import LabelMap
+from pipeline.imaging.deformation import log_jacobian
 from pipeline.imaging.labels import join_labels, split_labels
 from pipeline.imaging.orientation import restore, to_canonical
 from pipeline.imaging.tissue import fat_fraction
@@ -350,9 +351,16 @@ class _Run:
         found = None if self._force else load_match(self._folder, key)
         if found is not None:
             logger.info("%s: registration saved earlier is reused", self._folder.stem)
-            return found
-        match = self.note(register(segmented, config=config.register_))
-        save_match(self._folder, scan.grid, legs, match, key)
+            saved, findings = found
+            return self.note(StageResult(saved, tuple(findings)))
+        result = register(segmented, config=config.register_)
+        match = self.note(result)
+        change = None
+        if match.succeeded:
+            change = log_jacobian(
+                segmented.right, match.right_to_left, spacing_mm=config.register_.flow_node_mm
+            )
+        save_match(self._folder, scan.grid, legs, match, change, result.findings, key)
         return match
 
 
@@ -469,5 +477,9 @@ def _quality(match: LegMatch) -> RegistrationQuality:
         ),
         overlap=dict(match.overlap),
         surface_distance_mm=dict(match.surface_distance_mm),
-        inverse_error_mm=match.inverse_error_mm if match.succeeded else None,
+        inverse_error_mm=match.inverse_error_mm if match.overlap else None,
+        folded_voxels=match.folded_voxels if match.overlap else None,
+        similar_image=match.similar_image,
+        similarity=match.similarity,
+        similarity_before=match.similarity_before,
     )

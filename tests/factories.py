@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from pipeline.core.anatomy import GROUPS, MUSCLES, Muscle, Side
 from pipeline.core.results import (
@@ -10,7 +11,10 @@ from pipeline.core.results import (
     EngineUsed,
     Finding,
     GroupResult,
+    LargestDifference,
     LimbMeasures,
+    LocalDifference,
+    MatchedLevel,
     Measurement,
     Measures,
     MuscleResult,
@@ -21,8 +25,10 @@ from pipeline.core.results import (
     RegistrationQuality,
     Severity,
     Status,
+    ThirdDifference,
     Verdict,
 )
+from pipeline.imaging.local_difference import no_local_difference
 
 #: Relative size of the right side, percent of the mean of both; the others get small ones.
 ASYMMETRIES_PERCENT = {
@@ -216,6 +222,10 @@ def make_measures(
             overlap={m.name: 0.80 + 0.004 * i for i, m in enumerate(MUSCLES)},
             surface_distance_mm={m.name: 2.4 - 0.04 * i for i, m in enumerate(MUSCLES)},
             inverse_error_mm=0.02,
+            folded_voxels=0,
+            similar_image="fatfraction",
+            similarity=0.94 if registered else 0.4,
+            similarity_before=0.71,
         ),
         measures=LimbMeasures(
             muscles=muscles,
@@ -244,6 +254,72 @@ def make_measures(
             configuration={"measure": {"scan_rescan_cv_percent": 1.5}},
             inputs={"anat/sub-01_water.nii.gz": "12" * 32, "anat/sub-01_fat.nii.gz": "34" * 32},
         ),
+    )
+
+
+def local_difference(
+    name: str,
+    right: Measurement,
+    left: Measurement,
+    *,
+    of: str = "lean_volume",
+    extent: str = "whole",
+    reason: str | None = None,
+) -> LocalDifference:
+    """Where two muscles differ whose levels are those of their profiles."""
+    if reason is not None or not right.profile or not left.profile:
+        return no_local_difference(reason or "no levels")
+    field = "lean_area_mm2" if of == "lean_volume" else "area_mm2"
+    there = {point.position: getattr(point, field) for point in left.profile}
+    pairs = [
+        (point.position, getattr(point, field), there[point.position])
+        for point in right.profile
+        if point.position in there
+    ]
+    mean = sum(a + b for _, a, b in pairs) / 2.0
+    ends = [round(k * len(pairs) / 3) for k in range(4)]
+    parts = [pairs[a:b] for a, b in pairwise(ends)]
+    sums = [(sum(a for _, a, _ in part), sum(b for _, _, b in part)) for part in parts]
+    names = ("proximal", "middle", "distal")
+    top = max(range(len(pairs)), key=lambda k: abs(pairs[k][1] - pairs[k][2]))
+    third = names[sum(top >= end for end in ends[1:3])]
+    return LocalDifference(
+        of=of,
+        extent=extent,
+        levels=tuple(
+            MatchedLevel(
+                position_right=position,
+                position_left=position,
+                area_right_mm2=a,
+                area_left_mm2=b,
+                length_right_mm=10.0,
+                length_left_mm=10.0,
+                log_ratio=math.log(a / b) if a > 0 and b > 0 else None,
+            )
+            for position, a, b in pairs
+        ),
+        thirds=tuple(
+            ThirdDifference(
+                name=part,
+                position_from=pairs[ends[k]][0],
+                position_to=pairs[ends[k + 1] - 1][0],
+                volume_right_ml=sums[k][0] / 100.0,
+                volume_left_ml=sums[k][1] / 100.0,
+                index_percent=200.0 * (sums[k][0] - sums[k][1]) / sum(sums[k]),
+                points=100.0 * (sums[k][0] - sums[k][1]) / mean,
+            )
+            for k, part in enumerate(names)
+        ),
+        largest=LargestDifference(
+            name=f"{name.replace('_', ' ')}, {third} third",
+            third=third,
+            position=pairs[top][0],
+            log_ratio=math.log(pairs[top][1] / pairs[top][2]) if min(pairs[top][1:]) > 0 else None,
+        ),
+        sum_points=100.0 * sum(a - b for _, a, b in pairs) / mean,
+        band_half_width_percent=None,
+        band_reason="the error of the method is not known",
+        reason=None,
     )
 
 
@@ -312,6 +388,14 @@ def _muscle_result(
         left=left,
         asymmetry=compare("lean_", "lean_volume"),
         asymmetry_total_volume=compare("", "total_volume"),
+        local_difference=local_difference(
+            m.name,
+            right,
+            left,
+            of="total_volume" if single_contrast else "lean_volume",
+            extent=extent,
+            reason=(why or "not comparable") if withheld or status is Status.ABSENT else None,
+        ),
         healthy_limit_percent=m.healthy_limit_percent,
         expected_volume_ml=expected,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -12,7 +13,7 @@ from pipeline.core.anatomy import LEG_SCHEME, STRUCTURE_IDS, Side
 from pipeline.core.grid import Grid
 from pipeline.core.scan import SCANNER_SPACE, EngineInfo, Leg, SegmentedLeg, SegmentedLegs
 from pipeline.core.transform import SpatialTransform, identity, mirror
-from pipeline.core.volume import LabelMap
+from pipeline.core.volume import LabelMap, Quantity, Volume
 from pipeline.imaging.labels import leg_labels
 from pipeline.imaging.limb_axis import find_limb_axis
 from pipeline.phantom import Acquisition, Body, acquire, grid_for
@@ -142,3 +143,11 @@ def changed(
     affine = leg.leg.grid.affine.copy()
     affine[:3, 3] += affine[:3, 2] * (levels.start or 0)
     return segmented(data[:, :, levels], affine, leg.leg.side)
+
+
+def with_fat(leg: SegmentedLeg, fraction: np.ndarray | None = None) -> SegmentedLeg:
+    """A leg with a fat fraction image: 5 % in muscle and 90 % around it unless given."""
+    if fraction is None:
+        fraction = np.where(leg.labels.data > 0, 0.05, 0.9)
+    image = Volume(fraction.astype(np.float32), leg.leg.grid, Quantity.FAT_FRACTION, "1")
+    return replace(leg, leg=replace(leg.leg, images={Quantity.FAT_FRACTION: image}))

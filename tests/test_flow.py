@@ -54,6 +54,8 @@ def test_everything_promised_is_written(processed):
         "sub-01/anat/sub-01_dseg.tsv",
         "sub-01/anat/sub-01_dseg.json",
         "sub-01/xfm/sub-01_from-left_to-right_xfm.json",
+        "sub-01/xfm/sub-01_from-left_to-right_desc-velocity_xfm.nii.gz",
+        "sub-01/xfm/sub-01_from-left_to-right_desc-logjacobian_map.nii.gz",
         "sub-01/log/sub-01_run.json",
         "sub-01/log/sub-01_run.log",
         "sub-01/figures/sub-01_asymmetry.svg",
@@ -126,6 +128,18 @@ def test_reused_stages_give_the_same_results_as_fresh_ones(data, processed, tmp_
     assert comparable(out / "sub-01/sub-01_measures.json") == comparable(
         processed / "sub-01/sub-01_measures.json"
     )
+
+
+def test_findings_of_a_reused_registration_are_told_again(data, tmp_path):
+    strict = {"segment": {"engine": "given"}, "register": {"weak_overlap": 0.99}}
+    out = tmp_path / "out"
+    fresh = process_subject(data, out, "sub-01", config=load_config(overrides=strict)).measures
+    told = [f for f in fresh.findings if f.stage == "register"]
+    assert "registration_weak" in {f.code for f in told}
+    strict["measure"] = {"scan_rescan_cv_percent": 3.0}
+    again = process_subject(data, out, "sub-01", config=load_config(overrides=strict)).measures
+    assert [f for f in again.findings if f.stage == "register"] == told
+    assert again.registration == fresh.registration
 
 
 def test_manual_labels_win_and_later_stages_run_again(data, processed, tmp_path):

@@ -27,6 +27,7 @@ from pipeline.core.grid import Grid
 from pipeline.core.results import Finding, Measures, Severity, Status
 from pipeline.core.transform import identity, mirror
 from pipeline.core.volume import LabelMap, Quantity, Volume
+from pipeline.imaging.local_difference import no_local_difference
 from pipeline.report import (
     ReportEvidence,
     label_table,
@@ -303,7 +304,8 @@ class TestHonesty:
             for e, _ in single_page.numbers
             if "index_percent" in e["data-pointer"]
         ]
-        assert all("asymmetry_total_volume" in p for p in leading)
+        assert all("asymmetry_total_volume" in p or "local_difference" in p for p in leading)
+        assert {m.local_difference.of for m in single.measures.muscles} <= {"total_volume", None}
 
     def test_a_failed_registration_is_said_at_the_top(self, single, single_page):
         assert single_page.text.index(single.registration.reason) < single_page.text.index(
@@ -408,7 +410,7 @@ class TestPage:
     def test_pictures_have_alternative_texts(self, rendered):
         page = Page(rendered.html)
         pictures_shown = page.tags.count("img")
-        assert pictures_shown == 6
+        assert pictures_shown == 7
         texts = [v for t, k, v in page.attributes if t == "img" and k == "alt"]
         assert len([t for t in texts if len(t) > 20]) == pictures_shown
 
@@ -450,7 +452,11 @@ class TestPage:
 
     def test_a_page_without_pictures(self, measures):
         result = render_report(measures, None, config=CONFIG)
-        assert sorted(result.figures) == ["asymmetry.svg", "profiles.svg"]
+        assert sorted(result.figures) == [
+            "asymmetry.svg",
+            "local_differences.svg",
+            "profiles.svg",
+        ]
         assert "There is nothing to show" in Page(result.html).text
 
     def test_a_page_where_nothing_could_be_measured(self, measures):
@@ -461,6 +467,7 @@ class TestPage:
             "left": gone,
             "asymmetry": none,
             "asymmetry_total_volume": none.model_copy(update={"of": "total_volume"}),
+            "local_difference": no_local_difference("absent"),
         }
         limb = measures.measures.model_copy(
             update={

@@ -115,6 +115,21 @@ class Grid:
         shape = (upper[0] - lower[0], upper[1] - lower[1], upper[2] - lower[2])
         return Grid(shape, affine, self.space)
 
+    def every(self, step: tuple[int, int, int]) -> Grid:
+        """The grid of every n-th voxel along each axis, from index 0 on."""
+        affine = self.affine.copy()
+        affine[:3, :3] *= step
+        shape = [(n - 1) // s + 1 for n, s in zip(self.shape, step, strict=True)]
+        return Grid((shape[0], shape[1], shape[2]), affine, self.space)
+
+    def covered_by(self, spacing_mm: float) -> Grid:
+        """A grid of voxels of about this size (never smaller ones) that covers this one."""
+        step = [max(1, round(spacing_mm / mm)) for mm in self.voxel_sizes_mm]
+        affine = self.affine.copy()
+        affine[:3, :3] *= step
+        shape = [-(-(n - 1) // s) + 1 for n, s in zip(self.shape, step, strict=True)]
+        return Grid((shape[0], shape[1], shape[2]), affine, self.space)
+
     def renamed(self, space: str) -> Grid:
         """The same lattice in a space of another name."""
         return Grid(self.shape, self.affine, space)

@@ -7,30 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from pipeline.core.errors import InvariantError
-from pipeline.core.scan import LimbAxis
 from pipeline.core.transform import SpatialTransform
-
-
-@dataclass(frozen=True)
-class MatchedExtent:
-    """The part of the limb that both legs show.
-
-    Attributes:
-        axis: limb axis of the right leg.
-        low_mm, high_mm: distances down that axis between which both legs were seen; low is the
-            upper end.
-    """
-
-    axis: LimbAxis
-    low_mm: float
-    high_mm: float
-
-    def __post_init__(self) -> None:
-        if not self.low_mm < self.high_mm:
-            raise InvariantError(
-                "A matched extent begins above its end",
-                found=f"{self.low_mm:.1f} to {self.high_mm:.1f} mm",
-            )
 
 
 @dataclass(frozen=True)
@@ -43,8 +20,11 @@ class LegMatch:
         overlap: Dice by structure name after registration, where both legs show it.
         overlap_before: the same before registration (centres aligned only).
         surface_distance_mm: mean boundary distance by structure name, after registration.
-        extent: what both legs show; None where nothing, or where registration failed.
+        similarity, similarity_before: correlation of the images of both legs after and before
+            registration; None without an image.
+        similar_image: which image it is of; None without.
         inverse_error_mm: median distance of points carried over and back.
+        folded_voxels: places of the right leg that are turned inside out.
         succeeded: False withholds everything that rests on the correspondence.
         reason: why it failed, None where it succeeded.
     """
@@ -54,10 +34,31 @@ class LegMatch:
     overlap: Mapping[str, float]
     overlap_before: Mapping[str, float]
     surface_distance_mm: Mapping[str, float]
-    extent: MatchedExtent | None
+    similarity: float | None
+    similarity_before: float | None
+    similar_image: str | None
     inverse_error_mm: float
+    folded_voxels: int
     succeeded: bool
     reason: str | None = None
+
+    @classmethod
+    def failed(cls, left_to_right: SpatialTransform, reason: str) -> LegMatch:
+        """A match that says nothing but why there is none; the transform is a first guess."""
+        return cls(
+            left_to_right=left_to_right,
+            right_to_left=left_to_right.inverse(),
+            overlap={},
+            overlap_before={},
+            surface_distance_mm={},
+            similarity=None,
+            similarity_before=None,
+            similar_image=None,
+            inverse_error_mm=0.0,
+            folded_voxels=0,
+            succeeded=False,
+            reason=reason,
+        )
 
     def __post_init__(self) -> None:
         if self.left_to_right.from_space != self.right_to_left.to_space:

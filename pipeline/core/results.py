@@ -202,6 +202,94 @@ class Asymmetry(_Model):
         return self
 
 
+class MatchedLevel(_Model):
+    """Both sides of a muscle at one matched level of the limb."""
+
+    position_right: float = Field(description="Level on the right, in the unit of position_right.")
+    position_left: float = Field(description="Level on the left, in the unit of position_left.")
+    area_right_mm2: float = Field(
+        ge=0, description="Cross-section across the right limb's own axis, mm^2."
+    )
+    area_left_mm2: float = Field(
+        ge=0, description="Cross-section across the left limb's own axis, mm^2."
+    )
+    length_right_mm: float = Field(gt=0, description="Length of this level on the right, mm.")
+    length_left_mm: float = Field(gt=0, description="Length of this level on the left, mm.")
+    log_ratio: float | None = Field(
+        description="ln(right / left) of the areas, without unit; null where it is too thin."
+    )
+
+
+class ThirdDifference(_Model):
+    """A third of a muscle, by length between its matched ends."""
+
+    name: Literal["proximal", "middle", "distal"] = Field(description="Which third.")
+    position_from: float | None = Field(
+        description="Upper end, mean of both sides' levels in their position_unit; null where the "
+        "sides count levels differently."
+    )
+    position_to: float | None = Field(description="Lower end, in the unit of position_from.")
+    volume_right_ml: Millilitres = Field(description="Volume of it on the right, mL.")
+    volume_left_ml: Millilitres = Field(description="Volume of it on the left, mL.")
+    index_percent: float | None = Field(
+        description="100 (R - L) / ((R + L) / 2) of its mean cross-section, percent; null where a "
+        "side has nothing there."
+    )
+    points: float = Field(
+        description="Its part of the muscle's difference: 100 (R - L) of its volume over the mean "
+        "volume of the muscle, in the unit percentage points; the three add up to the muscle."
+    )
+
+
+class LargestDifference(_Model):
+    """The level of a muscle at which its cross-sections differ most in mm^2."""
+
+    name: str = Field(description='Where it is, e.g. "vastus medialis, distal third".')
+    third: Literal["proximal", "middle", "distal"] = Field(description="Third it lies in.")
+    position: float | None = Field(
+        description="Mean of both sides' levels in their position_unit; null where the sides "
+        "count levels differently."
+    )
+    log_ratio: float | None = Field(
+        description="ln(right / left) of the areas there, without unit."
+    )
+
+
+class LocalDifference(_Model):
+    """Where along a muscle the sides differ, at matched levels."""
+
+    of: Literal["lean_volume", "total_volume"] | None = Field(
+        description="What is compared; null when nothing could be."
+    )
+    extent: Literal["whole", "matched"] | None = Field(
+        description="Of the whole muscle, or of the part both legs show; null when of nothing."
+    )
+    levels: tuple[MatchedLevel, ...] = Field(description="Matched levels, hip to ankle.")
+    thirds: tuple[ThirdDifference, ...] = Field(description="Proximal, middle, distal; or none.")
+    largest: LargestDifference | None = Field(description="Where the difference is largest.")
+    sum_points: float | None = Field(
+        description="All levels taken together: 100 (R - L) over the mean volume, points; agrees "
+        "with the muscle's own difference of the same volume."
+    )
+    band_half_width_percent: float | None = Field(
+        description="Half width of the 95 % band around 100 log_ratio from the muscle's own "
+        "method error, percent."
+    )
+    band_reason: str | None = Field(description="Why there is no band; null when there is one.")
+    reason: str | None = Field(description="Why there are no levels; null when there are.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = (self.of, self.extent, self.sum_points, self.largest)
+        if any((g is None) != (self.reason is not None) for g in given):
+            raise ValueError("a local difference is given whole, or the reason why not")
+        if bool(self.levels) != (self.reason is None) or len(self.thirds) not in (0, 3):
+            raise ValueError("a local difference has levels and three thirds, or a reason")
+        if (self.band_half_width_percent is None) != (self.band_reason is not None):
+            raise ValueError("a band is given, or the reason why not")
+        return self
+
+
 class MuscleResult(_Model):
     """One muscle, both sides."""
 
@@ -214,6 +302,7 @@ class MuscleResult(_Model):
     left: Measurement = Field(description="Measured on the left.")
     asymmetry: Asymmetry = Field(description="Asymmetry of lean volume.")
     asymmetry_total_volume: Asymmetry = Field(description="Asymmetry of total volume.")
+    local_difference: LocalDifference = Field(description="Where along it the sides differ.")
     healthy_limit_percent: float | None = Field(
         description="95 % limit of total-volume asymmetry in healthy people, percent: published, "
         "or of the user's own cohort (measure.own_limits_percent of the configuration)."
@@ -297,6 +386,16 @@ class RegistrationQuality(_Model):
         description="Mean boundary distance by structure, mm."
     )
     inverse_error_mm: float | None = Field(description="Median error of there and back, mm.")
+    folded_voxels: int | None = Field(
+        description="Count of places that the deformation turns inside out; 0 in a success."
+    )
+    similar_image: str | None = Field(description="Image the similarity is of; null without one.")
+    similarity: float | None = Field(
+        description="Correlation of that image at corresponding points, after; without unit."
+    )
+    similarity_before: float | None = Field(
+        description="The same before registration, without unit."
+    )
 
 
 class EngineUsed(_Model):

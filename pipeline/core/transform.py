@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg, ndimage
 
 from pipeline.core.errors import InvariantError
+from pipeline.core.grid import Grid
 
 Points = NDArray[np.float64]
+Field = NDArray[np.float32]
 
 
 class SpatialTransform(ABC):
@@ -73,9 +77,20 @@ class AffineTransform(SpatialTransform):
     def apply(self, points: Points) -> Points:
         return np.asarray(points @ self.matrix[:3, :3].T + self.matrix[:3, 3], dtype=np.float64)
 
+    def halves(self, space: str) -> tuple[SpatialTransform, SpatialTransform]:
+        """Transforms of both ends to the space half-way, named `space`.
+
+        Returns:
+            from_space -> space and to_space -> space.
+        """
+        root = square_root(self.matrix)
+        return (
+            AffineTransform(root, self.from_space, space),
+            AffineTransform(_inverted(root), self.to_space, space),
+        )
+
     def inverse(self) -> AffineTransform:
-        inverse = np.asarray(np.linalg.inv(self.matrix), dtype=np.float64)
-        return AffineTransform(inverse, self.to_space, self.from_space)
+        return AffineTransform(_inverted(self.matrix), self.to_space, self.from_space)
 
 
 def identity(from_space: str, to_space: str) -> AffineTransform:
@@ -149,9 +164,52 @@ class BlendedAffine(SpatialTransform):
     def inverse(self) -> NumericInverse:
         return NumericInverse(self)
 
+    def halves(self, space: str) -> tuple[SpatialTransform, SpatialTransform]:
+        """Transforms of both ends to the space half-way: each segment goes half its way.
+
+        Args:
+            space: name of the space half-way.
+
+        Returns:
+            from_space -> space and to_space -> space. Half-way through the joint they meet up to
+            what the blend itself leaves open; away from it exactly.
+        """
+        upper, lower = square_root(self.upper), square_root(self.lower)
+        mean = 0.5 * (self.upper + self.lower)
+        carried = mean[:3, :3] @ self.direction
+        first = BlendedAffine(
+            upper, lower, self.centre, self.direction, self.half_width_mm, self.from_space, space
+        )
+        second = BlendedAffine(
+            _inverted(upper),
+            _inverted(lower),
+            mean[:3, :3] @ self.centre + mean[:3, 3],
+            carried / np.linalg.norm(carried),
+            self.half_width_mm,
+            self.to_space,
+            space,
+        )
+        return first, second
+
+
+def square_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The 4x4 affine matrix that, applied twice, gives this one.
+
+    Raises:
+        InvariantError: there is none, as for a mirror or a half turn.
+    """
+    root = linalg.sqrtm(matrix)
+    if np.iscomplexobj(root) and np.abs(np.imag(root)).max() > 1e-9:
+        raise InvariantError("A transform that mirrors has no half-way")
+    return np.asarray(np.real(root), dtype=np.float64)
+
+
+def _inverted(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+
 
 def _undo(matrix: NDArray[np.float64], points: Points) -> Points:
-    inverse = np.linalg.inv(matrix)
+    inverse = _inverted(matrix)
     return np.asarray(points @ inverse[:3, :3].T + inverse[:3, 3], dtype=np.float64)
 
 
@@ -227,3 +285,89 @@ class CompositeTransform(SpatialTransform):
 
     def inverse(self) -> CompositeTransform:
         return CompositeTransform(self.second.inverse(), self.first.inverse())
+
+
+def interpolate(field: NDArray[np.floating], grid: Grid, points: Points) -> Points:
+    """Linear interpolation of a field at points; beyond the grid the value at its edge.
+
+    Args:
+        field: values on the grid (nx, ny, nz, c).
+        grid: where they lie.
+        points: mm in the grid's space (..., 3).
+
+    Returns:
+        values (..., c).
+    """
+    index = grid.world_to_index(points).reshape(-1, 3).T
+    out = np.empty((index.shape[1], field.shape[3]))
+    for c in range(field.shape[3]):
+        ndimage.map_coordinates(field[..., c], index, order=1, mode="nearest", output=out[:, c])
+    return out.reshape(*points.shape[:-1], field.shape[3])
+
+
+@dataclass(frozen=True, eq=False)
+class FlowTransform(SpatialTransform):
+    """Where points are after unit time in a flow whose velocity does not change: exp(v).
+
+    Such a map is smooth and one-to-one, and its inverse is the flow backwards (Arsigny et al.,
+    MICCAI 2006, doi 10.1007/11866565_113). It is computed by scaling and squaring.
+
+    Attributes:
+        velocity: mm per unit of time on the nodes of the grid (nx, ny, nz, 3); 0 at the edge.
+        grid: nodes of the flow; its space is both from_space and to_space.
+    """
+
+    velocity: Field
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        velocity = np.array(self.velocity, dtype=np.float32)
+        if velocity.shape != (*self.grid.shape, 3) or not np.all(np.isfinite(velocity)):
+            raise InvariantError(
+                "A flow has one finite velocity for each node of its grid",
+                expected=f"shape {(*self.grid.shape, 3)}",
+                found=f"shape {velocity.shape}",
+            )
+        velocity.setflags(write=False)
+        object.__setattr__(self, "velocity", velocity)
+
+    @property
+    def from_space(self) -> str:  # type: ignore[override]
+        """The space of the grid."""
+        return self.grid.space
+
+    @property
+    def to_space(self) -> str:  # type: ignore[override]
+        """The space of the grid."""
+        return self.grid.space
+
+    @cached_property
+    def displacement(self) -> Field:
+        """Way from each node to where the flow carries it, mm (nx, ny, nz, 3)."""
+        return self._displacement(1.0)
+
+    @cached_property
+    def half_displacement(self) -> Field:
+        """The same after half the time."""
+        return self._displacement(0.5)
+
+    def _displacement(self, time: float) -> Field:
+        farthest = float(np.abs(self.velocity).max()) * time / min(self.grid.voxel_sizes_mm)
+        # A first step of an eighth of a node is short enough for linear interpolation.
+        doublings = max(0, int(np.ceil(np.log2(max(farthest, 1e-9) / 0.125))))
+        affine = self.grid.affine[:3, :3]
+        steps = self.velocity @ np.linalg.inv(affine).T * (time / 2**doublings)
+        moved = np.ascontiguousarray(np.moveaxis(steps, -1, 0), dtype=np.float32)
+        nodes = np.indices(self.grid.shape, dtype=np.float32)
+        for _ in range(doublings):
+            there = nodes + moved
+            moved += np.stack(
+                [ndimage.map_coordinates(part, there, order=1, mode="nearest") for part in moved]
+            )
+        return np.asarray(np.moveaxis(moved, 0, -1) @ affine.T, dtype=np.float32)
+
+    def apply(self, points: Points) -> Points:
+        return points + interpolate(self.displacement, self.grid, points)
+
+    def inverse(self) -> FlowTransform:
+        return FlowTransform(-self.velocity, self.grid)

@@ -12,6 +12,7 @@ Surfaces that exist only because the field of view or the labelling ends there a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,12 +22,11 @@ from scipy import linalg, ndimage
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
-from pipeline.core.anatomy import LEG_SCHEME, Side
+from pipeline.core.anatomy import LEG_SCHEME
 from pipeline.core.grid import Grid
-from pipeline.core.match import LegMatch, MatchedExtent
 from pipeline.core.scan import SegmentedLeg
 from pipeline.core.transform import SpatialTransform
-from pipeline.imaging.limb_axis import axis_mm
+from pipeline.core.volume import Quantity
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -54,6 +54,8 @@ _APART_MM = 1e5
 _LEAST_COSINE = 0.3
 #: Starts that are followed, after a look at all of them.
 _FOLLOWED = 4
+#: Overlap is looked at this far around the labels of the right leg.
+_OVERLAP_ROOM_MM = 40.0
 #: Cost of a sample that the other leg cannot show, between 0 (on the surface) and 1 (far off).
 _UNSEEN_COST = 0.35
 
@@ -150,6 +152,13 @@ def surfaces(leg: SegmentedLeg, *, spacing_mm: float) -> dict[str, Surface]:
         if surface is not None:
             out[LEG_SCHEME.structures[value][0]] = surface
     return out
+
+
+def mask_surface(mask: Flags, window: Window, *, spacing_mm: float) -> Surface | None:
+    """Surface of a mask on the grid of a window; see surfaces. None where it is too small."""
+    data = mask.view(np.uint8)
+    (box,) = ndimage.find_objects(data) or (None,)
+    return None if box is None else _surface(data, 1, box, window, spacing_mm)
 
 
 def _surface(
@@ -636,17 +645,19 @@ def overlaps(
         return {}
     grid = right.leg.grid
     step = [max(1, round(spacing_mm / mm)) for mm in grid.voxel_sizes_mm]
-    plane = np.stack(
-        np.meshgrid(
-            *(np.arange(0, n, s) for n, s in zip(grid.shape[:2], step[:2], strict=True)),
-            indexing="ij",
-        ),
-        axis=-1,
-    ).reshape(-1, 2)
-    index = np.empty((len(plane), 3), dtype=np.intp)
-    index[:, :2] = plane
+    room = [math.ceil(_OVERLAP_ROOM_MM / mm) for mm in grid.voxel_sizes_mm]
     for level in range(windows[1].first, windows[1].last + 1, step[2]):
-        index[:, 2] = level
+        # Labels of the left leg arrive near those of the right one.
+        (box,) = ndimage.find_objects(
+            np.any(right.labels.data[:, :, level : level + step[2]] > 0, axis=2).view(np.uint8)
+        ) or (None,)
+        if box is None:
+            box = (slice(0, grid.shape[0]), slice(0, grid.shape[1]))
+        lines = [
+            np.arange(max(0, s.start - r), min(n, s.stop + r), d)
+            for s, r, n, d in zip(box, room, grid.shape, step, strict=False)
+        ]
+        index = np.stack(np.meshgrid(*lines, [level], indexing="ij"), axis=-1).reshape(-1, 3)
         moved = right_to_left.apply(grid.index_to_world(index))
         both = windows[0].contains(moved)
         if not both.any():
@@ -668,6 +679,60 @@ def _nearest(leg: SegmentedLeg, points: Floats) -> NDArray[np.integer]:
     index = np.rint(leg.leg.grid.world_to_index(points)).astype(np.intp)
     index = np.clip(index, 0, np.array(leg.leg.grid.shape) - 1)
     return np.asarray(leg.labels.data[tuple(index.T)])
+
+
+def image_correlation(
+    left: SegmentedLeg,
+    right: SegmentedLeg,
+    right_to_left: SpatialTransform,
+    quantity: Quantity,
+    *,
+    spacing_mm: float,
+) -> float | None:
+    """Correlation of an image of both legs at corresponding points of their tissue.
+
+    Args:
+        left, right: legs that both have the image.
+        right_to_left: where each point of the right leg lies in the left one.
+        quantity: which image; FAT_FRACTION may come from water and fat.
+        spacing_mm: distance of the points.
+
+    Returns:
+        Pearson's r; None where too few points are seen in both legs or one leg is uniform.
+    """
+    windows = window_of(left), window_of(right)
+    if windows[0] is None or windows[1] is None:
+        return None
+    grid = right.leg.grid
+    step = [max(1, round(spacing_mm / mm)) for mm in grid.voxel_sizes_mm]
+    levels = slice(windows[1].first, windows[1].last + 1)
+    places = np.argwhere(right.leg.tissue[:: step[0], :: step[1], levels][:, :, :: step[2]])
+    index = places * step + (0, 0, windows[1].first)
+    moved = right_to_left.apply(grid.index_to_world(index))
+    both = windows[0].contains(moved)
+    there = np.rint(left.leg.grid.world_to_index(moved[both])).astype(np.intp)
+    there = np.clip(there, 0, np.array(left.leg.grid.shape) - 1)
+    values = [
+        _image_at(right, quantity, index[both]),
+        _image_at(left, quantity, there),
+    ]
+    known = np.isfinite(values[0]) & np.isfinite(values[1]) & left.leg.tissue[tuple(there.T)]
+    own, other = (v[known] for v in values)
+    if own.size < 100 or own.std() == 0 or other.std() == 0:
+        return None
+    return float(np.corrcoef(own, other)[0, 1])
+
+
+def _image_at(leg: SegmentedLeg, quantity: Quantity, index: Ints) -> Floats:
+    """Values of an image of a leg at voxels (n, 3); NaN where undefined."""
+    where = tuple(index.T)
+    images = leg.leg
+    if quantity is Quantity.FAT_FRACTION and images.dixon is not None:
+        water = images.dixon.water.data[where].astype(np.float64)
+        fat = images.dixon.fat.data[where].astype(np.float64)
+        defined = images.dixon.valid[where] & (water + fat > 0)
+        return np.asarray(np.where(defined, fat / np.where(defined, water + fat, 1.0), np.nan))
+    return np.asarray(images.images[quantity].data[where], dtype=np.float64)
 
 
 def surface_distances(
@@ -707,44 +772,3 @@ def _across(offset: Floats, normals: Floats, areas: Floats) -> Floats:
     along = np.einsum("ij,ij->i", offset, normals)
     sideways = np.linalg.norm(offset - along[:, None] * normals, axis=1)
     return np.asarray(np.hypot(along, np.maximum(0.0, sideways - np.sqrt(areas))))
-
-
-def find_matched_extent(
-    right: SegmentedLeg, left: SegmentedLeg, left_to_right: SpatialTransform
-) -> MatchedExtent | None:
-    """Distances down the right leg's axis between which both legs were imaged and labelled."""
-    lows, highs = [], []
-    for leg, transform in ((right, None), (left, left_to_right)):
-        window = window_of(leg)
-        if window is None:
-            return None
-        for edge in window.edge_levels():
-            points = _footprint(leg, edge)
-            moved = points if transform is None else transform.apply(points)
-            along = axis_mm(right.axis, moved)
-            # The third axis points up: its lower edge ends the extent, its upper one begins it.
-            # A level that is oblique to the limb is counted only where it is seen all over.
-            if edge == window.edge_levels()[0]:
-                highs.append(float(along.min()))
-            else:
-                lows.append(float(along.max()))
-    low, high = max(lows), min(highs)
-    return MatchedExtent(right.axis, low, high) if low < high else None
-
-
-def _footprint(leg: SegmentedLeg, edge: float) -> Floats:
-    """Where the labelled part of a leg meets an edge of its window, in the leg's space."""
-    labels = leg.labels.data
-    present = np.flatnonzero(labels.any(axis=(0, 1)))
-    nearest = int(present[np.argmin(np.abs(present - edge))])
-    index = np.argwhere(labels[:, :, nearest])
-    points = np.concatenate([index, np.full((len(index), 1), edge)], axis=1)
-    return leg.leg.grid.index_to_world(points)
-
-
-def matched_coordinate(
-    match: LegMatch, extent: MatchedExtent, points: Floats, side: Side
-) -> Floats:
-    """Distance down the right leg's axis of points (n, 3) of either leg, mm."""
-    moved = points if side is Side.RIGHT else match.left_to_right.apply(points)
-    return axis_mm(extent.axis, moved)

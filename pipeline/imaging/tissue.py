@@ -173,12 +173,31 @@ def area_profile(
     first = int(np.floor((coordinate_mm.min() - half) / step_mm + 0.5))
     last = int(np.floor((coordinate_mm.max() + half) / step_mm + 0.5))
     edges: Floats = np.asarray((np.arange(first, last + 2) - 0.5) * step_mm, dtype=np.float64)
+    cumulative = amount_below(coordinate_mm, amounts_mm3, edges, voxel_extent_mm=voxel_extent_mm)
+    return (edges[:-1] + edges[1:]) / 2, np.maximum(np.diff(cumulative), 0.0) / step_mm
+
+
+def amount_below(
+    coordinate_mm: Floats, amounts_mm3: Floats, at_mm: Floats, *, voxel_extent_mm: float
+) -> Floats:
+    """How much lies at coordinates smaller than given ones, each voxel spread over its length.
+
+    Args:
+        coordinate_mm: coordinate of each voxel along an axis (n,).
+        amounts_mm3: volume (or lean volume) of each voxel (n,).
+        at_mm: coordinates up to which is counted (m,).
+        voxel_extent_mm: length a voxel covers along the axis.
+
+    Returns:
+        mm^3 (m,).
+    """
     # The volume above level t grows linearly while t passes through a voxel: the sum of one ramp
     # up per voxel start minus one per voxel end, looked up for all edges at once.
+    half = voxel_extent_mm / 2
     density = amounts_mm3 / voxel_extent_mm
-    cumulative = _ramp_sum(edges, coordinate_mm - half, density)
-    cumulative -= _ramp_sum(edges, coordinate_mm + half, density)
-    return (edges[:-1] + edges[1:]) / 2, np.maximum(np.diff(cumulative), 0.0) / step_mm
+    return _ramp_sum(at_mm, coordinate_mm - half, density) - _ramp_sum(
+        at_mm, coordinate_mm + half, density
+    )
 
 
 def _ramp_sum(at: Floats, starts: Floats, slopes: Floats) -> Floats:

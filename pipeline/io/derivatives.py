@@ -9,20 +9,31 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pipeline.core.errors import InvariantError, UsageError
+from pipeline.core.grid import Grid
 from pipeline.core.results import Measures
-from pipeline.core.transform import AffineTransform, BlendedAffine, SpatialTransform
+from pipeline.core.transform import (
+    AffineTransform,
+    BlendedAffine,
+    CompositeTransform,
+    FlowTransform,
+    NumericInverse,
+    SpatialTransform,
+)
 from pipeline.core.volume import Quantity
 from pipeline.io.atomic import atomic_write
+
+Index3 = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,16 @@ class SubjectFolder:
     def transform(self) -> Path:
         """How the legs lie to each other and to the scanner."""
         return self._file("from-left_to-right_xfm.json", "xfm")
+
+    @property
+    def velocity(self) -> Path:
+        """The flow that is part of the transform between the legs, where there is one."""
+        return self._file("from-left_to-right_desc-velocity_xfm.nii.gz", "xfm")
+
+    @property
+    def log_jacobian(self) -> Path:
+        """Local change of volume between the legs, for display."""
+        return self._file("from-left_to-right_desc-logjacobian_map.nii.gz", "xfm")
 
     def figure(self, name: str) -> Path:
         """A picture of the report as a file of its own."""
@@ -233,7 +254,11 @@ def write_dataset_description(root: Path, version: str) -> None:
 
 
 def transform_to_json(transform: SpatialTransform) -> dict[str, Any]:
-    """A transform as JSON values, exact: matrices map RAS mm of from_space to to_space."""
+    """A transform as JSON values, exact: matrices map RAS mm of from_space to to_space.
+
+    The velocities of a flow are too many for JSON: flow_of finds the flow, whose velocities are
+    saved in a file of their own.
+    """
     common = {"from_space": transform.from_space, "to_space": transform.to_space}
     if isinstance(transform, AffineTransform):
         return {"type": "affine", **common, "matrix": transform.matrix.tolist()}
@@ -247,6 +272,23 @@ def transform_to_json(transform: SpatialTransform) -> dict[str, Any]:
             "direction": np.asarray(transform.direction).tolist(),
             "half_width_mm": transform.half_width_mm,
         }
+    if isinstance(transform, CompositeTransform):
+        return {
+            "type": "composite",
+            **common,
+            "first": transform_to_json(transform.first),
+            "second": transform_to_json(transform.second),
+        }
+    if isinstance(transform, NumericInverse):
+        return {"type": "inverse", **common, "of": transform_to_json(transform.forward)}
+    if isinstance(transform, FlowTransform):
+        grid = transform.grid
+        return {
+            "type": "flow",
+            **common,
+            "shape": list(grid.shape),
+            "affine": grid.affine.tolist(),
+        }
     raise InvariantError(f"No file form for a {type(transform).__name__}")
 
 
@@ -256,10 +298,36 @@ def affine_from_json(values: Mapping[str, Any]) -> AffineTransform:
     return AffineTransform(matrix, values["from_space"], values["to_space"])
 
 
-def transform_from_json(values: Mapping[str, Any]) -> SpatialTransform:
-    """The transform that transform_to_json wrote."""
+def flow_of(transform: SpatialTransform) -> FlowTransform | None:
+    """The flow in a transform; None where it has none."""
+    if isinstance(transform, CompositeTransform):
+        first = flow_of(transform.first)
+        return first if first is not None else flow_of(transform.second)
+    return transform if isinstance(transform, FlowTransform) else None
+
+
+def transform_from_json(
+    values: Mapping[str, Any], velocity: Callable[[Index3], NDArray[np.float32]]
+) -> SpatialTransform:
+    """The transform that transform_to_json wrote.
+
+    Args:
+        values: what it wrote.
+        velocity: reads the velocities of a flow of a shape (nx, ny, nz).
+    """
     if values["type"] == "affine":
         return affine_from_json(values)
+    if values["type"] == "composite":
+        return CompositeTransform(
+            transform_from_json(values["first"], velocity),
+            transform_from_json(values["second"], velocity),
+        )
+    if values["type"] == "inverse":
+        return transform_from_json(values["of"], velocity).inverse()
+    if values["type"] == "flow":
+        x, y, z = values["shape"]
+        grid = Grid((x, y, z), np.array(values["affine"]), values["from_space"])
+        return FlowTransform(velocity(grid.shape), grid)
     spaces = {"from_space": values["from_space"], "to_space": values["to_space"]}
     arrays = {
         key: np.array(values[key], dtype=np.float64)

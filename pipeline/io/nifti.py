@@ -298,6 +298,38 @@ def write_label_map(path: Path, labels: LabelMap) -> None:
     _write(path, labels.data.astype(np.uint8), labels.grid, 1.0, 0.0)
 
 
+def write_vectors(path: Path, field: NDArray[np.float32], grid: Grid) -> None:
+    """Write a field of vectors (nx, ny, nz, 3) as .nii.gz, whole or not at all."""
+    _write(path, np.asarray(field, dtype=np.float32)[:, :, :, None, :], grid, 1.0, 0.0)
+
+
+def write_map(path: Path, data: NDArray[np.float32], grid: Grid) -> None:
+    """Write float32 values on a grid as .nii.gz, whole or not at all."""
+    _write(path, np.asarray(data, dtype=np.float32), grid, 1.0, 0.0)
+
+
+def read_vectors(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Read a field of vectors that write_vectors wrote.
+
+    Raises:
+        InputError: the file is damaged or holds something else.
+    """
+    expected = (*shape, 1, 3)
+    try:
+        image: Any = nib.load(path)
+        found = image.shape
+        if found == expected:
+            return np.asarray(image.dataobj, dtype=np.float32)[:, :, :, 0, :]
+    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
+        found = " ".join(str(error).replace(str(path), path.name).split())
+    raise InputError(
+        f"{path.name} does not hold the vectors it should",
+        expected=f"shape {expected}",
+        found=str(found),
+        action="run the subject again with --force",
+    )
+
+
 def _write(path: Path, data: NDArray[Any], grid: Grid, slope: float, intercept: float) -> None:
     nifti: Any = nib
     header = nifti.Nifti1Header()
@@ -311,6 +343,8 @@ def _write(path: Path, data: NDArray[Any], grid: Grid, slope: float, intercept: 
         > _SHEAR_MM
     ):
         header.set_qform(None, code=0)
+    if data.ndim > 3:
+        header.set_intent("vector")
     header.set_xyzt_units("mm")
     header["scl_slope"], header["scl_inter"] = slope, intercept
     header["magic"] = b"n+1"
@@ -321,8 +355,9 @@ def _write(path: Path, data: NDArray[Any], grid: Grid, slope: float, intercept: 
     ):
         stream.write(header.binaryblock)
         stream.write(b"\0" * 4)
-        for level in range(data.shape[2]):
-            stream.write(np.asarray(data[:, :, level]).tobytes(order="F"))
+        for part in np.moveaxis(data.reshape(*data.shape[:3], -1), -1, 0):
+            for level in range(data.shape[2]):
+                stream.write(np.asarray(part[:, :, level]).tobytes(order="F"))
 
 
 def read_volume(path: Path, quantity: Quantity, space: str, unit: str = "a.u.") -> Volume:

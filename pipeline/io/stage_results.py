@@ -15,19 +15,28 @@ from numpy.typing import NDArray
 
 from pipeline.core.anatomy import OWN_SCHEME, Side
 from pipeline.core.grid import Grid
-from pipeline.core.match import LegMatch, MatchedExtent
+from pipeline.core.match import LegMatch
 from pipeline.core.results import Finding
-from pipeline.core.scan import CanonicalScan, EngineInfo, LegPair, LimbAxis, SegmentedLegs
+from pipeline.core.scan import CanonicalScan, EngineInfo, LegPair, SegmentedLegs
 from pipeline.core.soft import Confidence
+from pipeline.core.transform import SpatialTransform
 from pipeline.core.volume import LabelMap, Quantity, Volume
 from pipeline.io.derivatives import (
     SubjectFolder,
+    flow_of,
     read_json,
     transform_from_json,
     transform_to_json,
     write_json,
 )
-from pipeline.io.nifti import read_label_map, write_label_map, write_volume
+from pipeline.io.nifti import (
+    read_label_map,
+    read_vectors,
+    write_label_map,
+    write_map,
+    write_vectors,
+    write_volume,
+)
 
 #: Undefined fat fractions are stored as this and read back as NaN.
 UNDEFINED_FRACTION = -1.0
@@ -40,6 +49,17 @@ BACKGROUNDS = (
     Quantity.FAT,
     Quantity.FAT_FRACTION,
 )
+#: Fields of a match that are saved as they are, and those that are mappings by structure.
+_MATCH_VALUES = (
+    "succeeded",
+    "reason",
+    "similarity",
+    "similarity_before",
+    "similar_image",
+    "inverse_error_mm",
+    "folded_voxels",
+)
+_MATCH_BY_NAME = ("overlap", "overlap_before", "surface_distance_mm")
 
 
 def save_segmentation(
@@ -106,24 +126,42 @@ def labelled_levels(levels: list[int] | None, count: int) -> NDArray[np.bool_]:
     return flags
 
 
-def save_match(folder: SubjectFolder, grid: Grid, legs: LegPair, match: LegMatch, key: str) -> None:
-    """The transforms between the legs and to the scanner, and how good they are."""
-    extent = None
-    if match.extent is not None:
-        axis = match.extent.axis
-        extent = {
-            "low_mm": match.extent.low_mm,
-            "high_mm": match.extent.high_mm,
-            "axis": {
-                name: getattr(axis, name)
-                for name in ("hip", "knee", "ankle", "direction", "origin")
-            },
-        }
+def save_match(
+    folder: SubjectFolder,
+    grid: Grid,
+    legs: LegPair,
+    match: LegMatch,
+    change: tuple[NDArray[np.float32], Grid] | None,
+    findings: Sequence[Finding],
+    key: str,
+) -> None:
+    """The transforms between the legs and to the scanner, how good they are, what was noticed.
+
+    Args:
+        folder: where to.
+        grid: canonical grid of the scan.
+        legs: both legs.
+        match: how they correspond.
+        change: log Jacobian on a grid of the right leg's space, for display; None: no match.
+        findings: of the stage.
+        key: what the match rests on.
+    """
+    for path in (folder.transform, folder.velocity, folder.log_jacobian):
+        path.unlink(missing_ok=True)
+    flow = flow_of(match.left_to_right)
+    if flow is not None:
+        write_vectors(folder.velocity, flow.velocity, flow.grid)
+    if change is not None:
+        values, here = change
+        to_scanner = legs.right.to_scanner
+        there = Grid(here.shape, to_scanner.matrix @ here.affine, to_scanner.to_space)
+        write_map(folder.log_jacobian, values, there)
     write_json(
         folder.transform,
         {
             "key": key,
-            "note": "points in RAS mm; the left leg is mirrored into right-leg pose",
+            "note": "points in RAS mm; the left leg is mirrored into right-leg pose; the flow in "
+            "the middle is exp of the velocities saved beside this file",
             "canonical_grid": {
                 "shape": list(grid.shape),
                 "affine": grid.affine.tolist(),
@@ -132,40 +170,31 @@ def save_match(folder: SubjectFolder, grid: Grid, legs: LegPair, match: LegMatch
             "right_to_scanner": transform_to_json(legs.right.to_scanner),
             "left_to_scanner": transform_to_json(legs.left.to_scanner),
             "left_to_right": transform_to_json(match.left_to_right),
-            "succeeded": match.succeeded,
-            "reason": match.reason,
-            "overlap": dict(match.overlap),
-            "overlap_before": dict(match.overlap_before),
-            "surface_distance_mm": dict(match.surface_distance_mm),
-            "inverse_error_mm": match.inverse_error_mm,
-            "extent": extent,
+            **{name: getattr(match, name) for name in _MATCH_VALUES},
+            **{name: dict(getattr(match, name)) for name in _MATCH_BY_NAME},
+            "findings": [finding.model_dump(mode="json") for finding in findings],
         },
     )
 
 
-def load_match(folder: SubjectFolder, key: str) -> LegMatch | None:
-    """The saved match; None if it is not current."""
+def load_match(folder: SubjectFolder, key: str) -> tuple[LegMatch, list[Finding]] | None:
+    """The saved match and what was noticed when it was made; None if it is not current."""
     record = read_json(folder.transform)
     if not isinstance(record, dict) or record.get("key") != key:
         return None
-    transform = transform_from_json(record["left_to_right"])
-    extent = None
-    if record["extent"] is not None:
-        axis: dict[str, Any] = {
-            name: None if point is None else tuple(point)
-            for name, point in record["extent"]["axis"].items()
-        }
-        extent = MatchedExtent(
-            LimbAxis(**axis), record["extent"]["low_mm"], record["extent"]["high_mm"]
-        )
-    kept = ("overlap", "overlap_before", "surface_distance_mm", "inverse_error_mm")
-    return LegMatch(
+    transform = load_transform(folder, record)
+    match = LegMatch(
         left_to_right=transform,
         right_to_left=transform.inverse(),
-        extent=extent,
-        succeeded=record["succeeded"],
-        reason=record["reason"],
-        **{name: record[name] for name in kept},
+        **{name: record[name] for name in (*_MATCH_VALUES, *_MATCH_BY_NAME)},
+    )
+    return match, [Finding.model_validate(finding) for finding in record["findings"]]
+
+
+def load_transform(folder: SubjectFolder, record: Mapping[str, Any]) -> SpatialTransform:
+    """The transform from the left leg to the right one of the record in folder.transform."""
+    return transform_from_json(
+        record["left_to_right"], lambda shape: read_vectors(folder.velocity, shape)
     )
 
 

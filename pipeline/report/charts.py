@@ -5,16 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.core.results import Asymmetry, Measures, MuscleResult, ProfilePoint, Verdict
+from pipeline.core.anatomy import Side
+from pipeline.core.results import (
+    Asymmetry,
+    LocalDifference,
+    MatchedLevel,
+    Measures,
+    MuscleResult,
+    ProfilePoint,
+    Verdict,
+)
 from pipeline.report.drawing import COLOURS, chart_figure, drawing, to_svg
-from pipeline.report.format import NO_BREAK, Style, show
+from pipeline.report.format import MINUS, NO_BREAK, Style, show
 from pipeline.report.words import Lead, leading, muscle_title, region_title
 
 #: Below this width a chart drops what a phone has no room for.
@@ -133,8 +144,9 @@ def profile_chart(measures: Measures, *, columns: int, width_px: int) -> bytes |
     """Cross-sections along the limb of both legs, one small panel per muscle.
 
     The lean cross-section where it is known, else the whole one. Right is a solid blue line,
-    left a dashed orange one. None where no muscle has a profile on both sides or the two sides
-    count their levels differently.
+    left a dashed orange one. Where the legs were registered, both are shown at matched levels,
+    and their difference below them with the thirds of the muscle. None where no muscle has a
+    profile on both sides or the two sides count their levels differently.
     """
     if not profiles_comparable(measures):
         return None
@@ -144,18 +156,104 @@ def profile_chart(measures: Measures, *, columns: int, width_px: int) -> bytes |
     joints = measures.measures.position_right.unit == "joints"
     lines = math.ceil(len(muscles) / columns)
     gap_px, panel_px, title_px, foot_px, side_px = 22.0, 96.0, 22.0, 20.0, 26.0
-    height_px = lines * (panel_px + title_px + foot_px)
+    below_px = 44.0 if any(m.local_difference.levels for m in muscles) else 0.0
+    reach = _difference_reach(muscles)
+    height_px = lines * (panel_px + below_px + title_px + foot_px)
     panel_width = (width_px - side_px - (columns - 1) * gap_px - 4.0) / columns
     with drawing():
         figure = chart_figure(width_px, height_px)
         for i, result in enumerate(muscles):
             column, line = i % columns, i // columns
             x = side_px + column * (panel_width + gap_px)
-            y = height_px - line * (panel_px + title_px + foot_px) - title_px - panel_px
+            y = height_px - line * (panel_px + below_px + title_px + foot_px) - title_px - panel_px
             axes = figure.add_axes(
                 (x / width_px, y / height_px, panel_width / width_px, panel_px / height_px)
             )
             _profile_panel(axes, result, joints=joints)
+            if not result.local_difference.levels:
+                continue
+            gap = 11.0
+            lower = figure.add_axes(
+                (
+                    x / width_px,
+                    (y - below_px) / height_px,
+                    panel_width / width_px,
+                    (below_px - gap) / height_px,
+                ),
+                sharex=axes,
+            )
+            _difference_panel(lower, result.local_difference, reach=reach)
+            axes.tick_params(axis="x", labelbottom=False)
+        return to_svg(figure)
+
+
+def local_map(measures: Measures, *, width_px: int) -> bytes | None:
+    """Difference of cross-sections by muscle and level, one row per muscle, as colours.
+
+    Blue: the right side is larger; orange: the left one. None where there are no matched levels
+    or the sides count their levels differently.
+    """
+    rows = [m for m in measures.measures.muscles if m.local_difference.levels]
+    if not rows or not profiles_comparable(measures):
+        return None
+    reach = _difference_reach(rows)
+    colours = LinearSegmentedColormap.from_list(
+        "sides", [COLOURS["left"], COLOURS["paper"], COLOURS["right"]]
+    )
+    label_px = 142.0 if width_px < _NARROW_PX else 190.0
+    row_px, top_px, bottom_px = 17.0, 8.0, 74.0
+    height_px = top_px + bottom_px + row_px * len(rows)
+    with drawing():
+        figure = chart_figure(width_px, height_px)
+        width = width_px - label_px - 12.0
+        axes = figure.add_axes(
+            (
+                label_px / width_px,
+                bottom_px / height_px,
+                width / width_px,
+                row_px * len(rows) / height_px,
+            )
+        )
+        for y, row in enumerate(rows):
+            for edges, percent in _level_boxes(row.local_difference):
+                axes.add_patch(
+                    Rectangle(
+                        (edges[0], y - 0.42),
+                        edges[1] - edges[0],
+                        0.84,
+                        facecolor=COLOURS["line"]
+                        if percent is None
+                        else colours(0.5 + 0.5 * max(-1.0, min(1.0, percent / reach))),
+                        edgecolor="none",
+                    )
+                )
+        axes.autoscale_view()
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), [muscle_title(m.name) for m in rows])
+        axes.tick_params(length=0, labelsize=10.0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        _name_levels(axes, joints=measures.measures.position_right.unit == "joints")
+        bar = figure.add_axes(
+            (
+                (label_px + 0.2 * width) / width_px,
+                26.0 / height_px,
+                0.6 * width / width_px,
+                9.0 / height_px,
+            )
+        )
+        steps = np.linspace(-reach, reach, 101)
+        bar.pcolormesh(np.linspace(-reach, reach, 102), [0, 1], [steps], cmap=colours)
+        bar.set_yticks([])
+        bar.tick_params(length=0, labelsize=9.0)
+        bar.set_xticks(
+            [-reach, 0.0, reach], [f"{reach:.0f}{NO_BREAK}%", "0", f"{reach:.0f}{NO_BREAK}%"]
+        )
+        bar.set_title(
+            "left larger \N{LEFTWARDS ARROW}   \N{RIGHTWARDS ARROW} right larger",
+            fontsize=9.5,
+            pad=3,
+        )
         return to_svg(figure)
 
 
@@ -243,19 +341,97 @@ def _number_text(asymmetry: Asymmetry, *, narrow: bool) -> str:
 
 
 def _profile_panel(axes: Axes, result: MuscleResult, *, joints: bool) -> None:
-    lean = all(p.lean_area_mm2 is not None for p in (*result.right.profile, *result.left.profile))
-    for points, colour, style in (
-        (result.right.profile, COLOURS["right"], "-"),
-        (result.left.profile, COLOURS["left"], (0, (4, 2))),
+    for (x, y), colour, style in (
+        (_course(result, Side.RIGHT), COLOURS["right"], "-"),
+        (_course(result, Side.LEFT), COLOURS["left"], (0, (4, 2))),
     ):
-        x = [p.position for p in points]
-        y = [_area_cm2(p, lean=lean) for p in points]
         axes.plot(x, y, color=colour, linestyle=style, linewidth=1.5)
     axes.set_title(muscle_title(result.name), fontsize=10, loc="left", pad=5)
     axes.set_ylim(bottom=0.0)
     axes.yaxis.set_major_locator(_few_ticks())
     axes.tick_params(length=0, labelsize=8.5, pad=3)
     axes.grid(axis="y", color=COLOURS["line"], linewidth=0.6)
+    _name_levels(axes, joints=joints)
+
+
+def _course(result: MuscleResult, side: Side) -> tuple[list[float], list[float]]:
+    """Positions and cross-sections in cm^2 of one side: at matched levels where there are any."""
+    levels = result.local_difference.levels
+    if levels:
+        areas = [p.area_right_mm2 if side is Side.RIGHT else p.area_left_mm2 for p in levels]
+        return [_position(p) for p in levels], [area / 100.0 for area in areas]
+    lean = all(p.lean_area_mm2 is not None for p in (*result.right.profile, *result.left.profile))
+    points = result.right.profile if side is Side.RIGHT else result.left.profile
+    return [p.position for p in points], [_area_cm2(p, lean=lean) for p in points]
+
+
+def _position(level: MatchedLevel) -> float:
+    """Where a matched level is drawn: half-way between its positions on both sides."""
+    return 0.5 * (level.position_right + level.position_left)
+
+
+def _level_boxes(
+    difference: LocalDifference,
+) -> list[tuple[tuple[float, float], float | None]]:
+    """From where to where each matched level is drawn, and its difference in percent."""
+    at = [_position(level) for level in difference.levels]
+    middles = [0.5 * (a + b) for a, b in pairwise(at)]
+    if not middles:
+        return []
+    edges = [2.0 * at[0] - middles[0], *middles, 2.0 * at[-1] - middles[-1]]
+    percent = [
+        None if level.log_ratio is None else 100.0 * level.log_ratio for level in difference.levels
+    ]
+    return list(zip(pairwise(edges), percent, strict=True))
+
+
+def _difference_reach(muscles: Sequence[MuscleResult]) -> float:
+    """End of the scale of local differences, percent: 95 % of all levels fit, in steps of 10."""
+    values = [
+        abs(100.0 * level.log_ratio)
+        for m in muscles
+        for level in m.local_difference.levels
+        if level.log_ratio is not None
+    ]
+    return 10.0 * max(1, math.ceil(float(np.percentile(values, 95)) / 10.0)) if values else 10.0
+
+
+def _difference_panel(axes: Axes, difference: LocalDifference, *, reach: float) -> None:
+    """Difference of the cross-sections in percent, with the thirds of the muscle."""
+    boxes = [(edges, value) for edges, value in _level_boxes(difference) if value is not None]
+    band = difference.band_half_width_percent
+    if band is not None:
+        axes.axhspan(-band, band, color=COLOURS["band"], linewidth=0.0)
+    axes.bar(
+        [0.5 * (edges[0] + edges[1]) for edges, _ in boxes],
+        [percent for _, percent in boxes],
+        width=[edges[1] - edges[0] for edges, _ in boxes],
+        color=[COLOURS["right" if percent > 0 else "left"] for _, percent in boxes],
+    )
+    axes.axhline(0.0, color=COLOURS["muted"], linewidth=0.8)
+    for third in difference.thirds:
+        if third.position_from is None or third.position_to is None:
+            continue
+        axes.axvline(third.position_from, color=COLOURS["muted"], linewidth=0.6, linestyle=":")
+        axes.axvline(third.position_to, color=COLOURS["muted"], linewidth=0.6, linestyle=":")
+        axes.text(
+            0.5 * (third.position_from + third.position_to),
+            0.97,
+            third.name[0].upper(),
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            va="top",
+            fontsize=7.5,
+            color=COLOURS["muted"],
+        )
+    axes.set_ylim(-reach, reach)
+    axes.set_yticks(
+        [-reach, 0.0, reach], [f"{-reach:.0f}".replace("-", MINUS), "0", f"{reach:.0f}"]
+    )
+    axes.tick_params(length=0, labelsize=8.0, pad=3)
+
+
+def _name_levels(axes: Axes, *, joints: bool) -> None:
     if joints:
         # From one half segment to another, so that at least two levels have a name.
         low, high = axes.get_xlim()

@@ -265,6 +265,12 @@ def _context(
         ],
         "ratio_notes": any(r.reason is not None for r in limb.ratios),
         "findings": findings_by_severity(measures.findings),
+        "quality": [(words.muscle_title(name), name) for name in measures.registration.overlap],
+        "local": [
+            (f"/measures/muscles/{i}/local_difference", m)
+            for i in words.largest(measures, lead, config.largest_differences)
+            if (m := limb.muscles[i]).local_difference.largest is not None
+        ],
         "worst_overlaps": sorted(measures.registration.overlap.items(), key=lambda p: (p[1], p[0]))[
             :5
         ],
@@ -330,6 +336,7 @@ def _charts(
         charts.profile_chart(measures, columns=columns, width_px=_WIDTHS_PX[size])
         for size, columns in _PROFILE_COLUMNS.items()
     ]
+    local = [charts.local_map(measures, width_px=w) for w in _WIDTHS_PX.values()]
     drawn: dict[str, tuple[str, list[bytes]]] = {
         "asymmetry": (
             "Difference between the sides for every muscle with its 95 % interval; "
@@ -339,6 +346,10 @@ def _charts(
         "profiles": (
             "Cross-sections of every muscle along the limb, right and left overlaid",
             [svg for svg in profiles if svg is not None],
+        ),
+        "local_differences": (
+            "Difference of the cross-sections by muscle and level along the limb, as colours",
+            [svg for svg in local if svg is not None],
         ),
     }
     shown: dict[str, dict[str, Markup]] = {}
@@ -367,7 +378,10 @@ def _pictures(
         "fat_fraction": pictures.fat_fraction_map(
             evidence, levels, scale_percent=config.fat_fraction_scale_percent, dpi=dpi
         ),
-        "registration": pictures.registration_overlay(evidence, levels, dpi=dpi),
+        "registration_before": pictures.registration_overlay(
+            evidence, levels, before=True, dpi=dpi
+        ),
+        "registration": pictures.registration_overlay(evidence, levels, before=False, dpi=dpi),
     }
     shown: dict[str, _Picture] = {}
     for name, pixels in drawn.items():

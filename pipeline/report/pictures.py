@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.core.anatomy import LEFT_OFFSET, MUSCLES_BY_ID, STRUCTURES
-from pipeline.core.transform import SpatialTransform
+from pipeline.core.transform import AffineTransform, SpatialTransform
 from pipeline.report.drawing import Pixels, drawing, to_pixels
 from pipeline.report.evidence import ReportEvidence
 
@@ -162,16 +162,24 @@ def fat_fraction_map(
 
 
 def registration_overlay(
-    evidence: ReportEvidence, levels: Sequence[int], *, dpi: int
+    evidence: ReportEvidence, levels: Sequence[int], *, before: bool, dpi: int
 ) -> Pixels | None:
     """Outlines of the right leg's muscles and of the mirrored left leg's, carried over.
 
     The points of each slice of the right leg go through right_to_left, and the nearest label of
     the left leg is looked up there. None where there is no registration or no labelled right
     muscle.
+
+    Args:
+        evidence: what is drawn.
+        levels: slice indices.
+        before: the left leg only mirrored and moved so that the centres of the labels agree.
+        dpi: pixels per inch.
     """
     transform = evidence.right_to_left
     data = evidence.labels.data
+    if transform is not None and before:
+        transform = _centres_aligned(evidence)
     if transform is None or not np.any((data > 0) & (data < LEFT_OFFSET)):
         return None
     box = _padded_box(evidence, (data > 0) & (data < LEFT_OFFSET))
@@ -205,6 +213,24 @@ def registration_overlay(
                     path_effects=_seam(),
                 )
         return to_pixels(figure)
+
+
+def _centres_aligned(evidence: ReportEvidence) -> AffineTransform | None:
+    """Right leg onto left leg by the centres of their labels; None where a leg has none."""
+    data = evidence.labels.data
+    centres = []
+    for mask, to_scanner in (
+        ((data > 0) & (data < LEFT_OFFSET), evidence.right_to_scanner),
+        (data > LEFT_OFFSET, evidence.left_to_scanner),
+    ):
+        if not mask.any():
+            return None
+        centre = evidence.labels.grid.index_to_world(np.argwhere(mask).mean(axis=0))
+        centres.append(to_scanner.inverse().apply(centre))
+    matrix = np.eye(4)
+    matrix[:3, 3] = centres[1] - centres[0]
+    spaces = evidence.right_to_scanner.from_space, evidence.left_to_scanner.from_space
+    return AffineTransform(matrix, *spaces)
 
 
 def _label_box(evidence: ReportEvidence) -> Box:

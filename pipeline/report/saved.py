@@ -9,9 +9,9 @@ from pipeline.core.grid import Grid
 from pipeline.core.volume import LabelMap, Quantity
 from pipeline.imaging.labels import crop_of
 from pipeline.imaging.orientation import nearest_axes, reorient, reoriented_grid
-from pipeline.io.derivatives import SubjectFolder, affine_from_json, read_json, transform_from_json
+from pipeline.io.derivatives import SubjectFolder, affine_from_json, read_json
 from pipeline.io.nifti import read_label_map, read_volume
-from pipeline.io.stage_results import BACKGROUNDS
+from pipeline.io.stage_results import BACKGROUNDS, load_transform
 from pipeline.report.evidence import ReportEvidence
 
 
@@ -38,7 +38,7 @@ def load_evidence(folder: SubjectFolder) -> ReportEvidence | None:
         fractions = read_volume(path, Quantity.FAT_FRACTION, grid.space).data.copy()
         fractions[fractions < -0.5] = np.nan
         fractions = np.clip(fractions, 0.0, 1.0)
-    left_to_right = transform_from_json(record["left_to_right"]) if record["succeeded"] else None
+    left_to_right = load_transform(folder, record) if record["succeeded"] else None
     return ReportEvidence(
         labels=LabelMap(labels, grid, OWN_SCHEME),
         image=image,

@@ -19,6 +19,7 @@ from pipeline.core.results import (
     Finding,
     GroupResult,
     LimbMeasures,
+    LocalDifference,
     Measurement,
     MuscleResult,
     ProfilePoint,
@@ -29,7 +30,6 @@ from pipeline.core.results import (
 from pipeline.core.scan import Leg, Participant, SegmentedLeg, SegmentedLegs, StageResult
 from pipeline.core.soft import Confidence
 from pipeline.core.volume import Quantity
-from pipeline.imaging.alignment import matched_coordinate
 from pipeline.imaging.asymmetry import (
     MethodError,
     index_from_log_ratio,
@@ -42,12 +42,18 @@ from pipeline.imaging.asymmetry import (
 )
 from pipeline.imaging.extent import Extent, structure_extent
 from pipeline.imaging.limb_axis import axis_mm, position_at, position_scale
+from pipeline.imaging.local_difference import (
+    MatchedCourse,
+    Placed,
+    Placement,
+    describe,
+    no_local_difference,
+)
 from pipeline.imaging.tissue import (
     TissueSums,
     area_profile,
     core_mask,
     fat_fraction,
-    slab_weights,
     tissue_sums,
 )
 
@@ -80,7 +86,7 @@ def measure(
         measures of 30 muscles and their groups, in the order of the vocabulary, and findings.
     """
     scales = {side: position_scale(legs[side].axis) for side in Side}
-    structures = {side: _measure_leg(legs[side], match, config) for side in Side}
+    structures = {side: _measure_leg(legs, side, match, config) for side in Side}
     sums = _Compare(structures[Side.RIGHT], structures[Side.LEFT], config)
     expected = _expected_volumes(participant, config)
     muscles = []
@@ -99,6 +105,9 @@ def measure(
                 left=left,
                 asymmetry=lean,
                 asymmetry_total_volume=total,
+                local_difference=_local_difference(
+                    muscle.name, lean, total, structures, legs, match, config
+                ),
                 healthy_limit_percent=limit,
                 expected_volume_ml=expected.get(muscle.name),
             )
@@ -135,6 +144,8 @@ class _Structure:
 
     in_view: TissueSums
     matched: TissueSums | None
+    placed: Placed | None
+    fractions: NDArray[np.float32] | None
     extent: Extent
     length_mm: float
     profile: tuple[ProfilePoint, ...]
@@ -143,13 +154,15 @@ class _Structure:
 
 
 def _measure_leg(
-    segmented: SegmentedLeg, match: LegMatch, config: MeasureConfig
+    legs: SegmentedLegs, side: Side, match: LegMatch, config: MeasureConfig
 ) -> dict[str, _Structure]:
     """Raw values by structure name; structures without a voxel are missing."""
+    segmented = legs[side]
     leg, labels = segmented.leg, segmented.labels.data
     fractions, lean_reason = _fractions(leg)
     core = core_mask(labels, config.core_margin_voxels)
     boxes = ndimage.find_objects(labels)
+    placement = Placement(side, legs, match) if match.succeeded else None
     out = {}
     for structure in STRUCTURES:
         box = boxes[structure.id - 1] if structure.id <= len(boxes) else None
@@ -176,20 +189,16 @@ def _measure_leg(
                 smallest_core_share=config.smallest_core_share,
             )
 
-        matched = None
-        if match.succeeded and match.extent is not None:
-            extent = match.extent
-            weights = slab_weights(
-                matched_coordinate(match, extent, points, leg.side),
-                extent.low_mm,
-                extent.high_mm,
-                leg.grid.voxel_sizes_mm[2],
-            )
-            matched = sums(weights) if weights.any() else None
+        matched = placed = None
+        if placement is not None:
+            placed = placement.of(points)
+            matched = sums(placed.shared) if placed.shared.any() else None
         length, profile = _profile(segmented, points, values, config)
         out[structure.name] = _Structure(
             in_view=sums(None),
             matched=matched,
+            placed=placed,
+            fractions=values,
             extent=structure_extent(
                 mask,
                 lower_index=lower,
@@ -345,6 +354,47 @@ class _Compare:
             if name in union.muscles and union.name in self._raw[side]:
                 return f"not labelled on its own; it is part of {union.title.lower()}"
         return "not labelled anywhere in the field of view"
+
+
+def _local_difference(
+    name: str,
+    lean: Asymmetry,
+    total: Asymmetry,
+    structures: Mapping[Side, Mapping[str, _Structure]],
+    legs: SegmentedLegs,
+    match: LegMatch,
+    config: MeasureConfig,
+) -> LocalDifference:
+    """Where along a muscle the sides differ, of the same volume and extent as its asymmetry."""
+    compared = lean if lean.index_percent is not None else total
+    if compared.extent is None:
+        return no_local_difference(compared.reason or "there is nothing to compare")
+    if not match.succeeded:
+        return no_local_difference(f"the registration failed: {match.reason}")
+    courses = []
+    for side in (Side.RIGHT, Side.LEFT):
+        raw, grid = structures[side][name], legs[side].leg.grid
+        assert raw.placed is not None
+        share = (
+            raw.placed.shared if compared.extent == "matched" else np.ones(raw.placed.own_mm.size)
+        )
+        amounts = share * grid.voxel_volume_mm3
+        if compared.of == "lean_volume":
+            assert raw.fractions is not None
+            defined = np.isfinite(raw.fractions)
+            # As in the sums: voxels without a fraction count with the mean of the others.
+            mean = np.average(raw.fractions[defined], weights=share[defined])
+            amounts = amounts * (1.0 - np.where(defined, raw.fractions, mean))
+        courses.append(MatchedCourse(raw.placed, amounts, voxel_extent_mm=grid.voxel_sizes_mm[2]))
+    return describe(
+        courses[0],
+        courses[1],
+        (legs.right.axis, legs.left.axis),
+        name=name,
+        asymmetry=compared,
+        step_mm=config.local_step_mm,
+        smallest_share=config.smallest_area_share,
+    )
 
 
 def _percent(fraction: float | None) -> float | None:

@@ -1,8 +1,9 @@
-"""Register: the mirrored left leg onto the right leg, thigh and shank each on their own."""
+"""Register: the mirrored left leg onto the right leg, segment by segment, then as it deforms."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +13,21 @@ from pipeline.core.anatomy import MUSCLES, UNIONS
 from pipeline.core.match import LegMatch
 from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import SegmentedLeg, SegmentedLegs, StageResult
-from pipeline.core.transform import AffineTransform, BlendedAffine, SpatialTransform
+from pipeline.core.transform import AffineTransform, BlendedAffine
+from pipeline.core.volume import Quantity
 from pipeline.imaging.alignment import (
     LegSurfaces,
     align_affine,
     align_rigid,
     centroid_start,
     common_structures,
-    find_matched_extent,
+    image_correlation,
     leg_surfaces,
     overlaps,
     surface_distances,
     translation,
 )
+from pipeline.imaging.deformation import deform, folded_nodes, folded_voxels, guide_surfaces
 
 Floats = NDArray[np.float64]
 
@@ -35,6 +38,8 @@ _SHANK = (
     "tibia",
     "fibula",
 )
+#: Name of the space in which the legs meet.
+HALF_WAY = "half-way between the legs"
 #: A segment of which both legs show less than this is no segment: a few voxels across the knee.
 _SMALLEST_SEGMENT_ML = 10.0
 #: Legs lie shifted along the table by up to about this; starts are tried in steps of it.
@@ -47,47 +52,76 @@ def register(legs: SegmentedLegs, *, config: RegisterConfig) -> StageResult[LegM
     """Find where each point of the mirrored left leg lies in the right leg.
 
     Per segment rigid, then affine, driven by the surfaces of the labels of both legs and blended
-    over the knee. Nothing that is measured is resampled: the result is a correspondence.
+    over the knee; then a diffeomorphic deformation in which both legs go half of the way, driven
+    by the surfaces of labels, body and lean tissue together. Nothing that is measured is
+    resampled: the result is a correspondence.
 
     Args:
         legs: both legs with labels, in right-leg pose.
-        config: working resolution and the overlap below which the registration has failed.
+        config: working resolution, and the quality below which the registration has failed.
     """
     right, left = legs.right, legs.left
     before = AffineTransform(_centred(left, right), left.leg.grid.space, right.leg.grid.space)
     shown = [leg_surfaces(leg, spacing_mm=config.working_voxel_mm) for leg in (left, right)]
     if shown[0] is None or shown[1] is None or not common_structures(shown[0], shown[1]):
         return _failed(before, "the legs have no labelled structure in common")
-    transform = _transform(left, right, shown[0], shown[1], config)
+    segments = _transform(left, right, shown[0], shown[1], config)
+    halves = segments.halves(HALF_WAY)
+    flow = deform(
+        _guided(left, shown[0], config),
+        _guided(right, shown[1], config),
+        halves,
+        node_mm=config.flow_node_mm,
+        smoothing_mm=config.flow_smoothing_mm,
+    )
+    transform = halves[0].then(flow).then(halves[1].inverse())
     inverse = transform.inverse()
     spacing = _OVERLAP_SHARE * config.working_voxel_mm
     overlap = overlaps(left, right, inverse, spacing_mm=spacing)
     if not overlap:
         return _failed(before, "no structure is seen in both legs at matching levels")
-    mean = float(np.mean(list(overlap.values())))
     points = left.leg.grid.index_to_world(np.argwhere(left.labels.data)[::97])
     there_and_back = inverse.apply(transform.apply(points))
-    succeeded = mean >= config.lowest_overlap
-    reason = (
+    quantity = _compared_image(left, right)
+    similarity = [
         None
-        if succeeded
-        else f"mean overlap of the structures is {mean:.2f}, at least "
-        f"{config.lowest_overlap:.2f} is needed"
-    )
+        if quantity is None
+        else image_correlation(left, right, t, quantity, spacing_mm=2.0 * spacing)
+        for t in (before.inverse(), inverse)
+    ]
     match = LegMatch(
         left_to_right=transform,
         right_to_left=inverse,
         overlap=overlap,
         overlap_before=overlaps(left, right, before.inverse(), spacing_mm=spacing),
         surface_distance_mm=surface_distances(shown[0], shown[1], transform),
-        extent=find_matched_extent(right, left, transform) if succeeded else None,
+        similarity=similarity[1],
+        similarity_before=similarity[0],
+        similar_image=None if quantity is None else str(quantity),
         inverse_error_mm=float(np.median(np.linalg.norm(there_and_back - points, axis=1))),
-        succeeded=succeeded,
-        reason=reason,
+        folded_voxels=folded_voxels(right, inverse, spacing_mm=config.flow_node_mm)
+        + folded_nodes(flow),
+        succeeded=True,
     )
-    if reason is not None:
-        return StageResult(match, (_failure(reason, mean, config),))
-    return StageResult(match, tuple(_weaknesses(overlap, mean, config)))
+    failure = _judged(match, config)
+    if failure is not None:
+        reason, finding = failure
+        return StageResult(replace(match, succeeded=False, reason=reason), (finding,))
+    return StageResult(match, tuple(_weaknesses(match, config)))
+
+
+def _guided(leg: SegmentedLeg, shown: LegSurfaces, config: RegisterConfig) -> LegSurfaces:
+    """The surfaces of a leg's labels, and those that need no labels."""
+    guides = guide_surfaces(leg, shown.window, spacing_mm=config.working_voxel_mm)
+    return LegSurfaces({**shown.surfaces, **guides}, shown.window)
+
+
+def _compared_image(left: SegmentedLeg, right: SegmentedLeg) -> Quantity | None:
+    """The image by which the legs are compared: fat fraction where there is one."""
+    legs = (left.leg, right.leg)
+    if all(leg.dixon is not None for leg in legs):
+        return Quantity.FAT_FRACTION
+    return next((q for q in legs[0].images if q in legs[1].images), None)
 
 
 def _centred(left: SegmentedLeg, right: SegmentedLeg) -> Floats:
@@ -107,7 +141,7 @@ def _transform(
     left_shown: LegSurfaces,
     right_shown: LegSurfaces,
     config: RegisterConfig,
-) -> SpatialTransform:
+) -> AffineTransform | BlendedAffine:
     """Whole leg rigid, then each segment rigid and affine, blended over the knee."""
     spaces = (left.leg.grid.space, right.leg.grid.space)
     starts = _starts(left, right, left_shown, right_shown)
@@ -224,37 +258,66 @@ def _between(leg: SegmentedLeg) -> Floats:
 
 
 def _failed(before: AffineTransform, reason: str) -> StageResult[LegMatch]:
-    match = LegMatch(
-        left_to_right=before,
-        right_to_left=before.inverse(),
-        overlap={},
-        overlap_before={},
-        surface_distance_mm={},
-        extent=None,
-        inverse_error_mm=0.0,
-        succeeded=False,
-        reason=reason,
-    )
-    return StageResult(match, (_failure(reason, None, None),))
+    return StageResult(LegMatch.failed(before, reason), (_failure(reason),))
 
 
-def _failure(reason: str, value: float | None, config: RegisterConfig | None) -> Finding:
+def _failure(
+    reason: str,
+    value: float | None = None,
+    threshold: float | None = None,
+    unit: str | None = None,
+) -> Finding:
     return Finding(
         code="registration_failed",
         severity=Severity.WARNING,
         stage="register",
         message=f"The left leg could not be laid onto the right one: {reason}. Parts of cut "
-        "muscles are not compared; whole muscles are.",
+        "muscles and places along a muscle are not compared; whole muscles are.",
         value=value,
-        threshold=None if config is None else config.lowest_overlap,
-        unit="Dice",
+        threshold=threshold,
+        unit=unit,
     )
 
 
-def _weaknesses(
-    overlap: Mapping[str, float], mean: float, config: RegisterConfig
-) -> Iterator[Finding]:
+def _judged(match: LegMatch, config: RegisterConfig) -> tuple[str, Finding] | None:
+    """Why a registration has failed and the finding that says so; None where it has not."""
+    mean = float(np.mean(list(match.overlap.values())))
+    limits: tuple[tuple[bool, str, float, float, str], ...] = (
+        (
+            mean < config.lowest_overlap,
+            f"mean overlap of the structures is {mean:.2f}, at least "
+            f"{config.lowest_overlap:.2f} is needed",
+            mean,
+            config.lowest_overlap,
+            "Dice",
+        ),
+        (
+            match.folded_voxels > config.largest_folded_voxels,
+            f"the deformation turns {match.folded_voxels} places inside out "
+            f"(at most {config.largest_folded_voxels} allowed)",
+            match.folded_voxels,
+            config.largest_folded_voxels,
+            "voxels",
+        ),
+        (
+            match.inverse_error_mm > config.largest_inverse_error_mm,
+            f"there and back ends {match.inverse_error_mm:.1f} mm off in the median "
+            f"(at most {config.largest_inverse_error_mm:g} mm allowed)",
+            match.inverse_error_mm,
+            config.largest_inverse_error_mm,
+            "mm",
+        ),
+    )
+    for failed, reason, value, threshold, unit in limits:
+        if failed:
+            return reason, _failure(reason, value, threshold, unit)
+    return None
+
+
+def _weaknesses(match: LegMatch, config: RegisterConfig) -> Iterator[Finding]:
     """What a registration that succeeded still leaves to be doubted."""
+    overlap = match.overlap
+    mean = float(np.mean(list(overlap.values())))
     if mean < config.weak_overlap:
         yield Finding(
             code="registration_weak",
@@ -274,9 +337,23 @@ def _weaknesses(
             code="structures_overlap_little",
             severity=Severity.INFO,
             stage="register",
-            message="Left and right differ in place or shape by more than a registration of "
-            f"whole segments can follow: {named} (Dice).",
+            message="Left and right differ in place or shape by more than the registration can "
+            f"follow: {named} (Dice).",
             value=min(low.values()),
             threshold=config.lowest_overlap,
             unit="Dice",
+        )
+    limit = config.largest_boundary_distance_mm
+    far = {name: mm for name, mm in match.surface_distance_mm.items() if mm > limit}
+    if far:
+        named = ", ".join(f"{name.replace('_', ' ')} {mm:.1f}" for name, mm in far.items())
+        yield Finding(
+            code="boundaries_apart",
+            severity=Severity.INFO,
+            stage="register",
+            message=f"After registration the boundaries of left and right lie apart: {named} (mm, "
+            "mean). Where along these muscles the sides differ is uncertain.",
+            value=max(far.values()),
+            threshold=limit,
+            unit="mm",
         )

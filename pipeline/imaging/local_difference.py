@@ -1,0 +1,347 @@
+"""Where along a muscle the sides differ: areas at matched levels, and what they add up to.
+
+Registration says which point of one leg is which of the other. The mean of the distances of both
+down their own limb is the matched level: the same number for corresponding points, and nobody's
+reference. Each leg is then measured on its own: its cross-section at a matched level is the lean
+volume between two levels over the length of its own limb between them. So areas stand
+perpendicular to each leg's own axis, lengths are each leg's own, and volume = area x length adds
+up to the muscle exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.anatomy import Side
+from pipeline.core.match import LegMatch
+from pipeline.core.results import (
+    Asymmetry,
+    LargestDifference,
+    LocalDifference,
+    MatchedLevel,
+    ThirdDifference,
+)
+from pipeline.core.scan import LimbAxis, SegmentedLegs
+from pipeline.core.transform import interpolate
+from pipeline.imaging.alignment import window_of
+from pipeline.imaging.asymmetry import Z95, index_from_log_ratio
+from pipeline.imaging.limb_axis import axis_mm, position_at, position_scale
+from pipeline.imaging.tissue import amount_below, slab_weights
+
+Floats = NDArray[np.float64]
+
+#: Nodes between which the correspondence is interpolated; the flow's own are further apart.
+_LATTICE_MM = 5.0
+#: A matched level passes at least this much of a leg for each mm of its own: maps stay one-to-one.
+_LEAST_SLOPE = 0.2
+#: What lies beyond the ends, as a share of the muscle: single voxels do not move the thirds.
+_TAIL_SHARE = 0.005
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Voxels of one structure of one leg, placed along both limbs.
+
+    Attributes:
+        own_mm: distance down the leg's own axis (n,).
+        matched_mm: matched level (n,): mean of own_mm and of the partner's in the other leg.
+        shared: share of each voxel that the other leg shows too (n,), 0 to 1.
+    """
+
+    own_mm: Floats
+    matched_mm: Floats
+    shared: Floats
+
+
+class Placement:
+    """Where the points of one leg lie along both limbs."""
+
+    def __init__(self, side: Side, legs: SegmentedLegs, match: LegMatch) -> None:
+        """Args:
+        side: whose points.
+        legs: both legs.
+        match: correspondence of the legs.
+        """
+        leg, other = legs[side], legs[side.other]
+        self._leg, self._window = leg, window_of(other)
+        carry = match.right_to_left if side is Side.RIGHT else match.left_to_right
+        # The correspondence is smooth: it is looked up on a lattice and interpolated between.
+        self._lattice = leg.leg.grid.covered_by(_LATTICE_MM)
+        nodes = np.moveaxis(np.indices(self._lattice.shape), 0, -1)
+        partner = carry.apply(self._lattice.index_to_world(nodes))
+        level = other.leg.grid.world_to_index(partner)[..., 2]
+        self._field = np.stack([axis_mm(other.axis, partner), level], axis=-1)
+        self._extent = leg.leg.grid.voxel_sizes_mm[2] / other.leg.grid.voxel_sizes_mm[2]
+
+    def of(self, points: Floats) -> Placed:
+        """Place voxel centres (n, 3), RAS mm in the leg's space."""
+        own = axis_mm(self._leg.axis, points)
+        there, level = interpolate(self._field, self._lattice, points).T
+        if self._window is None:
+            shared = np.zeros(len(points))
+        else:
+            # A voxel is shared as far as it lies between the ends of what the other leg shows.
+            shared = slab_weights(level, *self._window.edge_levels(), self._extent)
+        return Placed(own, 0.5 * (own + there), shared)
+
+
+class MatchedCourse:
+    """One structure of one leg along the matched levels."""
+
+    def __init__(self, placed: Placed, amounts_mm3: Floats, *, voxel_extent_mm: float) -> None:
+        """Args:
+        placed: its voxels.
+        amounts_mm3: what is counted of each voxel (n,), e.g. its lean volume; not all 0.
+        voxel_extent_mm: length a voxel covers along the limb.
+        """
+        counted = amounts_mm3 > 0
+        self._own, self._amounts = placed.own_mm[counted], amounts_mm3[counted]
+        self._extent = voxel_extent_mm
+        self._knots = _knots(self._own, placed.matched_mm[counted], voxel_extent_mm)
+
+    @property
+    def total_mm3(self) -> float:
+        """Everything counted."""
+        return float(self._amounts.sum())
+
+    def own_at(self, matched_mm: Floats) -> Floats:
+        """Distance down the leg's own axis at matched levels; beyond the ends one to one."""
+        own, matched = self._knots
+        inside = np.interp(matched_mm, matched, own)
+        beyond = np.minimum(matched_mm - matched[0], 0.0) + np.maximum(
+            matched_mm - matched[-1], 0.0
+        )
+        return np.asarray(inside + beyond)
+
+    def below(self, matched_mm: Floats) -> Floats:
+        """Amount above (towards the hip of) matched levels, mm^3."""
+        return amount_below(
+            self._own, self._amounts, self.own_at(matched_mm), voxel_extent_mm=self._extent
+        )
+
+    def ends(self, tail_share: float = 0.0) -> tuple[float, float]:
+        """Matched levels between which the structure lies, without a share at each end."""
+        own, matched = self._knots
+        reach = 0.5 * self._extent
+        low = float(np.interp(self._own.min() - reach, own, matched))
+        low -= max(0.0, float(own[0] - self._own.min()) + reach)
+        high = float(np.interp(self._own.max() + reach, own, matched))
+        high += max(0.0, float(self._own.max() - own[-1]) + reach)
+        if tail_share == 0.0:
+            return low, high
+        levels = np.linspace(low, high, 512)
+        share = self.below(levels) / self.total_mm3
+        return (
+            float(np.interp(tail_share, share, levels)),
+            float(np.interp(1.0 - tail_share, share, levels)),
+        )
+
+
+def _knots(own_mm: Floats, matched_mm: Floats, voxel_extent_mm: float) -> tuple[Floats, Floats]:
+    """Own distance and matched level, mean over the voxels of each level of the leg."""
+    step = max(5.0, voxel_extent_mm)
+    bins = np.floor((own_mm - own_mm.min()) / step).astype(np.intp)
+    counts = np.bincount(bins)
+    filled = counts > 0
+    own = np.bincount(bins, weights=own_mm)[filled] / counts[filled]
+    matched = np.bincount(bins, weights=matched_mm)[filled] / counts[filled]
+    # Bins of a few voxels at an end may lie askew; a level never runs backwards.
+    least = _LEAST_SLOPE * (own - own[0])
+    matched = np.maximum.accumulate(matched - least) + least
+    return own, matched
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedLevels:
+    """Both sides of a structure between the same matched levels.
+
+    Attributes:
+        edges_mm: matched levels (n + 1,).
+        amount_mm3: counted between two levels, right and left (2, n).
+        length_mm: length of the leg's own limb between two levels, right and left (2, n).
+    """
+
+    edges_mm: Floats
+    amount_mm3: Floats
+    length_mm: Floats
+
+    @property
+    def area_mm2(self) -> Floats:
+        """Cross-section perpendicular to each leg's own axis (2, n)."""
+        return self.amount_mm3 / self.length_mm
+
+
+def between(right: MatchedCourse, left: MatchedCourse, edges_mm: Floats) -> MatchedLevels:
+    """Both sides of a structure between given matched levels."""
+    courses = (right, left)
+    return MatchedLevels(
+        edges_mm,
+        np.stack([np.maximum(np.diff(c.below(edges_mm)), 0.0) for c in courses]),
+        np.stack([np.diff(c.own_at(edges_mm)) for c in courses]),
+    )
+
+
+def matched_levels(right: MatchedCourse, left: MatchedCourse, *, step_mm: float) -> MatchedLevels:
+    """Both sides of a structure in steps from its upper to its lower end, whoever's is further."""
+    ends = right.ends(), left.ends()
+    first = np.floor(min(low for low, _ in ends) / step_mm)
+    last = np.ceil(max(high for _, high in ends) / step_mm)
+    return between(right, left, np.arange(first, last + 1) * step_mm)
+
+
+def thirds(right: MatchedCourse, left: MatchedCourse) -> tuple[Floats, MatchedLevels]:
+    """Both sides of a structure in three parts of equal length.
+
+    The ends are the mean of both sides', without the last half percent; what lies beyond them
+    counts to the outer parts.
+
+    Returns:
+        the four levels between which the thirds lie, mm, and the thirds, proximal first.
+    """
+    ends = np.array([right.ends(_TAIL_SHARE), left.ends(_TAIL_SHARE)]).mean(axis=0)
+    edges = np.linspace(ends[0], ends[1], 4)
+    inner = between(right, left, edges)
+    amounts = inner.amount_mm3.copy()
+    for k, course in enumerate((right, left)):
+        below = course.below(edges)
+        amounts[k, 0] += below[0]
+        amounts[k, -1] += course.total_mm3 - below[-1]
+    return edges, MatchedLevels(edges, amounts, inner.length_mm)
+
+
+def _ratios(areas: Floats, smallest_share: float) -> Floats:
+    """ln(right / left) of areas (2, n); NaN where a side is below a share of its largest area.
+
+    Towards its ends a muscle is thin: a ratio of two thin ends says nothing.
+    """
+    shown = np.all(areas >= smallest_share * areas.max(axis=1, keepdims=True), axis=0)
+    out = np.full(areas.shape[1], np.nan)
+    shown &= np.all(areas > 0, axis=0)
+    out[shown] = np.log(areas[0, shown] / areas[1, shown])
+    return out
+
+
+def _level_of_largest(areas: Floats) -> int:
+    """Index of the level at which areas (2, n) differ most, mean of three neighbours."""
+    apart = areas[0] - areas[1]
+    smooth = np.convolve(np.pad(apart, 1, mode="edge"), np.full(3, 1.0 / 3.0), mode="valid")
+    return int(np.argmax(np.abs(smooth)))
+
+
+_THIRDS: tuple[Literal["proximal", "middle", "distal"], ...] = ("proximal", "middle", "distal")
+
+
+def no_local_difference(reason: str) -> LocalDifference:
+    """A local difference that could not be had, and why."""
+    return LocalDifference(
+        of=None,
+        extent=None,
+        levels=(),
+        thirds=(),
+        largest=None,
+        sum_points=None,
+        band_half_width_percent=None,
+        band_reason=reason,
+        reason=reason,
+    )
+
+
+def describe(
+    right: MatchedCourse,
+    left: MatchedCourse,
+    axes: tuple[LimbAxis, LimbAxis],
+    *,
+    name: str,
+    asymmetry: Asymmetry,
+    step_mm: float,
+    smallest_share: float,
+) -> LocalDifference:
+    """Where along a muscle its sides differ, in words and numbers.
+
+    Args:
+        right, left: its voxels along the matched levels, of the volume and extent compared.
+        axes: limb axes of the right and the left leg.
+        name: the muscle.
+        asymmetry: of the whole of what is compared; its method error gives the band.
+        step_mm: distance of the levels.
+        smallest_share: areas below this share of the largest give no ratio.
+    """
+    courses = (right, left)
+    levels = matched_levels(right, left, step_mm=step_mm)
+    areas = levels.area_mm2
+    filled = np.flatnonzero(areas.any(axis=0))
+    levels = MatchedLevels(
+        levels.edges_mm[filled[0] : filled[-1] + 2],
+        levels.amount_mm3[:, filled[0] : filled[-1] + 1],
+        levels.length_mm[:, filled[0] : filled[-1] + 1],
+    )
+    areas = levels.area_mm2
+    ratios = [None if math.isnan(r) else float(r) for r in _ratios(areas, smallest_share)]
+
+    def positions(at: Floats) -> Floats:
+        """Positions (2, n) of matched levels on the right and on the left."""
+        return np.stack(
+            [position_at(axis, c.own_at(at)) for axis, c in zip(axes, courses, strict=True)]
+        )
+
+    middle = positions(0.5 * (levels.edges_mm[:-1] + levels.edges_mm[1:]))
+    mean_mm3 = 0.5 * (right.total_mm3 + left.total_mm3)
+    edges, parts = thirds(right, left)
+    # Levels counted from different joints or in different units have no mean.
+    scales = [position_scale(axis) for axis in axes]
+    alike = (scales[0].unit, scales[0].reference) == (scales[1].unit, scales[1].reference)
+    ends = [float(p) if alike else None for p in positions(edges).mean(axis=0)]
+    top = _level_of_largest(areas)
+    at = float(0.5 * (levels.edges_mm[top] + levels.edges_mm[top + 1]))
+    third = _THIRDS[int(np.clip(np.searchsorted(edges, at) - 1, 0, 2))]
+    se = asymmetry.se_method_percent
+    return LocalDifference(
+        of=asymmetry.of,
+        extent=asymmetry.extent,
+        levels=tuple(
+            MatchedLevel(
+                position_right=round(float(middle[0, k]), 6),
+                position_left=round(float(middle[1, k]), 6),
+                area_right_mm2=float(areas[0, k]),
+                area_left_mm2=float(areas[1, k]),
+                length_right_mm=float(levels.length_mm[0, k]),
+                length_left_mm=float(levels.length_mm[1, k]),
+                log_ratio=ratios[k],
+            )
+            for k in range(areas.shape[1])
+        ),
+        thirds=tuple(
+            ThirdDifference(
+                name=part,
+                position_from=ends[k],
+                position_to=ends[k + 1],
+                volume_right_ml=float(parts.amount_mm3[0, k]) / 1e3,
+                volume_left_ml=float(parts.amount_mm3[1, k]) / 1e3,
+                index_percent=_index(parts.area_mm2[:, k]),
+                points=float(100.0 * (parts.amount_mm3[0, k] - parts.amount_mm3[1, k]) / mean_mm3),
+            )
+            for k, part in enumerate(_THIRDS)
+        ),
+        largest=LargestDifference(
+            name=f"{name.replace('_', ' ')}, {third} third",
+            third=third,
+            position=float(middle[:, top].mean()) if alike else None,
+            log_ratio=ratios[top],
+        ),
+        sum_points=float(100.0 * (levels.amount_mm3[0] - levels.amount_mm3[1]).sum() / mean_mm3),
+        band_half_width_percent=None if se is None else Z95 * se,
+        band_reason=None if se is not None else "the error of the method is not known",
+        reason=None,
+    )
+
+
+def _index(areas: Floats) -> float | None:
+    """Difference of two areas in percent; None where a side has none."""
+    if not np.all(areas > 0):
+        return None
+    return index_from_log_ratio(float(np.log(areas[0] / areas[1])))

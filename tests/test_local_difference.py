@@ -1,0 +1,279 @@
+"""Where along a muscle the sides differ: planted losses, the same leg twice, cuts, exchanged sides.
+
+Labels are true ones ("given"); what a network adds to these errors is in docs/validation.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from legs import ENGINE, changed, phantom_legs, segmented, swapped, with_fat
+from scipy import ndimage
+
+from pipeline.config import Config, default_config
+from pipeline.core.anatomy import STRUCTURE_IDS, Side
+from pipeline.core.match import LegMatch
+from pipeline.core.results import LimbMeasures, LocalDifference, MuscleResult
+from pipeline.core.scan import SegmentedLeg, SegmentedLegs
+from pipeline.imaging.limb_axis import axis_mm
+from pipeline.imaging.local_difference import (
+    MatchedCourse,
+    Placed,
+    Placement,
+    matched_levels,
+    thirds,
+)
+from pipeline.phantom import BodyParameters, Pose, make_body
+from pipeline.stages.measure import measure
+from pipeline.stages.register import register
+
+CONFIG: Config = default_config()
+VOXEL_MM = (2.0, 2.0, 4.0)
+#: Both thighs and knees: one leg turned by 8 degrees, the other bent by 10 and half a voxel off.
+POSE = Pose(rotation_deg=(8.0, 0.0), knee_flexion_deg=(0.0, 10.0), shift_mm=(0.0, 6.0))
+PLANTED = "vastus_medialis"
+NEIGHBOURS = ("vastus_intermedius", "vastus_lateralis", "sartorius", "adductor_magnus")
+
+Results = tuple[SegmentedLegs, LegMatch, LimbMeasures]
+
+
+def run(legs: SegmentedLegs, config: Config = CONFIG) -> Results:
+    match = register(legs, config=config.register_).value
+    return legs, match, measure(legs, match, config=config.measure).value
+
+
+@lru_cache(maxsize=1)
+def plain_legs() -> SegmentedLegs:
+    """Two thighs that differ in pose only."""
+    body = make_body(BodyParameters(pose=POSE), detail="reduced")
+    legs = phantom_legs(body, VOXEL_MM, z_range_mm=(-40.0, 310.0))
+    return SegmentedLegs(with_fat(legs.right), with_fat(legs.left), ENGINE)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Results:
+    return run(plain_legs())
+
+
+def by_name(measures: LimbMeasures) -> dict[str, MuscleResult]:
+    return {m.name: m for m in measures.muscles}
+
+
+def large(measures: LimbMeasures) -> list[MuscleResult]:
+    """Muscles of which 80 mL and more are compared."""
+    return [m for m in measures.muscles if (m.right.volume_matched_ml or 0.0) > 80.0]
+
+
+def ratios(difference: LocalDifference) -> np.ndarray:
+    return np.array([np.nan if p.log_ratio is None else p.log_ratio for p in difference.levels])
+
+
+def distal_third(leg: SegmentedLeg) -> np.ndarray:
+    """Voxels of the planted muscle in the distal third of its length."""
+    mask = leg.labels.data == STRUCTURE_IDS[PLANTED]
+    along = axis_mm(leg.axis, leg.leg.grid.index_to_world(np.argwhere(mask)))
+    out = np.zeros(mask.shape, dtype=bool)
+    out[mask] = along > along.min() + 2.0 / 3.0 * np.ptp(along)
+    return out
+
+
+def fattier(leg: SegmentedLeg) -> SegmentedLeg:
+    """10 % of the lean tissue in the distal third turned to fat."""
+    fraction = np.where(leg.labels.data > 0, 0.05, 0.9)
+    fraction[distal_third(leg)] = 1.0 - 0.9 * 0.95
+    return with_fat(leg, fraction)
+
+
+def thinner(leg: SegmentedLeg) -> SegmentedLeg:
+    """10 % of the cross-sections in the distal third gone from the border of the muscle."""
+    third = distal_third(leg)
+    labels = leg.labels.data.copy()
+    muscle = labels == STRUCTURE_IDS[PLANTED]
+    for k in np.flatnonzero(third.any(axis=(0, 1))):
+        depth = np.where(third[:, :, k], ndimage.distance_transform_edt(muscle[:, :, k]), np.inf)
+        count = round(0.1 * np.count_nonzero(third[:, :, k]))
+        outermost = np.argsort(depth, axis=None, kind="stable")[:count]
+        labels[:, :, k][np.unravel_index(outermost, depth.shape)] = 0
+    return with_fat(segmented(labels, leg.leg.grid.affine, Side.LEFT))
+
+
+@pytest.mark.parametrize("loss", [fattier, thinner])
+def test_a_loss_in_one_third_is_found_there(plain: Results, loss) -> None:
+    legs, _, before = plain
+    _, match, after = run(SegmentedLegs(legs.right, loss(legs.left), ENGINE))
+    assert match.succeeded
+    found, was = by_name(after), by_name(before)
+    local = found[PLANTED].local_difference
+    assert local.largest is not None
+    assert local.largest.third == "distal"
+    assert local.largest.name == "vastus medialis, distal third"
+    # What was planted: the distal third of the left side has 90 % of its lean area.
+    changes = [
+        a.index_percent - b.index_percent
+        for a, b in zip(local.thirds, was[PLANTED].local_difference.thirds, strict=True)
+    ]
+    assert changes[0] == pytest.approx(0.0, abs=1.0)
+    assert changes[1] == pytest.approx(0.0, abs=1.0)
+    assert changes[2] == pytest.approx(200.0 * 0.1 / 1.9, abs=2.0)
+    for name in NEIGHBOURS:
+        assert found[name].asymmetry.index_percent == pytest.approx(
+            was[name].asymmetry.index_percent, abs=1.0
+        )
+
+
+def test_the_same_leg_twice_has_no_difference(plain: Results) -> None:
+    _, match, measures = plain
+    assert match.succeeded
+    assert match.folded_voxels == 0
+    assert match.inverse_error_mm < 0.1
+    assert np.mean(list(match.overlap.values())) > 0.9
+    muscles = [m for m in large(measures) if m.region == "thigh"]
+    assert len(muscles) >= 10
+    for m in muscles:
+        # Counting voxels of this size alone has a standard deviation of 0.3 to 0.8 points.
+        volume = m.right.volume_matched_ml
+        assert abs(m.asymmetry.index_percent) < (1.5 if volume > 150.0 else 2.5), m.name
+        local = m.local_difference
+        # Within 60 mm of a knee that is bent on one side only, cross-sections truly differ.
+        above = np.array([p.position_right < -60.0 for p in local.levels])
+        shown = ratios(local)[above & np.isfinite(ratios(local))]
+        assert shown.size >= 5
+        assert abs(np.mean(shown)) < 0.015, m.name
+        assert np.sqrt(np.mean(shown**2)) < (0.03 if volume > 150.0 else 0.055), m.name
+        assert all(abs(t.index_percent) < 3.0 for t in local.thirds[:2]), m.name
+
+
+@pytest.mark.slow
+def test_the_same_leg_twice_at_full_size() -> None:
+    pose = replace(POSE, shift_mm=(0.0, 1.5))
+    body = make_body(BodyParameters(pose=pose), detail="full")
+    legs = phantom_legs(body, (1.2, 1.2, 3.0))
+    _, match, measures = run(SegmentedLegs(with_fat(legs.right), with_fat(legs.left), ENGINE))
+    assert match.folded_voxels == 0
+    assert np.mean(list(match.overlap.values())) > 0.93
+    for m in measures.muscles:
+        volume = m.right.volume_matched_ml or 0.0
+        # Three standard deviations of counting voxels of this size: about 0.3 each.
+        assert volume < 30.0 or abs(m.asymmetry.index_percent) < 0.9, m.name
+        if volume > 100.0:
+            shown = ratios(m.local_difference)
+            assert np.sqrt(np.nanmean(shown**2)) < 0.03, m.name
+            assert all(abs(t.index_percent) < 2.0 for t in m.local_difference.thirds), m.name
+
+
+def test_levels_and_thirds_add_up_to_the_muscle(plain: Results) -> None:
+    _, _, measures = plain
+    for m in measures.muscles:
+        local, extent = m.local_difference, m.asymmetry.extent
+        if local.reason is not None:
+            assert extent is None
+            continue
+        right, left = (getattr(s, f"lean_volume_{extent}_ml") for s in (m.right, m.left))
+        own = 100.0 * (right - left) / (0.5 * (right + left))
+        assert local.sum_points == pytest.approx(own, abs=0.5)
+        assert sum(t.points for t in local.thirds) == pytest.approx(own, abs=0.5)
+        volume = sum(p.area_right_mm2 * p.length_right_mm for p in local.levels) / 1e3
+        assert volume == pytest.approx(right, rel=0.005)
+        assert sum(t.volume_left_ml for t in local.thirds) == pytest.approx(left, rel=0.005)
+        assert local.band_half_width_percent is None
+        assert local.band_reason
+
+
+def test_exchanging_the_sides_changes_the_sign_and_nothing_else(plain: Results) -> None:
+    legs, _, measures = plain
+    other = swapped(legs)
+    _, _, exchanged = run(SegmentedLegs(with_fat(other.right), with_fat(other.left), ENGINE))
+    for here, there in zip(measures.muscles, exchanged.muscles, strict=True):
+        index = here.asymmetry.index_percent
+        if index is None:
+            assert there.asymmetry.index_percent is None
+            continue
+        assert here.asymmetry.extent == there.asymmetry.extent
+        if here.asymmetry.extent == "whole":
+            assert there.asymmetry.index_percent == pytest.approx(-index, abs=1e-9)
+        elif here.right.volume_matched_ml > 20.0:
+            assert there.asymmetry.index_percent == pytest.approx(-index, abs=1.0)
+        if here.right.volume_matched_ml > 80.0:
+            for a, b in zip(
+                here.local_difference.thirds, there.local_difference.thirds, strict=True
+            ):
+                assert b.index_percent == pytest.approx(-a.index_percent, abs=1.0)
+            assert len(here.local_difference.levels) == len(there.local_difference.levels)
+            apart = 100.0 * (ratios(here.local_difference) + ratios(there.local_difference))
+            assert np.nanmax(np.abs(apart)) < 1.0, here.name
+
+
+def test_one_leg_cut_40_mm_shorter(plain: Results) -> None:
+    legs, _, uncut = plain
+    cut = with_fat(changed(legs.left, levels=slice(10, None)))
+    _, match, measures = run(SegmentedLegs(legs.right, cut, ENGINE))
+    assert match.succeeded
+    for m, was in zip(measures.muscles, uncut.muscles, strict=True):
+        if (m.right.volume_matched_ml or 0.0) > 80.0:
+            # The legs are the same: so is any part of them.
+            assert m.asymmetry.index_percent == pytest.approx(
+                was.asymmetry.index_percent, abs=1.0
+            ), m.name
+
+
+def test_a_failed_registration_withholds_what_rests_on_it(plain: Results) -> None:
+    legs, _, _ = plain
+    strict = CONFIG.register_.model_copy(update={"lowest_overlap": 0.99})
+    result = register(legs, config=strict)
+    assert not result.value.succeeded
+    assert [f.code for f in result.findings] == ["registration_failed"]
+    measures = measure(legs, result.value, config=CONFIG.measure).value
+    for m in measures.muscles:
+        assert m.local_difference.levels == ()
+        assert m.local_difference.reason
+        assert m.right.volume_matched_ml is None or m.asymmetry.extent == "whole"
+    whole = [m for m in measures.muscles if m.asymmetry.extent == "whole"]
+    assert whole
+    assert all("registration failed" in m.local_difference.reason for m in whole)
+
+
+def test_what_both_legs_show_is_the_same_part(plain: Results) -> None:
+    legs, match, _ = plain
+    cut = with_fat(changed(legs.left, levels=slice(10, None)))
+    pair = SegmentedLegs(legs.right, cut, ENGINE)
+    right = legs.right
+    points = right.leg.grid.index_to_world(np.argwhere(right.labels.data)[::53])
+    placed = Placement(Side.RIGHT, pair, match).of(points)
+    level = cut.leg.grid.world_to_index(match.right_to_left.apply(points))[:, 2]
+    assert np.all(placed.shared[(level > 0.7) & (level < cut.leg.grid.shape[2] - 1.7)] == 1.0)
+    assert np.all(placed.shared[level < -1.2] == 0.0)
+    # Corresponding points lie on the same matched level, whichever leg they are looked at from.
+    points, placed_mm = points[placed.shared == 1.0], placed.matched_mm[placed.shared == 1.0]
+    there = Placement(Side.LEFT, pair, match).of(match.right_to_left.apply(points))
+    assert np.abs(there.matched_mm - placed_mm).max() < 0.5
+
+
+def course(own: np.ndarray, matched: np.ndarray, area_mm2: np.ndarray) -> MatchedCourse:
+    """A muscle of voxels 1 mm long with an area at each."""
+    return MatchedCourse(Placed(own, matched, np.ones_like(own)), area_mm2, voxel_extent_mm=1.0)
+
+
+def test_a_longer_leg_of_equal_areas_has_no_difference_of_areas() -> None:
+    own = np.arange(200.0) + 0.5
+    longer = np.arange(220.0) + 0.5
+    right = course(own, own * 1.05, np.full(200, 500.0))
+    left = course(longer, longer * 1.05 / 1.1, np.full(220, 500.0))
+    levels = matched_levels(right, left, step_mm=10.0)
+    inner = slice(2, -2)
+    assert levels.area_mm2[:, inner] == pytest.approx(500.0, rel=0.01)
+    assert levels.amount_mm3.sum(axis=1) == pytest.approx([100e3, 110e3])
+    _, parts = thirds(right, left)
+    assert parts.amount_mm3.sum(axis=1) == pytest.approx([100e3, 110e3])
+    assert parts.length_mm[1] / parts.length_mm[0] == pytest.approx(1.1, rel=0.02)
+
+
+def test_a_level_that_runs_backwards_is_put_straight() -> None:
+    own = np.arange(100.0) + 0.5
+    matched = own + 20.0 * np.sin(own / 8.0)
+    jumbled = course(own, matched, np.full(100, 300.0))
+    at = np.linspace(-20.0, 140.0, 400)
+    assert np.all(np.diff(jumbled.own_at(at)) > 0)
+    assert jumbled.below(at)[[0, -1]] == pytest.approx([0.0, 30e3])

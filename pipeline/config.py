@@ -78,6 +78,8 @@ class SeparateConfig(_Section):
     margin_mm: Positive
     search_voxel_mm: Positive
     smallest_leg_share: Share
+    smallest_leg_difference: Share
+    usual_leg_difference: Share
 
 
 class EmbeddedConfig(_Section):
@@ -101,6 +103,8 @@ class EmbeddedConfig(_Section):
     bias_share: Share
     shift_pixels: Positive
     tilt_deg: Positive
+    pose_levels: Annotated[int, Field(ge=1)]
+    pose_margin: Share
 
 
 class SegmentConfig(_Section):

@@ -7,6 +7,7 @@ No message names a person: series and files are called by their number.
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ _TAGS: tuple[Any, ...] = (
     "ImageOrientationPatient",
     "PixelSpacing",
     "SpacingBetweenSlices",
+    "RescaleSlope",
     "BurnedInAnnotation",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
@@ -73,12 +75,18 @@ _UNEVEN_MM = 0.01
 #: Slices of one stack agree in pixel spacing and direction cosines to this.
 _SAME_SPACING_MM = 1e-4
 _SAME_COSINE = 1e-3
+#: Larger pixels are no image of a leg.
+_LARGEST_PIXEL_MM = 100.0
 #: A stack whose slices shift sideways by more than this share of their distance is sheared.
 _SHEAR_SHARE = 0.02
 #: Fewer slices are no volume: whether they are evenly spaced cannot even be asked.
 _FEWEST_SLICES = 3
 #: Echo times further apart than this belong to two echoes, ms.
 _SAME_ECHO_MS = 0.05
+#: The deflated transfer syntax, where files name theirs, and how far one may grow.
+_DEFLATED = str(pydicom.uid.DeflatedExplicitVRLittleEndian).encode()
+_META_BYTES = 2048
+_LARGEST_INFLATED_BYTES = 2**28
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -94,6 +102,7 @@ class Plane:
         place: position, orientation and pixel spacing, as DICOM states them.
         acquisition: number of the acquisition or name of the stack; "" unknown.
         facts: what its header says of its contrast.
+        scaled: whether its header scales its values.
     """
 
     path: Path
@@ -103,6 +112,7 @@ class Plane:
     place: pydicom.Dataset
     acquisition: str
     facts: ImageFacts
+    scaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -237,12 +247,16 @@ def find_dicom(
 def read_header(path: Path) -> pydicom.Dataset | None:
     """The header of a DICOM image; None for anything else."""
     try:
+        if _inflates_too_far(path):
+            return None
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-        # Values are decoded when first asked for: a damaged one is found here.
+        # Values are decoded when first asked for, and numbers once more where they are passed on:
+        # a damaged one is found here.
         for element in header:
             if element.tag.is_private:
                 continue
             _ = element.value
+        _place(header)
     except (
         InvalidDicomError,
         OSError,
@@ -252,10 +266,30 @@ def read_header(path: Path) -> pydicom.Dataset | None:
         TypeError,
         AttributeError,
         NotImplementedError,
+        RecursionError,
+        zlib.error,
     ):
         return None
     stated = [header.get(keyword) for keyword in ("Rows", "Columns", "SOPClassUID")]
     return header if all(stated) else None
+
+
+def _inflates_too_far(path: Path) -> bool:
+    """Whether a file in the deflated transfer syntax grows beyond what an image can be: pydicom
+    inflates it whole before it looks at anything.
+
+    Raises:
+        zlib.error: what follows the file meta information is nothing deflated.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_META_BYTES)
+        if _DEFLATED not in head:
+            return False
+        # Preamble, "DICM", and the element that says how long the meta information is.
+        stream.seek(144 + int.from_bytes(head[140:144], "little"))
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflater.decompress(stream.read(), _LARGEST_INFLATED_BYTES)
+        return bool(inflater.unconsumed_tail)
 
 
 def _unusable(header: pydicom.Dataset) -> str | None:
@@ -266,6 +300,8 @@ def _unusable(header: pydicom.Dataset) -> str | None:
         return "text is burned into its pixels"
     if header.get("Modality") != "MR":
         return "no MR image"
+    if header.get("RescaleSlope") == 0:
+        return "its values are all scaled to one (RescaleSlope 0)"
     return None if header.get("SeriesInstanceUID") else "it names no series"
 
 
@@ -279,7 +315,8 @@ def planes_of(path: Path, header: pydicom.Dataset) -> list[Plane]:
         return _tiles(path, header, size)
     acquisition = str(header.get("AcquisitionNumber") or "")
     facts = ImageFacts.of(header)
-    return [Plane(path, 0, None, size, _place(header), acquisition, facts)]
+    scaled = "RescaleSlope" in header
+    return [Plane(path, 0, None, size, _place(header), acquisition, facts, scaled)]
 
 
 def _place(*stated: pydicom.Dataset) -> pydicom.Dataset:
@@ -425,6 +462,24 @@ def _stack(series: DicomSeries) -> DicomSource:
             found=f"{len(sizes)} matrix sizes, pixel spacings differing by "
             f"{np.ptp(spacings, axis=0).max():.3g} mm",
             action="keep the slices of one acquisition",
+        )
+    axes = orientations.reshape(-1, 2, 3)
+    products = np.einsum("nij,nkj->nik", axes, axes)
+    sizes_fit = (spacings > 0).all() and spacings.max() < _LARGEST_PIXEL_MM
+    if not (sizes_fit and np.abs(products - np.eye(2)).max() < _SAME_COSINE):
+        raise InputError(
+            f"{name} states an orientation or a pixel spacing that cannot be right",
+            expected="two unit vectors at a right angle, and spacings above 0 mm",
+            found=f"row and column {orientations[0].round(3).tolist()}, "
+            f"spacing {spacings[0].tolist()} mm",
+            action="export the series again",
+        )
+    if len({plane.scaled for plane in series.planes}) > 1:
+        raise InputError(
+            f"{name} mixes slices whose values are scaled with others",
+            expected="a RescaleSlope in every slice or in none",
+            found=f"one in {sum(plane.scaled for plane in series.planes)} of {len(planes)}",
+            action="export the series again",
         )
     if np.ptp(orientations, axis=0).max() > _SAME_COSINE:
         raise InputError(

@@ -71,7 +71,7 @@ def segment(
         labelled = labelled_levels(soft, leg.grid)
         segmented.append(with_labels(leg, labels, confidence=soft.confidence, labelled=labelled))
     right, left = segmented
-    findings.append(_sides_from_anatomy(poses))
+    findings += _sides_from_anatomy(poses)
     return StageResult(SegmentedLegs(right, left, chosen.describe(legs)), tuple(findings))
 
 
@@ -96,7 +96,7 @@ def _refuse_turned(side: Side, pose: LegPose) -> None:
         )
 
 
-def _sides_from_anatomy(poses: Mapping[Side, LegPose]) -> Finding:
+def _sides_from_anatomy(poses: Mapping[Side, LegPose]) -> Iterator[Finding]:
     """What the anatomy says of the sides.
 
     Raises:
@@ -125,17 +125,16 @@ def _sides_from_anatomy(poses: Mapping[Side, LegPose]) -> Finding:
         )
         if all(getattr(pose, field) for pose in poses.values())
     ]
-    said = "The anatomy tells nothing of how the legs lie"
     if known:
-        said = f"The anatomy agrees with the headers on {', '.join(known)} of both legs"
-    return Finding(
-        code=SIDES_FROM_ANATOMY,
-        severity=Severity.INFO,
-        stage="segment",
-        message=f"{said}; a mirror image would look the same.",
-        value=float(len(known)),
-        unit="of 3 directions",
-    )
+        yield Finding(
+            code=SIDES_FROM_ANATOMY,
+            severity=Severity.INFO,
+            stage="segment",
+            message=f"The anatomy agrees with the headers on {', '.join(known)} of both legs; "
+            "a mirror image would look the same.",
+            value=float(len(known)),
+            unit="of 3 directions",
+        )
 
 
 def with_labels(

@@ -143,6 +143,7 @@ class MeasureConfig(_Section):
     blunt_end_share: Share
     largest_gap_share: Share
     profile_step_mm: Positive
+    lean_estimate_se_percent: Positive
     scan_rescan_cv_percent: Positive
     method_error_gain: Positive
     method_error_floor_percent: Positive

@@ -94,7 +94,9 @@ def split_tissue(segmented: SegmentedLeg, quantity: Quantity) -> TissueSplit | N
     out = np.empty(image.shape, dtype=np.float32)
     plane = np.indices((*image.shape[:2], 1)).reshape(3, -1).T
     for level in range(image.shape[2]):
-        there = np.exp(_terms(plane + [0, 0, level], size) @ field).reshape(image.shape[:2])
+        there = np.exp(_terms(plane + np.array([0, 0, level]), size) @ field).reshape(
+            image.shape[:2]
+        )
         out[:, :, level] = (image[:, :, level] / there - 1.0) / (ratio - 1.0)
     return TissueSplit(np.clip(out, -_BEYOND, 1.0 + _BEYOND, out=out), ratio)
 

@@ -355,19 +355,19 @@ def nested_without_end(rng: Random, folder: Path) -> None:
 
 ANY: tuple[Mutation, ...] = (
     truncated,
-    truncated,
     bytes_flipped,
-    bytes_flipped,
-    bytes_flipped,
+    pipe_in_place_of_a_file,
+    link_loops,
+    zip_bomb,
+    folder_in_place_of_a_file,
+    unreadable,
     block_overwritten,
     file_deleted,
     file_emptied,
     file_copied,
-    unreadable,
-    folder_in_place_of_a_file,
-    pipe_in_place_of_a_file,
-    link_loops,
-    zip_bomb,
+    truncated,
+    bytes_flipped,
+    bytes_flipped,
 )
 NIFTI: tuple[Mutation, ...] = (
     nifti_dimensions,
@@ -407,7 +407,7 @@ def mutated(folder: Path, seed: int) -> str:
     rng = np.random.default_rng([seed, 77])
     dicom = seed % 2 == 1
     (write_dicom if dicom else write_nifti)(folder)
-    kinds = (*ANY, *(DICOM if dicom else NIFTI))
+    kinds = (*(DICOM if dicom else NIFTI), *ANY)
     # In turns too, so that every kind comes up.
     kind = kinds[(seed // 2) % len(kinds)]
     kind(rng, folder)

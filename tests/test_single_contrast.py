@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from bodies import GIVEN, VOXEL_MM, body, loaded
+from bodies import GIVEN, loaded, small_scan
 
 from pipeline import (
     LegMatch,
@@ -24,7 +24,6 @@ from pipeline.core.transform import identity
 from pipeline.core.volume import Quantity, Volume
 from pipeline.imaging.single_contrast import split_tissue
 from pipeline.imaging.tissue import in_opposed_fraction
-from pipeline.phantom import Acquisition, acquire, grid_for
 
 W, F, T1 = Quantity.WATER, Quantity.FAT, Quantity.T1W
 IP, OP = Quantity.IN_PHASE, Quantity.OPPOSED_PHASE
@@ -32,10 +31,23 @@ IP, OP = Quantity.IN_PHASE, Quantity.OPPOSED_PHASE
 
 @lru_cache(maxsize=1)
 def segmented() -> SegmentedLegs:
-    """The test person in all contrasts, with true labels."""
-    grid = grid_for(body(), VOXEL_MM)
-    acquisition = Acquisition(grid, contrasts=(W, F, T1, IP, OP), snr=30, bias_field=0.3, seed=4)
-    scan = canonicalise(loaded(acquire(body(), acquisition)), config=GIVEN.canonicalise).value
+    """The test person in all contrasts, under a coil that falls off, with true labels."""
+    person = small_scan()
+    water, fat = (person.images[q].data for q in (W, F))
+    shape, grid = water.shape, person.labels.grid
+    x, y, z = (np.linspace(-1.0, 1.0, n, dtype=np.float32) for n in shape)
+    coil = 1.0 + 0.25 * x[:, None, None] - 0.2 * y[None, :, None] ** 2 - 0.15 * z
+    shown = {
+        W: water,
+        F: fat,
+        # Signals of lean tissue and fat in a T1 image, as the phantom has them.
+        T1: 0.4 * water + fat,
+        IP: water + fat,
+        OP: np.abs(water - fat),
+    }
+    images = {q: Volume(np.asarray(data * coil, np.float32), grid, q) for q, data in shown.items()}
+    subject = loaded(replace(person, images=images))
+    scan = canonicalise(subject, config=GIVEN.canonicalise).value
     legs = separate_legs(scan, config=GIVEN.separate).value
     return segment(legs, config=GIVEN.segment).value
 

@@ -55,6 +55,10 @@ _TAGS: tuple[Any, ...] = (
     "PixelSpacing",
     "SpacingBetweenSlices",
     "RescaleSlope",
+    "PatientOrientation",
+    "PatientPosition",
+    "Laterality",
+    "ImageLaterality",
     "BurnedInAnnotation",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
@@ -87,7 +91,37 @@ _SAME_ECHO_MS = 0.05
 _DEFLATED = str(pydicom.uid.DeflatedExplicitVRLittleEndian).encode()
 _META_BYTES = 2048
 _LARGEST_INFLATED_BYTES = 2**28
+#: Axis and sign of the letters of PatientOrientation in DICOM's left-posterior-head world.
+_TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "H": (2, 1), "F": (2, -1)}
+#: A cosine this far on the other side contradicts a letter whatever the obliquity.
+_SURELY_AGAINST = 0.5
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class SideTags:
+    """What a header says of sides besides the orientation of the image.
+
+    Attributes:
+        directions: letters of PatientOrientation, e.g. ("L", "P"): where columns and rows run.
+        position: PatientPosition, e.g. "HFS"; "" not stated.
+        laterality: "R", "L", "B" (both) or "".
+    """
+
+    directions: tuple[str, ...]
+    position: str
+    laterality: str
+
+    @classmethod
+    def of(cls, header: pydicom.Dataset) -> SideTags:
+        """The tags of a file."""
+        directions = header.get("PatientOrientation") or ()
+        laterality = header.get("ImageLaterality") or header.get("Laterality") or ""
+        return cls(
+            tuple(str(part).strip().upper() for part in directions),
+            str(header.get("PatientPosition") or "").strip().upper(),
+            str(laterality).strip().upper(),
+        )
 
 
 @dataclass(frozen=True)
@@ -103,6 +137,7 @@ class Plane:
         acquisition: number of the acquisition or name of the stack; "" unknown.
         facts: what its header says of its contrast.
         scaled: whether its header scales its values.
+        tags: what its header says of sides; None where it was not asked.
     """
 
     path: Path
@@ -113,6 +148,7 @@ class Plane:
     acquisition: str
     facts: ImageFacts
     scaled: bool = False
+    tags: SideTags | None = None
 
 
 @dataclass(frozen=True)
@@ -316,7 +352,8 @@ def planes_of(path: Path, header: pydicom.Dataset) -> list[Plane]:
     acquisition = str(header.get("AcquisitionNumber") or "")
     facts = ImageFacts.of(header)
     scaled = "RescaleSlope" in header
-    return [Plane(path, 0, None, size, _place(header), acquisition, facts, scaled)]
+    tags = SideTags.of(header)
+    return [Plane(path, 0, None, size, _place(header), acquisition, facts, scaled, tags)]
 
 
 def _place(*stated: pydicom.Dataset) -> pydicom.Dataset:
@@ -432,6 +469,21 @@ def open_dicom(series: DicomSeries, *, largest_image_million_voxels: float) -> D
     return source
 
 
+def side_tags(series: DicomSeries) -> SideTags:
+    """What a series says of sides: of each tag the one value stated, or several joined by "/"."""
+    stated = [plane.tags for plane in series.planes if plane.tags is not None]
+
+    def joined(field: str) -> str:
+        return "/".join(sorted({getattr(tags, field) for tags in stated} - {""}))
+
+    directions = {tags.directions for tags in stated}
+    return SideTags(
+        next(iter(directions)) if len(directions) == 1 else (),
+        joined("position"),
+        joined("laterality"),
+    )
+
+
 def _stack(series: DicomSeries) -> DicomSource:
     """Order planes along their normal and find their grid."""
     planes = [plane.place for plane in series.planes]
@@ -474,6 +526,7 @@ def _stack(series: DicomSeries) -> DicomSource:
             f"spacing {spacings[0].tolist()} mm",
             action="export the series again",
         )
+    _check_directions(name, series, axes)
     if len({plane.scaled for plane in series.planes}) > 1:
         raise InputError(
             f"{name} mixes slices whose values are scaled with others",
@@ -522,6 +575,24 @@ def _stack(series: DicomSeries) -> DicomSource:
     affine[:3, 3] = first
     grid = Grid((columns, rows, len(order)), _LPS_TO_RAS @ affine, SCANNER_SPACE)
     return DicomSource(tuple(series.planes[int(k)] for k in order), grid)
+
+
+def _check_directions(name: str, series: DicomSeries, axes: NDArray[np.float64]) -> None:
+    """Refuse a series whose header states two orientations."""
+    for plane, pair in zip(series.planes, axes, strict=True):
+        if plane.tags is None:
+            continue
+        for letters, axis in zip(plane.tags.directions, pair, strict=False):
+            # The first letter is where the axis mainly runs.
+            towards = _TOWARDS.get(letters[:1])
+            if towards is not None and float(axis[towards[0]]) * towards[1] < -_SURELY_AGAINST:
+                raise InputError(
+                    f"{name} states two orientations that disagree",
+                    expected="PatientOrientation as ImageOrientationPatient has it",
+                    found=f"{letters} by the one, direction cosines {axis.round(3).tolist()} "
+                    "by the other",
+                    action="find out which is right: left and right depend on it",
+                )
 
 
 def _decode(path: Path, number: int) -> NDArray[Any]:

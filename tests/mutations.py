@@ -337,10 +337,10 @@ def deflate_bomb(rng: Random, folder: Path) -> None:
     meta = 132 + 12 + int.from_bytes(content[140:144], "little")
     plain = zlib.decompress(content[meta:], -zlib.MAX_WBITS)
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    packed = packer.compress(plain)
-    for _ in range(150):
-        packed += packer.compress(bytes(20_000_000))
-    path.write_bytes(content[:meta] + packed + packer.flush())
+    packed = packer.compress(plain) + packer.flush(zlib.Z_FULL_FLUSH)
+    # After a full flush a piece stands for itself and can be repeated.
+    zeros = packer.compress(bytes(10_000_000)) + packer.flush(zlib.Z_FULL_FLUSH)
+    path.write_bytes(content[:meta] + packed + zeros * 300 + packer.flush())
 
 
 def nested_without_end(rng: Random, folder: Path) -> None:

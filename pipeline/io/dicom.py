@@ -54,6 +54,7 @@ _TAGS: tuple[Any, ...] = (
     "ImageOrientationPatient",
     "PixelSpacing",
     "SpacingBetweenSlices",
+    "BitsAllocated",
     "RescaleSlope",
     "PatientOrientation",
     "PatientPosition",
@@ -138,6 +139,7 @@ class Plane:
         facts: what its header says of its contrast.
         scaled: whether its header scales its values.
         tags: what its header says of sides; None where it was not asked.
+        least_bytes: smallest size of its file; 0 where its pixels may be compressed.
     """
 
     path: Path
@@ -149,6 +151,7 @@ class Plane:
     facts: ImageFacts
     scaled: bool = False
     tags: SideTags | None = None
+    least_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -352,8 +355,28 @@ def planes_of(path: Path, header: pydicom.Dataset) -> list[Plane]:
     acquisition = str(header.get("AcquisitionNumber") or "")
     facts = ImageFacts.of(header)
     scaled = "RescaleSlope" in header
-    tags = SideTags.of(header)
-    return [Plane(path, 0, None, size, _place(header), acquisition, facts, scaled, tags)]
+    plane = Plane(
+        path,
+        0,
+        None,
+        size,
+        _place(header),
+        acquisition,
+        facts,
+        scaled,
+        SideTags.of(header),
+        _least_bytes(header),
+    )
+    return [plane]
+
+
+def _least_bytes(header: pydicom.Dataset) -> int:
+    """Bytes that the pixels of one uncompressed slice take; 0 where they may take fewer."""
+    meta = getattr(header, "file_meta", pydicom.Dataset())
+    syntax = meta.get("TransferSyntaxUID")
+    if syntax is None or syntax.is_compressed:
+        return 0
+    return int(header.Rows) * int(header.Columns) * int(header.get("BitsAllocated") or 0) // 8
 
 
 def _place(*stated: pydicom.Dataset) -> pydicom.Dataset:
@@ -456,7 +479,8 @@ def open_dicom(series: DicomSeries, *, largest_image_million_voxels: float) -> D
     """Put the slices of a series in order and find where they lie.
 
     Raises:
-        InputError: slices that differ in size or orientation, are missing, doubled or unevenly
+        InputError: files that hold less than they say; slices that differ in size or orientation,
+            are missing, doubled or unevenly
             spaced, too few, or do not say where they lie.
     """
     source = _stack(series)
@@ -466,6 +490,16 @@ def open_dicom(series: DicomSeries, *, largest_image_million_voxels: float) -> D
             expected=f"at most {largest_image_million_voxels:g} million voxels",
             found=source.grid.describe(),
         )
+    # Before anything is decoded: the decoder fills up what a file lacks.
+    for number, plane in enumerate(source.planes, start=1):
+        size = plane.path.stat().st_size
+        if size < plane.least_bytes:
+            raise InputError(
+                f"DICOM file {number} of a series does not hold what its header says",
+                expected=f"at least {plane.least_bytes} bytes of pixels",
+                found=f"a file of {size} bytes",
+                action="export the series again",
+            )
     return source
 
 

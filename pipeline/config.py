@@ -91,6 +91,8 @@ class SeparateConfig(_Section):
     margin_mm: Positive
     search_voxel_mm: Positive
     smallest_leg_share: Share
+    smallest_leg_difference: Share
+    usual_leg_difference: Share
 
 
 class EmbeddedConfig(_Section):
@@ -114,6 +116,8 @@ class EmbeddedConfig(_Section):
     bias_share: Share
     shift_pixels: Positive
     tilt_deg: Positive
+    pose_levels: Annotated[int, Field(ge=1)]
+    pose_margin: Share
 
 
 class SegmentConfig(_Section):
@@ -166,6 +170,7 @@ class MeasureConfig(_Section):
     profile_step_mm: Positive
     local_step_mm: Positive
     smallest_area_share: Share
+    lean_estimate_se_percent: Positive
     scan_rescan_cv_percent: Positive
     method_error_gain: Positive
     method_error_floor_percent: Positive

@@ -68,7 +68,7 @@ from pipeline.stages.canonicalise import canonicalise
 from pipeline.stages.load import load_subject
 from pipeline.stages.measure import measure
 from pipeline.stages.register import register
-from pipeline.stages.segment import describe_engine, segment, with_labels
+from pipeline.stages.segment import SIDES_FROM_ANATOMY, describe_engine, segment, with_labels
 from pipeline.stages.separate import separate_legs
 
 logger = logging.getLogger(__name__)
@@ -441,7 +441,10 @@ def _results(
         session=loaded.session,
         contrasts=tuple(str(quantity) for quantity in scan.images),
         grid=scan.grid.describe(),
-        side_evidence=loaded.side_evidence,
+        side_evidence=(
+            *loaded.side_evidence,
+            *(f.message.rstrip(".") for f in findings if f.code == SIDES_FROM_ANATOMY),
+        ),
         interval_basis=_interval_basis(limb, config),
         engine=engine,
         registration=registration,

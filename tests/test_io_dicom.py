@@ -367,3 +367,50 @@ def test_a_rule_that_is_no_pattern_is_refused() -> None:
     rule = {"shows": "water", "name": "("}
     with pytest.raises(ConfigError, match="regular expression"):
         load_config(overrides={"load": {"own_dicom_contrasts": {"x": [rule]}}})
+
+
+def tagged(folder: Path, **tags: object) -> Path:
+    """A subject of water and fat with tags that speak of sides."""
+    for number, kind in enumerate(("W", "F")):
+        uid = generate_uid()
+        for level in range(LEVELS):
+            path = folder / "sub-01" / f"{kind}{level}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            slice_file(path, level, uid=uid, image_type=kind, seed=number, **tags)
+    return folder
+
+
+def test_tags_that_agree_are_evidence_of_the_sides(tmp_path: Path) -> None:
+    data = tagged(tmp_path, PatientOrientation=["L", "PH"], PatientPosition="HFS")
+    result = load_subject(data, "01", config=default_config().load)
+    assert result.value.side_evidence == (
+        "position and orientation stated by the DICOM headers",
+        "PatientOrientation says the same",
+        "patient position HFS",
+    )
+    assert {finding.code for finding in result.findings} == {"side_unproven"}
+
+
+def test_two_orientations_in_one_header_are_refused(tmp_path: Path) -> None:
+    data = tagged(tmp_path, PatientOrientation=["R", "P"])
+    with pytest.raises(InputError, match=r"two orientations that disagree.*Found: R by the one"):
+        load_subject(data, "01", config=default_config().load)
+
+
+@pytest.mark.parametrize(("laterality", "doubted"), [("R", True), ("B", False)])
+def test_a_laterality_of_one_side_is_doubted(
+    tmp_path: Path, laterality: str, doubted: bool
+) -> None:
+    data = tagged(tmp_path, Laterality=laterality)
+    found = [f.code for f in load_subject(data, "01", config=default_config().load).findings]
+    assert ("laterality_of_one_side" in found) == doubted
+
+
+def test_series_in_different_patient_positions_are_told(tmp_path: Path) -> None:
+    data = tagged(tmp_path, PatientPosition="HFS")
+    for path in (data / "sub-01").glob("F*"):
+        header = pydicom.dcmread(path)
+        header.PatientPosition = "FFS"
+        header.save_as(path)
+    found = [f.code for f in load_subject(data, "01", config=default_config().load).findings]
+    assert "patient_positions_differ" in found

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from bodies import loaded, small_scan
+from pypdf import PdfReader
 from scanner import SECRETS, STYLES, write_vendor
 from scipy import ndimage
 
@@ -303,10 +304,17 @@ def test_nothing_of_the_person_is_written_anywhere(tmp_path: Path, capsys) -> No
         written.append(path.name)
         if path.name.endswith(".nii.gz"):
             written.append(str(bytes(nib.load(path).header.binaryblock)))
+        elif path.suffix == ".pdf":
+            # Its text is compressed in the file.
+            pdf = PdfReader(path)
+            text = "\n".join(page.extract_text() for page in pdf.pages)
+            assert "sub-01" in text
+            written += [text, str(dict(pdf.metadata or {}))]
         elif path.is_file():
             written.append(path.read_bytes().decode("latin-1"))
     for secret in SECRETS[:-1]:
         assert not [text for text in written if secret in text]
+    assert list(out.rglob("*_report.pdf"))
     report = next(out.rglob("*_report.html")).read_text()
     assert f"JANE{SECRETS[-1]}" not in report
     assert "left_out" in said.out

@@ -118,6 +118,12 @@ class Measurement(_Model):
     lean_reason: str | None = Field(
         description="Why lean volumes and fat fractions are null; null when they are given."
     )
+    lean_estimate: str | None = Field(
+        default=None,
+        description="How lean volumes and fat fractions were estimated where water and fat were "
+        "not both measured; null where they were, or where there are none. No verdict rests on "
+        "an estimate.",
+    )
     valid_share: Fraction | None = Field(
         description="Share of the labelled voxels with a defined fat fraction (0 to 1)."
     )

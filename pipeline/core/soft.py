@@ -29,6 +29,22 @@ class Confidence:
     volume_ratios: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class LegPose:
+    """How a leg lies against what its file says: True as stated, False the other way round, None
+    where it cannot be told.
+
+    Attributes:
+        front: front and back.
+        outside: the outer and the inner side.
+        upright: head and foot.
+    """
+
+    front: bool | None
+    outside: bool | None
+    upright: bool | None
+
+
 @dataclass(frozen=True, eq=False)
 class Membership:
     """How much voxels belong to one structure, inside its bounding box.
@@ -57,6 +73,7 @@ class SoftLabels:
             engine spoke of; outside, the absence of a label says nothing.
         automatic: found by a program in the images, not drawn by a person: labels are kept to
             the leg's own tissue, and checked for what anatomy allows.
+        pose: how the leg lies in the images; None: the engine did not look, the labels tell.
     """
 
     grid: Grid
@@ -64,6 +81,7 @@ class SoftLabels:
     labelled: tuple[int, int]
     confidence: Mapping[str, Confidence] = field(default_factory=dict)
     automatic: bool = False
+    pose: LegPose | None = None
 
     def __post_init__(self) -> None:
         for value, membership in self.memberships.items():

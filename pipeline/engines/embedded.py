@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import EmbeddedConfig
-from pipeline.core.anatomy import STRUCTURES
+from pipeline.core.anatomy import MUSCLES, STRUCTURES
 from pipeline.core.errors import SubjectUnusableError
 from pipeline.core.scan import EngineInfo, Leg, LegPair
-from pipeline.core.soft import Confidence, SoftLabels
+from pipeline.core.soft import Confidence, LegPose, SoftLabels
 from pipeline.core.volume import Quantity
 from pipeline.engines.session import Network, embedded_network
 from pipeline.imaging.cleaning import FULL, Rules, boxed, clean, decided
 from pipeline.imaging.perturbation import Perturbation, disturbed, overlap_sums, perturbations
+from pipeline.imaging.plausibility import levels_of_structures
+from pipeline.imaging.pose import LOOKS, certainty, pose_seen, upright_by_levels
 from pipeline.imaging.slices import (
     Stack,
     half_a_pixel_back,
@@ -40,6 +42,7 @@ _SINGLE = (Quantity.T1W, Quantity.WATER, Quantity.IN_PHASE, Quantity.FAT, Quanti
 #: Share of the tissue's voxels brighter than the full scale.
 _BRIGHTEST_PERCENT = 1.0
 _LARGEST_SIGNAL = 1.5
+_MUSCLES = frozenset(muscle.id for muscle in MUSCLES)
 _NAMES = {structure.id: structure.name for structure in STRUCTURES}
 
 
@@ -69,6 +72,7 @@ class EmbeddedEngine:
         view = _look_at(leg, network, self._config)
         raw = _predict(view, network, self._config)
         contract, config = network.contract, self._config
+        pose = _pose(view, network, config, raw)
         cleaned = clean(
             raw,
             contract.class_ids,
@@ -85,6 +89,7 @@ class EmbeddedEngine:
             (1, len(view.stack.levels) + 1),
             confidence,
             automatic=True,
+            pose=pose,
         )
 
     @property
@@ -131,7 +136,12 @@ class _View:
     def sampled_levels(self, distance_mm: float) -> NDArray[np.intp]:
         """Levels of the stack about distance_mm apart, the same from either end."""
         count = len(self.stack.levels)
-        wanted = max(1, round(count * self.stack.grid.voxel_sizes_mm[2] / distance_mm))
+        length_mm = count * self.stack.grid.voxel_sizes_mm[2]
+        return self.spread_levels(max(1, round(length_mm / distance_mm)))
+
+    def spread_levels(self, wanted: int) -> NDArray[np.intp]:
+        """So many levels of the stack, or all, the same from either end."""
+        count = len(self.stack.levels)
         middle = (np.arange(min(wanted, count)) + 0.5) * count / min(wanted, count)
         return np.floor(middle).astype(np.intp)
 
@@ -242,6 +252,33 @@ def _as_bytes(probabilities: Singles) -> Bytes:
     return np.rint(np.clip(probabilities, 0.0, 1.0) * FULL).astype(np.uint8)
 
 
+def _pose(view: _View, network: Network, config: EmbeddedConfig, raw: Bytes) -> LegPose:
+    """How the leg lies: which way round the network knows its muscles best, and their order.
+
+    The network learned legs in right-leg pose. On a few levels it is shown the leg with its outer
+    and inner side, its front and back, or both reversed too.
+
+    Args:
+        raw: what it said of the leg as stated, before it is cleaned.
+    """
+    ids = network.contract.class_ids
+    muscles = [k for k, value in enumerate(ids) if value in _MUSCLES]
+    sample = view.spread_levels(config.pose_levels)
+    certainties = {}
+    shown = [_slices_at(view, network, config, int(level), None)[1] for level in sample]
+    for look in LOOKS:
+        columns, rows = (slice(None, None, -1 if turned else 1) for turned in look)
+        seen = [
+            network.predict(np.ascontiguousarray(part[:, :, rows, columns]))[:, muscles]
+            for part in shown
+            if part.size
+        ]
+        certainties[look] = certainty(seen)
+    labels = np.array(ids, dtype=np.uint8)[decided(raw)]
+    upright = upright_by_levels(levels_of_structures(labels.transpose(2, 1, 0)))
+    return pose_seen(certainties, upright, config.pose_margin)
+
+
 def _confidence(
     view: _View, network: Network, config: EmbeddedConfig, cleaned: Bytes
 ) -> dict[str, Confidence]:
@@ -289,6 +326,19 @@ def _seen_otherwise(
 ) -> tuple[tuple[slice, slice] | None, Singles]:
     """What the network says of one level of a perturbed leg: its window, and probabilities
     (class, row, column) there."""
+    window, slices = _slices_at(view, network, config, level, perturbation)
+    return window, slices[0] if window is None else network.predict(slices)[0]
+
+
+def _slices_at(
+    view: _View,
+    network: Network,
+    config: EmbeddedConfig,
+    level: int,
+    perturbation: Perturbation | None,
+) -> tuple[tuple[slice, slice] | None, Singles]:
+    """One level and its neighbours as the network takes them, (1, 10, row, column), and the
+    window they show; no window and no pixel where the level has no tissue."""
     leg, stack = view.leg, view.stack
     window = window_around(
         leg.tissue,
@@ -299,7 +349,7 @@ def _seen_otherwise(
         multiple=network.contract.size_multiple,
     )
     if window is None:
-        return None, np.zeros((0, 0, 0), dtype=np.float32)
+        return None, np.zeros((1, 0, 0, 0), dtype=np.float32)
     rows, columns = window
     size = (rows.stop - rows.start, columns.stop - columns.start)
     slices = np.zeros((2, len(view.offsets), *size), dtype=np.float32)
@@ -308,17 +358,20 @@ def _seen_otherwise(
         there = int(stack.levels[level]) + offset
         if not shown[0] <= there <= shown[-1]:
             continue
-        shift = [
-            pixels * stack.pixel_mm + slope * offset * stack.spacing_mm
-            for pixels, slope in zip(perturbation.shift_pixels, perturbation.tilt, strict=True)
-        ]
+        shift = [0.0, 0.0]
+        if perturbation is not None:
+            shift = [
+                pixels * stack.pixel_mm + slope * offset * stack.spacing_mm
+                for pixels, slope in zip(perturbation.shift_pixels, perturbation.tilt, strict=True)
+            ]
         across, along = plane_weights(leg.grid, stack, (shift[0], shift[1]))
         for image, data in enumerate(view.images):
             part = resample_slices(data, [there], (across[columns], along[rows]))[0]
             slices[image, k] = view.scaled(part)
-    used = slices[: len(view.images)]
-    used[...] = disturbed(used, int(stack.levels[level]), perturbation)
-    return window, network.predict(slices.reshape(1, -1, *size))[0]
+    if perturbation is not None:
+        used = slices[: len(view.images)]
+        used[...] = disturbed(used, int(stack.levels[level]), perturbation)
+    return window, slices.reshape(1, -1, *size)
 
 
 def _looked_at(

@@ -32,10 +32,17 @@ _ABOVE = (
     ("pectineus", "adductor_magnus"),
     ("adductor_brevis", "adductor_magnus"),
     ("adductor_longus", "biceps_femoris_short"),
+    ("adductor_magnus", "biceps_femoris_short"),
     ("rectus_femoris", "vastus_medialis"),
+    ("rectus_femoris", "biceps_femoris_short"),
+    ("gracilis", "semimembranosus"),
     ("biceps_femoris_long", "biceps_femoris_short"),
     ("vastus_medialis", "gastrocnemius_medialis"),
     ("semimembranosus", "popliteus"),
+    ("gastrocnemius_medialis", "tibialis_posterior"),
+    ("gastrocnemius_lateralis", "fibulares"),
+    ("soleus", "flexor_hallucis_longus"),
+    ("tibialis_posterior", "flexor_hallucis_longus"),
     ("popliteus", "flexor_hallucis_longus"),
 )
 #: Structures of a long bone: next to any muscle of the limb lies one of them.
@@ -53,20 +60,28 @@ _EVERY_MM = 12.0
 
 def levels_out_of_order(labels: LabelMap) -> list[tuple[str, str]]:
     """Pairs of muscles whose first should lie above its second and does not."""
+    return order_of_levels(levels_of_structures(labels.data))[1]
+
+
+def order_of_levels(
+    counts: NDArray[np.float64],
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Pairs of muscles whose first lies above its second, as it should, and those where not.
+
+    Args:
+        counts: voxels of each label value on each level, shape (256, nz), upwards.
+    """
     heights = {}
-    counts = _counts_by_level(labels.data)
     for muscle in MUSCLES:
         here = counts[muscle.id]
         if here.any():
             heights[muscle.name] = float(here @ np.arange(here.size) / here.sum())
-    return [
-        (upper, lower)
-        for upper, lower in _ABOVE
-        if upper in heights and lower in heights and heights[upper] < heights[lower]
-    ]
+    seen = [pair for pair in _ABOVE if pair[0] in heights and pair[1] in heights]
+    wrong = [pair for pair in seen if heights[pair[0]] < heights[pair[1]]]
+    return [pair for pair in seen if pair not in wrong], wrong
 
 
-def _counts_by_level(labels: Labels) -> NDArray[np.float64]:
+def levels_of_structures(labels: Labels) -> NDArray[np.float64]:
     """Voxels of each label value on each level, shape (256, nz)."""
     return np.stack(
         [
@@ -183,7 +198,7 @@ def bone_contrast(labels: LabelMap, image: Singles) -> float | None:
 
 def share_of_levels_with_bone(labels: LabelMap) -> float | None:
     """Share of the levels with muscle that show a long bone or the hip bone too."""
-    counts = _counts_by_level(labels.data)
+    counts = levels_of_structures(labels.data)
     muscle = counts[1 : _LAST_MUSCLE + 1].sum(axis=0) > 0
     if not muscle.any():
         return None

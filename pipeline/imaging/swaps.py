@@ -71,6 +71,9 @@ def find_swaps(water: Singles, fat: Singles, grid: Grid) -> list[Swap]:
     every = tuple(slice(step // 2, None, step) for step in steps)
     small_water, small_fat = water[every], fat[every]
     signal = small_water + small_fat
+    if signal.size == 0:
+        # Fewer voxels along an axis than the search steps over.
+        return []
     threshold = otsu(signal.ravel())
     if threshold is None:
         return []

@@ -31,6 +31,23 @@ def fat_fraction(pair: DixonPair) -> NDArray[np.float32]:
     return np.clip(out, 0.0, 1.0, out=out)
 
 
+def in_opposed_fraction(
+    in_phase: NDArray[np.float32], opposed: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Fat fraction of an in- and an opposed-phase magnitude, (IP - OP) / (2 IP) (Dixon 1984, doi
+    10.1148/radiology.153.1.6089263); NaN where there is no in-phase signal.
+
+    The opposed magnitude is |W - F|, so more than half fat reads as less: 0.8 comes out as 0.2.
+    T2* between the echoes adds to the fraction.
+
+    Returns:
+        float32, 0 to 0.5.
+    """
+    out = np.full(in_phase.shape, np.nan, dtype=np.float32)
+    np.divide(in_phase - opposed, 2.0 * in_phase, out=out, where=in_phase > 0)
+    return np.clip(out, 0.0, 0.5, out=out)
+
+
 def core_mask(labels: NDArray[np.integer], margin_voxels: float) -> Flags:
     """Voxels whose neighbours all carry their own label: away from every border.
 
@@ -129,13 +146,15 @@ def tissue_sums(
     if weight == 0:
         return TissueSums(volume, 0.0, None, None, None)
     values = fractions[defined].astype(np.float64)
-    mean = float(used[defined] @ values) / weight
+    # Fractions estimated from one contrast reach below 0 by noise, so that it cancels in the sum.
+    mean = min(max(float(used[defined] @ values) / weight, 0.0), 1.0)
     lean_share = float(used[defined][values < fat_free_below].sum()) / weight
     inner = defined & core
     inner_weight = float(used[inner].sum())
     core_mean = None
     if inner_weight >= max(smallest_core_share * total, 1.0):
         core_mean = float(used[inner] @ fractions[inner].astype(np.float64)) / inner_weight
+        core_mean = min(max(core_mean, 0.0), 1.0)
     return TissueSums(volume, min(weight / total, 1.0), mean, core_mean, volume * lean_share)
 
 

@@ -7,6 +7,7 @@ No message names a person: series and files are called by their number.
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,12 @@ _TAGS: tuple[Any, ...] = (
     "ImageOrientationPatient",
     "PixelSpacing",
     "SpacingBetweenSlices",
+    "BitsAllocated",
+    "RescaleSlope",
+    "PatientOrientation",
+    "PatientPosition",
+    "Laterality",
+    "ImageLaterality",
     "BurnedInAnnotation",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
@@ -73,13 +80,49 @@ _UNEVEN_MM = 0.01
 #: Slices of one stack agree in pixel spacing and direction cosines to this.
 _SAME_SPACING_MM = 1e-4
 _SAME_COSINE = 1e-3
+#: Larger pixels are no image of a leg.
+_LARGEST_PIXEL_MM = 100.0
 #: A stack whose slices shift sideways by more than this share of their distance is sheared.
 _SHEAR_SHARE = 0.02
 #: Fewer slices are no volume: whether they are evenly spaced cannot even be asked.
 _FEWEST_SLICES = 3
 #: Echo times further apart than this belong to two echoes, ms.
 _SAME_ECHO_MS = 0.05
+#: The deflated transfer syntax, where files name theirs, and how far one may grow.
+_DEFLATED = str(pydicom.uid.DeflatedExplicitVRLittleEndian).encode()
+_META_BYTES = 2048
+_LARGEST_INFLATED_BYTES = 2**28
+#: Axis and sign of the letters of PatientOrientation in DICOM's left-posterior-head world.
+_TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "H": (2, 1), "F": (2, -1)}
+#: A cosine this far on the other side contradicts a letter whatever the obliquity.
+_SURELY_AGAINST = 0.5
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class SideTags:
+    """What a header says of sides besides the orientation of the image.
+
+    Attributes:
+        directions: letters of PatientOrientation, e.g. ("L", "P"): where columns and rows run.
+        position: PatientPosition, e.g. "HFS"; "" not stated.
+        laterality: "R", "L", "B" (both) or "".
+    """
+
+    directions: tuple[str, ...]
+    position: str
+    laterality: str
+
+    @classmethod
+    def of(cls, header: pydicom.Dataset) -> SideTags:
+        """The tags of a file."""
+        directions = header.get("PatientOrientation") or ()
+        laterality = header.get("ImageLaterality") or header.get("Laterality") or ""
+        return cls(
+            tuple(str(part).strip().upper() for part in directions),
+            str(header.get("PatientPosition") or "").strip().upper(),
+            str(laterality).strip().upper(),
+        )
 
 
 @dataclass(frozen=True)
@@ -94,6 +137,9 @@ class Plane:
         place: position, orientation and pixel spacing, as DICOM states them.
         acquisition: number of the acquisition or name of the stack; "" unknown.
         facts: what its header says of its contrast.
+        scaled: whether its header scales its values.
+        tags: what its header says of sides; None where it was not asked.
+        least_bytes: smallest size of its file; 0 where its pixels may be compressed.
     """
 
     path: Path
@@ -103,6 +149,9 @@ class Plane:
     place: pydicom.Dataset
     acquisition: str
     facts: ImageFacts
+    scaled: bool = False
+    tags: SideTags | None = None
+    least_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -237,12 +286,16 @@ def find_dicom(
 def read_header(path: Path) -> pydicom.Dataset | None:
     """The header of a DICOM image; None for anything else."""
     try:
+        if _inflates_too_far(path):
+            return None
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-        # Values are decoded when first asked for: a damaged one is found here.
+        # Values are decoded when first asked for, and numbers once more where they are passed on:
+        # a damaged one is found here.
         for element in header:
             if element.tag.is_private:
                 continue
             _ = element.value
+        _place(header)
     except (
         InvalidDicomError,
         OSError,
@@ -252,10 +305,30 @@ def read_header(path: Path) -> pydicom.Dataset | None:
         TypeError,
         AttributeError,
         NotImplementedError,
+        RecursionError,
+        zlib.error,
     ):
         return None
     stated = [header.get(keyword) for keyword in ("Rows", "Columns", "SOPClassUID")]
     return header if all(stated) else None
+
+
+def _inflates_too_far(path: Path) -> bool:
+    """Whether a file in the deflated transfer syntax grows beyond what an image can be: pydicom
+    inflates it whole before it looks at anything.
+
+    Raises:
+        zlib.error: what follows the file meta information is nothing deflated.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_META_BYTES)
+        if _DEFLATED not in head:
+            return False
+        # Preamble, "DICM", and the element that says how long the meta information is.
+        stream.seek(144 + int.from_bytes(head[140:144], "little"))
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflater.decompress(stream.read(), _LARGEST_INFLATED_BYTES)
+        return bool(inflater.unconsumed_tail)
 
 
 def _unusable(header: pydicom.Dataset) -> str | None:
@@ -266,6 +339,8 @@ def _unusable(header: pydicom.Dataset) -> str | None:
         return "text is burned into its pixels"
     if header.get("Modality") != "MR":
         return "no MR image"
+    if header.get("RescaleSlope") == 0:
+        return "its values are all scaled to one (RescaleSlope 0)"
     return None if header.get("SeriesInstanceUID") else "it names no series"
 
 
@@ -279,7 +354,29 @@ def planes_of(path: Path, header: pydicom.Dataset) -> list[Plane]:
         return _tiles(path, header, size)
     acquisition = str(header.get("AcquisitionNumber") or "")
     facts = ImageFacts.of(header)
-    return [Plane(path, 0, None, size, _place(header), acquisition, facts)]
+    scaled = "RescaleSlope" in header
+    plane = Plane(
+        path,
+        0,
+        None,
+        size,
+        _place(header),
+        acquisition,
+        facts,
+        scaled,
+        SideTags.of(header),
+        _least_bytes(header),
+    )
+    return [plane]
+
+
+def _least_bytes(header: pydicom.Dataset) -> int:
+    """Bytes that the pixels of one uncompressed slice take; 0 where they may take fewer."""
+    meta = getattr(header, "file_meta", pydicom.Dataset())
+    syntax = meta.get("TransferSyntaxUID")
+    if syntax is None or syntax.is_compressed:
+        return 0
+    return int(header.Rows) * int(header.Columns) * int(header.get("BitsAllocated") or 0) // 8
 
 
 def _place(*stated: pydicom.Dataset) -> pydicom.Dataset:
@@ -382,7 +479,8 @@ def open_dicom(series: DicomSeries, *, largest_image_million_voxels: float) -> D
     """Put the slices of a series in order and find where they lie.
 
     Raises:
-        InputError: slices that differ in size or orientation, are missing, doubled or unevenly
+        InputError: files that hold less than they say; slices that differ in size or orientation,
+            are missing, doubled or unevenly
             spaced, too few, or do not say where they lie.
     """
     source = _stack(series)
@@ -392,7 +490,32 @@ def open_dicom(series: DicomSeries, *, largest_image_million_voxels: float) -> D
             expected=f"at most {largest_image_million_voxels:g} million voxels",
             found=source.grid.describe(),
         )
+    # Before anything is decoded: the decoder fills up what a file lacks.
+    for number, plane in enumerate(source.planes, start=1):
+        size = plane.path.stat().st_size
+        if size < plane.least_bytes:
+            raise InputError(
+                f"DICOM file {number} of a series does not hold what its header says",
+                expected=f"at least {plane.least_bytes} bytes of pixels",
+                found=f"a file of {size} bytes",
+                action="export the series again",
+            )
     return source
+
+
+def side_tags(series: DicomSeries) -> SideTags:
+    """What a series says of sides: of each tag the one value stated, or several joined by "/"."""
+    stated = [plane.tags for plane in series.planes if plane.tags is not None]
+
+    def joined(field: str) -> str:
+        return "/".join(sorted({getattr(tags, field) for tags in stated} - {""}))
+
+    directions = {tags.directions for tags in stated}
+    return SideTags(
+        next(iter(directions)) if len(directions) == 1 else (),
+        joined("position"),
+        joined("laterality"),
+    )
 
 
 def _stack(series: DicomSeries) -> DicomSource:
@@ -425,6 +548,25 @@ def _stack(series: DicomSeries) -> DicomSource:
             found=f"{len(sizes)} matrix sizes, pixel spacings differing by "
             f"{np.ptp(spacings, axis=0).max():.3g} mm",
             action="keep the slices of one acquisition",
+        )
+    axes = orientations.reshape(-1, 2, 3)
+    products = np.einsum("nij,nkj->nik", axes, axes)
+    sizes_fit = (spacings > 0).all() and spacings.max() < _LARGEST_PIXEL_MM
+    if not (sizes_fit and np.abs(products - np.eye(2)).max() < _SAME_COSINE):
+        raise InputError(
+            f"{name} states an orientation or a pixel spacing that cannot be right",
+            expected="two unit vectors at a right angle, and spacings above 0 mm",
+            found=f"row and column {orientations[0].round(3).tolist()}, "
+            f"spacing {spacings[0].tolist()} mm",
+            action="export the series again",
+        )
+    _check_directions(name, series, axes)
+    if len({plane.scaled for plane in series.planes}) > 1:
+        raise InputError(
+            f"{name} mixes slices whose values are scaled with others",
+            expected="a RescaleSlope in every slice or in none",
+            found=f"one in {sum(plane.scaled for plane in series.planes)} of {len(planes)}",
+            action="export the series again",
         )
     if np.ptp(orientations, axis=0).max() > _SAME_COSINE:
         raise InputError(
@@ -467,6 +609,24 @@ def _stack(series: DicomSeries) -> DicomSource:
     affine[:3, 3] = first
     grid = Grid((columns, rows, len(order)), _LPS_TO_RAS @ affine, SCANNER_SPACE)
     return DicomSource(tuple(series.planes[int(k)] for k in order), grid)
+
+
+def _check_directions(name: str, series: DicomSeries, axes: NDArray[np.float64]) -> None:
+    """Refuse a series whose header states two orientations."""
+    for plane, pair in zip(series.planes, axes, strict=True):
+        if plane.tags is None:
+            continue
+        for letters, axis in zip(plane.tags.directions, pair, strict=False):
+            # The first letter is where the axis mainly runs.
+            towards = _TOWARDS.get(letters[:1])
+            if towards is not None and float(axis[towards[0]]) * towards[1] < -_SURELY_AGAINST:
+                raise InputError(
+                    f"{name} states two orientations that disagree",
+                    expected="PatientOrientation as ImageOrientationPatient has it",
+                    found=f"{letters} by the one, direction cosines {axis.round(3).tolist()} "
+                    "by the other",
+                    action="find out which is right: left and right depend on it",
+                )
 
 
 def _decode(path: Path, number: int) -> NDArray[Any]:

@@ -120,11 +120,16 @@ def subject_folder(data: Path, subject: str, session: str | None) -> Path:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files below a folder, in order; links to folders are not followed, so no loops."""
+    """All files below a folder, in order; links to folders are not followed, so no loops.
+
+    Links that lead nowhere are among them, so that they are told; pipes and devices, which may
+    never end, are not.
+    """
     found = []
     for parent, folders, names in os.walk(folder, followlinks=False):
         folders.sort()
-        found += [Path(parent) / name for name in sorted(names) if not name.startswith(".")]
+        paths = [Path(parent) / name for name in sorted(names) if not name.startswith(".")]
+        found += [path for path in paths if path.is_file() or not path.exists()]
     return found
 
 

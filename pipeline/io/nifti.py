@@ -23,6 +23,8 @@ from pipeline.io.atomic import atomic_write
 
 _GZIP_LEVEL = 2
 _CHUNK_BYTES = 2**20
+#: Behind the data of an image stands nothing, or a little that some program left there.
+_LARGEST_REST_BYTES = 2**26
 #: Corners of a qform further than this from the sform mean that the affine is sheared.
 _SHEAR_MM = 0.1
 _UNITS_NOT_MM = {1: "metres", 3: "microns"}
@@ -75,9 +77,7 @@ class NiftiSource:
                         plane = plane.astype(np.float64) * self.slope + self.intercept
                     out[:, :, k] = plane
                 if at == nz:
-                    # Reading on to the end makes gzip compare its checksum.
-                    while stream.read(_CHUNK_BYTES):
-                        pass
+                    _read_rest(stream)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise _cut_off(self.path, self.grid, self.dtype, str(error)) from error
         return out
@@ -258,6 +258,15 @@ def _skip(stream: BinaryIO, count: int) -> None:
     while count > 0:
         read = len(_read_exactly(stream, min(count, _CHUNK_BYTES)))
         count -= read
+
+
+def _read_rest(stream: BinaryIO) -> None:
+    """Read on to the end, which makes gzip compare its checksum; a file has little more than its
+    data, or is none that was meant."""
+    for _ in range(_LARGEST_REST_BYTES // _CHUNK_BYTES):
+        if not stream.read(_CHUNK_BYTES):
+            return
+    raise EOFError(f"more than {_LARGEST_REST_BYTES} bytes behind its data")
 
 
 def _read_exactly(stream: BinaryIO, count: int) -> bytes:

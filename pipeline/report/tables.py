@@ -117,7 +117,7 @@ def _row(result: MuscleResult | GroupResult, *, kind: str) -> dict[str, str]:
     reasons = [
         f"{side}: {reason}"
         for side, measurement in sides
-        for reason in (measurement.reason, measurement.lean_reason)
+        for reason in (measurement.reason, measurement.lean_reason, measurement.lean_estimate)
         if reason is not None
     ]
     if result.asymmetry.reason is not None:

@@ -39,6 +39,14 @@ _LARGEST_FRACTION = 2.0
 _LARGEST_PERCENT = 200.0
 
 
+#: Filters and interpolation leave a little below 0; normalised images reach this far.
+_LARGEST_NEGATIVE_SHARE = 2.0
+#: Air is dark: an image with a smaller range, relative to its values, was shifted or cut.
+_SMALLEST_RANGE_SHARE = 0.01
+#: Water and fat are of one acquisition; their largest signals are alike.
+_LARGEST_SIGNAL_RATIO = 1000.0
+
+
 @dataclass(frozen=True)
 class _Turned:
     """A source seen in canonical orientation, whole."""
@@ -94,6 +102,7 @@ def canonicalise(
         labels = _labels(data, canonical, subject.label_scheme)
     dixon = None
     if Quantity.WATER in images and Quantity.FAT in images:
+        _check_one_scale(images)
         if not joining:
             findings += _undo_swaps(images)
         water, fat = images[Quantity.WATER], images[Quantity.FAT]
@@ -304,6 +313,7 @@ def _image(data: NDArray[Any], grid: Grid, quantity: Quantity) -> Volume:
             found=f"one value in all {values.size} voxels",
             action="export the image again",
         )
+    _check_signal(values, low, high, quantity)
     if quantity is not Quantity.FAT_FRACTION:
         return Volume(values, grid, quantity)
     typical = float(np.percentile(np.abs(values), 99))
@@ -315,6 +325,36 @@ def _image(data: NDArray[Any], grid: Grid, quantity: Quantity) -> Volume:
             action="set its scale (scl_slope) so that pure fat is 1 or 100",
         )
     return Volume(values, grid, quantity, "percent" if typical > _LARGEST_FRACTION else "1")
+
+
+def _check_signal(values: NDArray[np.float32], low: float, high: float, quantity: Quantity) -> None:
+    """Refuse what a wrong scale of the file made of an image."""
+    if -low > _LARGEST_NEGATIVE_SHARE * high:
+        raise InputError(
+            f"The {quantity} image is negative",
+            expected="signal, which is positive",
+            found=f"values from {low:.4g} to {high:.4g}",
+            action="check the scale in the file (scl_slope, RescaleSlope), and export it again",
+        )
+    if high - low < _SMALLEST_RANGE_SHARE * max(abs(low), abs(high)):
+        raise InputError(
+            f"The {quantity} image hardly differs from one value",
+            expected="signal of tissue and dark air",
+            found=f"values from {low:.9g} to {high:.9g}",
+            action="check the scale in the file (scl_inter, RescaleIntercept), and export it again",
+        )
+
+
+def _check_one_scale(images: Mapping[Quantity, Volume]) -> None:
+    """Refuse water and fat whose signals cannot be those of one acquisition."""
+    water, fat = (float(images[q].data.max()) for q in (Quantity.WATER, Quantity.FAT))
+    if max(water, fat) > _LARGEST_SIGNAL_RATIO * min(water, fat):
+        raise InputError(
+            "The water and the fat image are on different scales",
+            expected=f"largest signals within a factor of {_LARGEST_SIGNAL_RATIO:g}",
+            found=f"{water:.4g} in water, {fat:.4g} in fat",
+            action="check the scale in the files (scl_slope, RescaleSlope), and export them again",
+        )
 
 
 def _labels(data: NDArray[Any], grid: Grid, scheme: LabelScheme) -> LabelMap:

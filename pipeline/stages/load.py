@@ -14,7 +14,7 @@ from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import ImageSource, LoadedSubject, Participant, StageResult
 from pipeline.core.volume import Quantity
 from pipeline.imaging.stations import extent_mm, group_stations
-from pipeline.io.dicom import find_dicom, open_dicom
+from pipeline.io.dicom import SideTags, find_dicom, open_dicom, side_tags
 from pipeline.io.digest import file_digest, files_digest, text_digest
 from pipeline.io.discover import (
     by_pattern,
@@ -64,12 +64,15 @@ def load_subject(
     unused = None
     if not use_labels and labels is None:
         unused, given = given, None
-    evidence = "position stated by the NIfTI affine"
+    evidence = ["position stated by the NIfTI affine"]
     findings: list[Finding] = []
     if not images:
-        images, findings = _dicom([path for path in files if nifti_stem(path) is None], config)
+        images, findings, tags = _dicom(
+            [path for path in files if nifti_stem(path) is None], config
+        )
         if images:
-            evidence = "position and orientation stated by the DICOM headers"
+            evidence = _evidence(tags)
+            findings += _contradictions(tags)
     if not images and given is None:
         raise InputError(
             f"{subject} has no image that can be used",
@@ -102,7 +105,7 @@ def load_subject(
         label_scheme=scheme,
         participant=participant,
         inputs=inputs,
-        side_evidence=(evidence,),
+        side_evidence=tuple(evidence),
     )
     return StageResult(loaded, (*findings, *_findings(loaded, unused)))
 
@@ -180,19 +183,24 @@ def _nifti_files(
     return named
 
 
-def _dicom(files: Sequence[Path], config: LoadConfig) -> tuple[list[_Image], list[Finding]]:
-    """The DICOM images of a folder, and what was left out and why."""
+def _dicom(
+    files: Sequence[Path], config: LoadConfig
+) -> tuple[list[_Image], list[Finding], list[SideTags]]:
+    """The DICOM images of a folder, what was left out and why, and what their headers say of
+    sides."""
     rules = [*config.own_dicom_contrasts.items(), *config.dicom_contrasts.items()]
     series, left = find_dicom(files, rules)
     dixon = {Quantity.WATER, Quantity.FAT} <= {one.quantity for one in series}
     findings = [_left_out(one.number, one.files, one.reason) for one in left]
     images: list[_Image] = []
+    tags: list[SideTags] = []
     for one in series:
         if dixon and one.quantity is Quantity.T1W:
             reason = "T1-weighted; water and fat are there and used"
             findings.append(_left_out(one.number, len(one.files), reason))
             continue
         source = open_dicom(one, largest_image_million_voxels=config.largest_image_million_voxels)
+        tags.append(side_tags(one))
         # File names of DICOM exports often hold a person's name: they are not passed on.
         name = f"dicom:{one.quantity}"
         images.append(_Image(one.quantity, source, name, files_digest(source.files)))
@@ -203,7 +211,46 @@ def _dicom(files: Sequence[Path], config: LoadConfig) -> tuple[list[_Image], lis
         numbers[image.name] += 1
         if counts[image.name] > 1:
             images[k] = replace(image, name=f"{image.name}:{numbers[image.name]}")
-    return images, findings
+    return images, findings, tags
+
+
+def _evidence(tags: Sequence[SideTags]) -> list[str]:
+    """What the sides of DICOM images rest on."""
+    out = ["position and orientation stated by the DICOM headers"]
+    if all(tag.directions for tag in tags):
+        out.append("PatientOrientation says the same")
+    positions = {tag.position for tag in tags} - {""}
+    if len(positions) == 1:
+        out.append(f"patient position {positions.pop()}")
+    return out
+
+
+def _contradictions(tags: Sequence[SideTags]) -> list[Finding]:
+    """What headers say of sides that does not fit a scan of both legs in one position."""
+    findings = []
+    positions = sorted({tag.position for tag in tags} - {""})
+    if len(positions) > 1 or any("/" in position for position in positions):
+        findings.append(
+            Finding(
+                code="patient_positions_differ",
+                severity=Severity.WARNING,
+                stage="load",
+                message=f"Series state different patient positions ({', '.join(positions)}): left "
+                "and right may be exchanged in some of them.",
+            )
+        )
+    one_sided = sorted({tag.laterality for tag in tags} - {"", "B", "U"})
+    if one_sided:
+        findings.append(
+            Finding(
+                code="laterality_of_one_side",
+                severity=Severity.WARNING,
+                stage="load",
+                message=f"The laterality tag says {', '.join(one_sided)}, as of one side; both "
+                "legs are looked for. Check that the right series was given.",
+            )
+        )
+    return findings
 
 
 def _left_out(number: int | None, files: int, reason: str) -> Finding:

@@ -27,7 +27,7 @@ from pipeline.core.results import (
     Severity,
     Status,
 )
-from pipeline.core.scan import Leg, Participant, SegmentedLeg, SegmentedLegs, StageResult
+from pipeline.core.scan import Participant, SegmentedLeg, SegmentedLegs, StageResult
 from pipeline.core.soft import Confidence
 from pipeline.core.volume import Quantity
 from pipeline.imaging.asymmetry import (
@@ -49,12 +49,23 @@ from pipeline.imaging.local_difference import (
     describe,
     no_local_difference,
 )
+from pipeline.imaging.single_contrast import split_tissue
 from pipeline.imaging.tissue import (
     TissueSums,
     area_profile,
     core_mask,
     fat_fraction,
+    in_opposed_fraction,
     tissue_sums,
+)
+
+#: Single contrasts in which muscle and fat are told apart.
+_SPLITTABLE = (Quantity.T1W, Quantity.WATER)
+_FROM_ONE = (
+    "lean volume is an estimate from the {} image alone, relative to the leg's own leanest muscle"
+)
+_FROM_PHASES = (
+    "lean volume is an estimate from in- and opposed-phase images: more than half fat reads as less"
 )
 
 Extents = Literal["whole", "matched"]
@@ -130,6 +141,7 @@ def measure(
     findings = [
         *_findings(muscles),
         *_own_reference_used(config),
+        *_lean_estimated(muscles),
         *_unlikely_volumes(muscles, groups, participant, config),
     ]
     return StageResult(measures, tuple(findings))
@@ -151,6 +163,7 @@ class _Structure:
     profile: tuple[ProfilePoint, ...]
     confidence: Confidence | None
     lean_reason: str | None
+    lean_estimate: str | None
 
 
 def _measure_leg(
@@ -159,7 +172,7 @@ def _measure_leg(
     """Raw values by structure name; structures without a voxel are missing."""
     segmented = legs[side]
     leg, labels = segmented.leg, segmented.labels.data
-    fractions, lean_reason = _fractions(leg)
+    fractions, lean_reason, lean_estimate = _fractions(segmented)
     core = core_mask(labels, config.core_margin_voxels)
     boxes = ndimage.find_objects(labels)
     placement = Placement(side, legs, match) if match.succeeded else None
@@ -211,22 +224,39 @@ def _measure_leg(
             profile=profile,
             confidence=segmented.confidence.get(structure.name),
             lean_reason=lean_reason,
+            lean_estimate=lean_estimate,
         )
     return out
 
 
-def _fractions(leg: Leg) -> tuple[NDArray[np.float32] | None, str | None]:
-    """Fat fraction of a leg (NaN where undefined), or why there is none."""
+def _fractions(
+    segmented: SegmentedLeg,
+) -> tuple[NDArray[np.float32] | None, str | None, str | None]:
+    """Fat fraction of a leg (NaN where undefined), or why there is none; and, where it is no
+    measurement of water and fat, how it was estimated."""
+    leg = segmented.leg
     if leg.dixon is not None:
-        return fat_fraction(leg.dixon), None
+        return fat_fraction(leg.dixon), None, None
     given = leg.images.get(Quantity.FAT_FRACTION)
     if given is not None:
         scale = 0.01 if given.unit == "percent" else 1.0
-        return np.clip(given.data * np.float32(scale), 0.0, 1.0), None
+        return np.clip(given.data * np.float32(scale), 0.0, 1.0), None, None
     if not leg.images:
-        return None, "a label map without an image has volumes only"
+        return None, "a label map without an image has volumes only", None
+    if {Quantity.IN_PHASE, Quantity.OPPOSED_PHASE} <= leg.images.keys():
+        pair = [leg.images[q].data for q in (Quantity.IN_PHASE, Quantity.OPPOSED_PHASE)]
+        return in_opposed_fraction(pair[0], pair[1]), None, _FROM_PHASES
+    for quantity in _SPLITTABLE:
+        if quantity in leg.images:
+            split = split_tissue(segmented, quantity)
+            if split is not None:
+                return split.fractions, None, _FROM_ONE.format(quantity)
     shown = ", ".join(str(q) for q in leg.images)
-    return None, f"lean volume needs water and fat (or fat fraction) images; given: {shown}"
+    return (
+        None,
+        f"lean volume needs water and fat (or fat fraction) images; given: {shown}",
+        None,
+    )
 
 
 def _profile(
@@ -316,6 +346,7 @@ class _Compare:
             fat_fraction_percent=_percent(view.fat_fraction),
             fat_fraction_core_percent=_percent(view.core_fat_fraction),
             lean_reason=lean_reason,
+            lean_estimate=raw.lean_estimate,
             valid_share=view.valid_share,
             matched_share=min(matched.volume_ml / view.volume_ml, 1.0) if matched else None,
             length_mm=raw.length_mm,
@@ -462,9 +493,13 @@ def _asymmetry(
         )
     log_ratio = math.log(values[0] / values[1])
     method, se = _standard_errors(right, left, config)
+    estimate = right.lean_estimate or left.lean_estimate if of == "lean_volume" else None
+    if estimate is not None:
+        added = config.lean_estimate_se_percent / 100.0
+        method, se = math.hypot(method or 0.0, added), math.hypot(se, added)
     interval = interval_percent(log_ratio, se)
     share = _smaller(right.matched_share, left.matched_share)
-    why_not = _no_verdict(right, left, extent, share, config)
+    why_not = _no_verdict(right, left, extent, share, config) or estimate
     verdict = None
     if why_not is None:
         # Published limits are of the total volume of whole muscles and are held against that.
@@ -638,6 +673,7 @@ def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
         lean_reason=None
         if lean is not None
         else next(m.lean_reason for m in members if m.lean_reason is not None),
+        lean_estimate=next((m.lean_estimate for m in members if m.lean_estimate), None),
         valid_share=_mean_share(members, volume),
         matched_share=min(matched / volume, 1.0) if matched is not None else None,
         length_mm=None,
@@ -797,6 +833,18 @@ def _own_reference(whole: Mapping[str, float], config: MeasureConfig) -> dict[st
     slope = sum(m.reference_slope for m in known)
     rest = math.fsum(whole.values()) - sum(m.reference_intercept_ml for m in known)
     return _volumes_of_leg(rest / slope)
+
+
+def _lean_estimated(muscles: Sequence[MuscleResult]) -> Iterator[Finding]:
+    said = {m.right.lean_estimate or m.left.lean_estimate for m in muscles} - {None}
+    for estimate in sorted(filter(None, said)):
+        yield Finding(
+            code="lean_estimated",
+            severity=Severity.WARNING,
+            stage="measure",
+            message=f"Water and fat were not both measured: {estimate}. Total volumes do not "
+            "depend on it; no verdict rests on the lean ones.",
+        )
 
 
 def _findings(muscles: Sequence[MuscleResult]) -> list[Finding]:

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import SegmentConfig
+from pipeline.core.anatomy import Side
 from pipeline.core.errors import SubjectUnusableError
 from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import EngineInfo, Leg, LegPair, SegmentedLeg, SegmentedLegs, StageResult
-from pipeline.core.soft import Confidence
+from pipeline.core.soft import Confidence, LegPose
 from pipeline.core.volume import LabelMap
 from pipeline.engines import Engine, get_engine
 from pipeline.imaging.decision import decide, labelled_levels
@@ -27,6 +28,10 @@ from pipeline.imaging.plausibility import (
     share_of_levels_with_bone,
     unexplained_share,
 )
+from pipeline.imaging.pose import pose_of_labels
+
+#: Code of the finding that says what the anatomy knows of the sides.
+SIDES_FROM_ANATOMY = "sides_from_anatomy"
 
 
 def segment(
@@ -49,9 +54,12 @@ def segment(
     chosen = engine if engine is not None else get_engine(config)
     segmented = []
     findings: list[Finding] = []
+    poses: dict[Side, LegPose] = {}
     for leg in (legs.right, legs.left):
         soft = chosen.segment_leg(leg)
         labels = decide(soft, leg.grid)
+        poses[leg.side] = soft.pose if soft.pose is not None else pose_of_labels(labels)
+        _refuse_turned(leg.side, poses[leg.side])
         if soft.automatic:
             labels = keep_to_leg(
                 labels,
@@ -63,7 +71,70 @@ def segment(
         labelled = labelled_levels(soft, leg.grid)
         segmented.append(with_labels(leg, labels, confidence=soft.confidence, labelled=labelled))
     right, left = segmented
+    findings += _sides_from_anatomy(poses)
     return StageResult(SegmentedLegs(right, left, chosen.describe(legs)), tuple(findings))
+
+
+def _refuse_turned(side: Side, pose: LegPose) -> None:
+    """
+    Raises:
+        SubjectUnusableError: the leg lies the other way round than its file says.
+    """
+    turned = [
+        words
+        for words, stated in (("front and back", pose.front), ("head and foot", pose.upright))
+        if stated is False
+    ]
+    if turned:
+        raise SubjectUnusableError(
+            f"The {side} leg does not lie as the position in its file says",
+            expected="front, back, head and foot where the headers put them",
+            found=f"{' and '.join(turned)} exchanged, by the anatomy",
+            action="correct the orientation at its source (an axis with a wrong sign, or a "
+            "wrong patient position). Whether right and left are exchanged too cannot be seen "
+            "from legs, so flipping the image back is no proof of its sides",
+        )
+
+
+def _sides_from_anatomy(poses: Mapping[Side, LegPose]) -> Iterator[Finding]:
+    """What the anatomy says of the sides.
+
+    Raises:
+        SubjectUnusableError: the outer side of a leg faces the other leg.
+    """
+    inwards = [side for side, pose in poses.items() if pose.outside is False]
+    if inwards:
+        both = len(inwards) == len(poses)
+        raise SubjectUnusableError(
+            "The outer sides of both legs face each other"
+            if both
+            else f"The outer side of the {inwards[0]} leg faces the other leg",
+            expected="the outer side of each leg (fibula, vastus lateralis) pointing outwards",
+            found="the legs in each other's place"
+            if both
+            else "two right or two left legs: one leg shown twice, or legs of two scans",
+            action="look for the step that put the legs together, and give the scan as it came "
+            "from the scanner",
+        )
+    known = [
+        words
+        for words, field in (
+            ("front and back", "front"),
+            ("outer and inner sides", "outside"),
+            ("head and foot", "upright"),
+        )
+        if all(getattr(pose, field) for pose in poses.values())
+    ]
+    if known:
+        yield Finding(
+            code=SIDES_FROM_ANATOMY,
+            severity=Severity.INFO,
+            stage="segment",
+            message=f"The anatomy agrees with the headers on {', '.join(known)} of both legs; "
+            "a mirror image would look the same.",
+            value=float(len(known)),
+            unit="of 3 directions",
+        )
 
 
 def with_labels(

@@ -18,6 +18,7 @@ from pipeline.core.scan import CanonicalScan, Index3, Leg, LegPair, StageResult
 from pipeline.core.transform import identity, mirror
 from pipeline.core.volume import DixonPair, LabelMap, Quantity, Volume
 from pipeline.imaging.labels import leg_labels
+from pipeline.imaging.pose import difference_of_legs
 from pipeline.imaging.separation import (
     Lattice,
     between_shares,
@@ -46,7 +47,8 @@ def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult
     views of the scan's: nothing is copied or resampled.
 
     Raises:
-        SubjectUnusableError: fewer than two legs in view, or labels of one side only.
+        SubjectUnusableError: fewer than two legs in view, one leg twice, or labels of one side
+            only.
     """
     findings: list[Finding] = []
     given = None
@@ -63,6 +65,8 @@ def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult
     for side in Side:
         lower, upper = _box(scan, tissue[side], None if given is None else given[side], config)
         legs[side] = _leg(scan, side, tissue[side], seen[side], given, middle, lower, upper)
+    if scan.images:
+        findings += _check_two_different(legs, config)
     if given is not None and scan.images:
         findings += _label_findings(scan, given, tissue)
     return StageResult(LegPair(legs[Side.RIGHT], legs[Side.LEFT]), tuple(findings))
@@ -181,6 +185,37 @@ def _check_sizes(volumes: Mapping[Side, float], config: SeparateConfig) -> None:
             f"{volumes[Side.LEFT]:.0f} mL on the left",
             action="give a scan that shows both legs",
         )
+
+
+def _check_two_different(legs: Mapping[Side, Leg], config: SeparateConfig) -> list[Finding]:
+    quantity = next(iter(legs[Side.RIGHT].images))
+    right, left = (legs[side] for side in (Side.RIGHT, Side.LEFT))
+    apart = difference_of_legs(
+        right.images[quantity].data, left.images[quantity].data, right.tissue, left.tissue
+    )
+    if apart is None or apart >= config.usual_leg_difference:
+        return []
+    if apart < config.smallest_leg_difference:
+        raise SubjectUnusableError(
+            "One leg is shown twice",
+            expected="two legs, each with its own shape and noise",
+            found=f"the same image on both sides: they differ by {apart:.2f} of what neighbouring "
+            f"voxels differ (at least {config.smallest_leg_difference:g} in two legs)",
+            action="look for the step that put the legs together, and give the scan as it came "
+            "from the scanner",
+        )
+    return [
+        Finding(
+            code="legs_alike",
+            severity=Severity.WARNING,
+            stage="separate",
+            message="The legs look more alike than two legs of a person do. Check that it is not "
+            "one leg shown twice.",
+            value=apart,
+            threshold=config.usual_leg_difference,
+            unit="difference of neighbouring voxels",
+        )
+    ]
 
 
 def _at_full_size(

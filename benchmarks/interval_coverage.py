@@ -88,7 +88,13 @@ def _criteria(report: Report) -> None:
     _coverage(report, rows, "all", lambda row: "")
     _coverage(report, rows, "region", lambda row: row["region"])
     _coverage(report, rows, "slice thickness, mm", lambda row: f"{row['slice_mm']:g}")
-    _coverage(report, rows, "fat", lambda row: "above 10 %" if row["fat_percent"] > 10 else "below")
+    middle = float(np.median([row["fat_percent"] for row in rows])) if rows else 0.0
+    _coverage(
+        report,
+        rows,
+        "fat",
+        lambda row: f"{'above' if row['fat_percent'] > middle else 'up to'} {middle:.0f} %",
+    )
     errors = [abs(row["error"]) for row in rows]
     if errors:
         width = float(np.median([Z95 * row["se_method"] for row in rows]))

@@ -175,6 +175,7 @@ class MeasureConfig(_Section):
     method_error_gain: Positive
     method_error_floor_percent: Positive
     method_error_of_100_ml_percent: Positive
+    method_error_hip_factor: Positive
     smallest_matched_share: Share
     largest_volume_factor: Annotated[float, Field(gt=1)]
     smallest_reference_ml: Positive

@@ -44,11 +44,13 @@ class MethodError:
         floor: error of a muscle that is large and the same in every look.
         of_100_ml: further error of a muscle of 100 mL; falls with the root of the volume, as
             that of a border drawn in many places independently.
+        factor: on all of it, for a region of the body that is harder to tell.
     """
 
     gain: float
     floor: float
     of_100_ml: float
+    factor: float = 1.0
 
 
 def spread_between_looks(right: Sequence[float], left: Sequence[float]) -> float:
@@ -74,7 +76,7 @@ def se_of_method(spread: float, volume_ml: float, error: MethodError) -> float:
         error: the fitted terms; they are independent.
     """
     of_size = error.of_100_ml * math.sqrt(100.0 / volume_ml)
-    return math.sqrt((error.gain * spread) ** 2 + error.floor**2 + of_size**2)
+    return error.factor * math.sqrt((error.gain * spread) ** 2 + error.floor**2 + of_size**2)
 
 
 def se_total(method: float | None, spread: float | None, scan_rescan: float) -> float:

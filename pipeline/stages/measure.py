@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.config import MeasureConfig
-from pipeline.core.anatomy import GROUPS, MUSCLES, STRUCTURES, UNIONS, Muscle, MuscleGroup, Side
+from pipeline.core.anatomy import (
+    GROUPS,
+    MUSCLES,
+    MUSCLES_BY_NAME,
+    STRUCTURES,
+    UNIONS,
+    Muscle,
+    MuscleGroup,
+    Side,
+)
 from pipeline.core.match import LegMatch
 from pipeline.core.results import (
     Asymmetry,
@@ -104,7 +113,7 @@ def measure(
     for muscle in MUSCLES:
         right, left = sums.measurements(muscle.name)
         limit = _healthy_limit(muscle, config)
-        lean, total = _asymmetries(right, left, limit, config)
+        lean, total = _asymmetries(right, left, limit, (muscle.name,), config)
         muscles.append(
             MuscleResult(
                 id=muscle.id,
@@ -458,12 +467,27 @@ def _absent(reason: str) -> Measurement:
 
 
 def _asymmetries(
-    right: Measurement, left: Measurement, healthy_limit: float | None, config: MeasureConfig
+    right: Measurement,
+    left: Measurement,
+    healthy_limit: float | None,
+    members: Sequence[str],
+    config: MeasureConfig,
 ) -> tuple[Asymmetry, Asymmetry]:
-    """Asymmetry of lean volume and of total volume."""
-    total = _asymmetry("total_volume", right, left, None, healthy_limit, config)
-    lean = _asymmetry("lean_volume", right, left, total, healthy_limit, config)
+    """Asymmetry of lean volume and of total volume of one or several muscles."""
+    error = _method_error(members, config)
+    total = _asymmetry("total_volume", right, left, None, healthy_limit, error, config)
+    lean = _asymmetry("lean_volume", right, left, total, healthy_limit, error, config)
     return lean, total
+
+
+def _method_error(members: Sequence[str], config: MeasureConfig) -> MethodError:
+    hip = any(MUSCLES_BY_NAME[name].region == "hip" for name in members)
+    return MethodError(
+        gain=config.method_error_gain,
+        floor=config.method_error_floor_percent / 100.0,
+        of_100_ml=config.method_error_of_100_ml_percent / 100.0,
+        factor=config.method_error_hip_factor if hip else 1.0,
+    )
 
 
 def _asymmetry(
@@ -472,6 +496,7 @@ def _asymmetry(
     left: Measurement,
     total: Asymmetry | None,
     healthy_limit: float | None,
+    error: MethodError,
     config: MeasureConfig,
 ) -> Asymmetry:
     extent, values, reason = _comparable(of, right, left)
@@ -492,7 +517,7 @@ def _asymmetry(
             reason=reason,
         )
     log_ratio = math.log(values[0] / values[1])
-    method, se = _standard_errors(right, left, config)
+    method, se = _standard_errors(right, left, error, config)
     estimate = right.lean_estimate or left.lean_estimate if of == "lean_volume" else None
     if estimate is not None:
         added = config.lean_estimate_se_percent / 100.0
@@ -532,7 +557,7 @@ def _asymmetry(
 
 
 def _standard_errors(
-    right: Measurement, left: Measurement, config: MeasureConfig
+    right: Measurement, left: Measurement, error: MethodError, config: MeasureConfig
 ) -> tuple[float | None, float]:
     """Standard error of ln(R / L) of the method, where it can be told, and in all."""
     scan_rescan = se_from_scan_rescan(config.scan_rescan_cv_percent)
@@ -541,11 +566,6 @@ def _standard_errors(
     if looks[0] is None or looks[1] is None or volumes[0] is None or volumes[1] is None:
         return None, scan_rescan
     spread = spread_between_looks(looks[0], looks[1])
-    error = MethodError(
-        gain=config.method_error_gain,
-        floor=config.method_error_floor_percent / 100.0,
-        of_100_ml=config.method_error_of_100_ml_percent / 100.0,
-    )
     method = se_of_method(spread, (volumes[0] + volumes[1]) / 2.0, error)
     return method, se_total(method, spread, scan_rescan)
 
@@ -598,7 +618,7 @@ def _group(
     right = _sum([m.right for m in compared], missing=len(members) - len(compared))
     left = _sum([m.left for m in compared], missing=len(members) - len(compared))
     limit = _healthy_limit(group, config)
-    lean, total = _asymmetries(right, left, limit, config)
+    lean, total = _asymmetries(right, left, limit, group.muscles, config)
     return GroupResult(
         name=group.name,
         kind=group.kind,
@@ -617,7 +637,7 @@ def _union(
 ) -> GroupResult:
     """A union label that a source drew in place of its single muscles."""
     right, left = sums.measurements(name)
-    lean, total = _asymmetries(right, left, None, config)
+    lean, total = _asymmetries(right, left, None, members, config)
     return GroupResult(
         name=name,
         kind="union",

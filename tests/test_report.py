@@ -24,7 +24,7 @@ from pipeline.config import default_config
 from pipeline.core.anatomy import LEFT_OFFSET, OWN_SCHEME, STRUCTURES
 from pipeline.core.errors import InvariantError
 from pipeline.core.grid import Grid
-from pipeline.core.results import Finding, Measures, Severity, Status
+from pipeline.core.results import Finding, Measures, Severity, Status, Verdict
 from pipeline.core.transform import identity, mirror
 from pipeline.core.volume import LabelMap, Quantity, Volume
 from pipeline.imaging.local_difference import no_local_difference
@@ -329,8 +329,13 @@ class TestWords:
         chosen = words.largest(measures, "lean_volume", 30)
         found = [measures.measures.muscles[i].asymmetry for i in chosen]
         assert all(a.verdict is not None for a in found)
-        sizes = [abs(a.index_percent) for a in found]
-        assert sizes == sorted(sizes, reverse=True)
+        doubtful = [a.verdict is Verdict.WITHIN_ERROR for a in found]
+        assert doubtful == sorted(doubtful) and any(doubtful) and not all(doubtful)
+        for kind in (False, True):
+            sizes = [
+                abs(a.index_percent) for a, d in zip(found, doubtful, strict=True) if d is kind
+            ]
+            assert sizes == sorted(sizes, reverse=True)
 
     @pytest.mark.parametrize(
         ("name", "difference", "interval"),

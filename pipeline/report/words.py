@@ -221,13 +221,16 @@ def legs_alternative(measures: Measures, lead: Lead, view: str) -> str:
 
 
 def largest(measures: Measures, lead: Lead, count: int) -> list[int]:
-    """Positions of the muscles with the largest judged differences, largest first."""
+    """Positions of the muscles with the largest judged differences.
+
+    Differences beyond measurement error come first, largest first; then those that may be nothing.
+    """
     judged = [
-        (abs(a.index_percent), i)
+        (a.verdict is Verdict.WITHIN_ERROR, -abs(a.index_percent), i)
         for i, m in enumerate(measures.measures.muscles)
         if (a := leading(m, lead)).verdict is not None and a.index_percent is not None
     ]
-    return [i for _, i in sorted(judged, key=lambda pair: (-pair[0], pair[1]))[:count]]
+    return [i for *_, i in sorted(judged)[:count]]
 
 
 def summary_groups(measures: Measures, lead: Lead) -> list[int]:

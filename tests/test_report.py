@@ -330,7 +330,9 @@ class TestWords:
         found = [measures.measures.muscles[i].asymmetry for i in chosen]
         assert all(a.verdict is not None for a in found)
         doubtful = [a.verdict is Verdict.WITHIN_ERROR for a in found]
-        assert doubtful == sorted(doubtful) and any(doubtful) and not all(doubtful)
+        assert doubtful == sorted(doubtful)
+        assert any(doubtful)
+        assert not all(doubtful)
         for kind in (False, True):
             sizes = [
                 abs(a.index_percent) for a, d in zip(found, doubtful, strict=True) if d is kind

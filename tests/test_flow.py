@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from bodies import GIVEN, body, loaded, run_stages, small_scan, write_subject
+from pypdf import PdfReader
 
 from pipeline import cli
 from pipeline.config import load_config
@@ -360,7 +361,7 @@ def test_stages_are_told_to_the_progress_in_order(data, tmp_path):
     assert tuple(told) == STAGES
 
 
-def test_a_single_contrast_gives_volumes_and_says_why_no_lean_volume(tmp_path):
+def test_a_single_contrast_gives_volumes_and_says_that_lean_volume_is_an_estimate(tmp_path):
     from pipeline.core.volume import Quantity
     from pipeline.phantom import Acquisition, acquire
 
@@ -369,12 +370,19 @@ def test_a_single_contrast_gives_volumes_and_says_why_no_lean_volume(tmp_path):
     results = process_subject(tmp_path / "data", tmp_path / "out", "sub-05", config=GIVEN).measures
     muscle = results.measures.muscles[8]
     assert muscle.right.volume_whole_ml > 0
-    assert muscle.right.lean_volume_whole_ml is None
-    assert "T1w" in muscle.right.lean_reason
-    assert muscle.asymmetry.index_percent is None
-    assert muscle.asymmetry_total_volume.index_percent is not None
+    assert 0 < muscle.right.lean_volume_whole_ml <= muscle.right.volume_whole_ml
+    assert muscle.asymmetry.verdict is None
+    assert muscle.asymmetry_total_volume.verdict is not None
+    said = "an estimate from the T1w image alone"
     page = (tmp_path / "out/sub-05/sub-05_report.html").read_text()
-    assert "T1w" in page
+    assert "Lean volumes are estimated" in page
+    assert "Total volume leads on this page" in page
+    assert said in page
+    assert said in (tmp_path / "out/sub-05/sub-05_measures.tsv").read_text()
+    assert said in muscle.right.lean_estimate
+    pdf = PdfReader(tmp_path / "out/sub-05/sub-05_report.pdf")
+    words = " ".join("".join(p.extract_text() for p in pdf.pages).split())
+    assert said in words
 
 
 def test_labels_without_an_image_give_volumes(tmp_path):

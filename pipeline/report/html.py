@@ -227,6 +227,7 @@ def _context(
         "lead": lead,
         "lead_name": "lean volume" if lead == "lean_volume" else "total volume",
         "lean_reason": told,
+        "lean_estimated": any(m.right.lean_estimate or m.left.lean_estimate for m in limb.muscles),
         "colours": COLOURS,
         "dark_colours": DARK_COLOURS,
         "regions": [

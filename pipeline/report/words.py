@@ -94,8 +94,13 @@ class Unjudged:
 
 
 def lead_of(measures: Measures) -> Lead:
-    """Which asymmetry leads: lean volume, or total volume where no muscle has a lean one."""
-    some = any(m.asymmetry.index_percent is not None for m in measures.measures.muscles)
+    """Which asymmetry leads: lean volume, or total volume where no muscle has a lean one that is
+    more than an estimate."""
+    some = any(
+        m.asymmetry.index_percent is not None
+        and not (m.right.lean_estimate or m.left.lean_estimate)
+        for m in measures.measures.muscles
+    )
     return "lean_volume" if some else "total_volume"
 
 
@@ -306,9 +311,10 @@ def unjudged(measures: Measures, lead: Lead) -> list[Unjudged]:
 
 
 def common_lean_reason(measures: Measures) -> str | None:
-    """Why no muscle has a lean volume, where one reason holds for all that are there."""
+    """Why no muscle has a lean volume, or only an estimate of one, where one reason holds for all
+    that are there."""
     sides = [s for m in measures.measures.muscles for s in (m.right, m.left)]
-    found = {s.lean_reason for s in sides if s.status is not Status.ABSENT}
+    found = {s.lean_reason or s.lean_estimate for s in sides if s.status is not Status.ABSENT}
     return found.pop() if len(found) == 1 else None
 
 
@@ -324,7 +330,7 @@ def reasons(
     """
     said: list[str] = []
     known: list[str] = [] if told is None else [told]
-    for field in ("reason", "lean_reason"):
+    for field in ("reason", "lean_reason", "lean_estimate"):
         right, left = (
             None if (text := getattr(side, field)) == told else text
             for side in (result.right, result.left)

@@ -262,8 +262,10 @@ def enhanced(frame_types: list[str]) -> Dataset:
     return header
 
 
-def of_enhanced(frame_types: list[str]) -> list[DicomSeries]:
-    planes = planes_of(Path("x"), enhanced(frame_types))
+def of_enhanced(path: Path, frame_types: list[str]) -> list[DicomSeries]:
+    # Only its size is looked at before the pixels are decoded.
+    path.write_bytes(bytes(1_000_000))
+    planes = planes_of(path, enhanced(frame_types))
     quantities = [quantity_of(plane.facts, RULES) for plane in planes]
     return [
         DicomSeries(
@@ -274,15 +276,15 @@ def of_enhanced(frame_types: list[str]) -> list[DicomSeries]:
     ]
 
 
-def test_frames_of_an_enhanced_file_are_ordered_by_position() -> None:
-    (found,) = of_enhanced(["W"] * 5)
+def test_frames_of_an_enhanced_file_are_ordered_by_position(tmp_path: Path) -> None:
+    (found,) = of_enhanced(tmp_path / "x", ["W"] * 5)
     source = open_dicom(found, largest_image_million_voxels=1)
     assert [plane.frame for plane in source.planes] == [4, 3, 2, 1, 0]
     assert source.grid.voxel_sizes_mm == pytest.approx((1.25, 1.5, 4.0))
 
 
-def test_contrasts_that_alternate_in_one_enhanced_file_are_told_apart() -> None:
-    water, fat = of_enhanced(["W", "F"] * 4)
+def test_contrasts_that_alternate_in_one_enhanced_file_are_told_apart(tmp_path: Path) -> None:
+    water, fat = of_enhanced(tmp_path / "x", ["W", "F"] * 4)
     assert [plane.frame for plane in water.planes] == [0, 2, 4, 6]
     assert [plane.frame for plane in fat.planes] == [1, 3, 5, 7]
     assert open_dicom(fat, largest_image_million_voxels=1).grid.voxel_sizes_mm[2] == pytest.approx(

@@ -8,9 +8,9 @@ from functools import lru_cache
 import numpy as np
 import pytest
 from bodies import GIVEN, loaded, small_scan
+from matches import unregistered
 
 from pipeline import (
-    LegMatch,
     LimbMeasures,
     SegmentedLegs,
     Side,
@@ -20,7 +20,6 @@ from pipeline import (
     separate_legs,
 )
 from pipeline.core.results import Finding
-from pipeline.core.transform import identity
 from pipeline.core.volume import Quantity, Volume
 from pipeline.imaging.single_contrast import split_tissue
 from pipeline.imaging.tissue import in_opposed_fraction
@@ -60,23 +59,10 @@ def measured(*quantities: Quantity) -> tuple[LimbMeasures, tuple[Finding, ...]]:
     for side in Side:
         leg = legs[side].leg
         images = {q: leg.images[q] for q in quantities}
-        pair = leg.dixon if {W, F} <= images.keys() else None
-        own[side] = replace(legs[side], leg=replace(leg, images=images, dixon=pair))
-    spaces = [own[side].leg.grid.space for side in (Side.LEFT, Side.RIGHT)]
-    match = LegMatch(
-        left_to_right=identity(spaces[0], spaces[1]),
-        right_to_left=identity(spaces[1], spaces[0]),
-        overlap={},
-        overlap_before={},
-        surface_distance_mm={},
-        extent=None,
-        inverse_error_mm=0.0,
-        succeeded=False,
-        reason="whole muscles are compared",
-    )
-    result = measure(
-        SegmentedLegs(own[Side.RIGHT], own[Side.LEFT], legs.engine), match, config=GIVEN.measure
-    )
+        dixon = leg.dixon if {W, F} <= images.keys() else None
+        own[side] = replace(legs[side], leg=replace(leg, images=images, dixon=dixon))
+    pair = SegmentedLegs(own[Side.RIGHT], own[Side.LEFT], legs.engine)
+    result = measure(pair, unregistered(pair), config=GIVEN.measure)
     return result.value, result.findings
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.signal import fftconvolve
 
 from pipeline.core.anatomy import STRUCTURE_IDS
 from pipeline.core.soft import LegPose
@@ -194,7 +194,7 @@ def difference_of_legs(
 
 def _best_shift(one: Floats, two: Floats) -> tuple[int, int]:
     """Where the corner of `two` lies in `one` for the largest sum of products of all levels."""
-    product = fftconvolve(one, two[::-1, ::-1], axes=(0, 1)).sum(axis=2)
+    product = scipy.signal.fftconvolve(one, two[::-1, ::-1], axes=(0, 1)).sum(axis=2)
     at = np.unravel_index(int(product.argmax()), product.shape)
     return int(at[0]) - two.shape[0] + 1, int(at[1]) - two.shape[1] + 1
 

@@ -479,9 +479,9 @@ def open_dicom(series: DicomSeries, *, largest_image_million_voxels: float) -> D
     """Put the slices of a series in order and find where they lie.
 
     Raises:
-        InputError: files that hold less than they say; slices that differ in size or orientation,
-            are missing, doubled or unevenly
-            spaced, too few, or do not say where they lie.
+        InputError: a file that holds less than its header says; slices that differ in size or
+            orientation, are missing, doubled or unevenly spaced, too few, or do not say where they
+            lie.
     """
     source = _stack(series)
     if np.prod(np.array(source.grid.shape, dtype=float)) > largest_image_million_voxels * 1e6:
@@ -492,6 +492,8 @@ def open_dicom(series: DicomSeries, *, largest_image_million_voxels: float) -> D
         )
     # Before anything is decoded: the decoder fills up what a file lacks.
     for number, plane in enumerate(source.planes, start=1):
+        if plane.least_bytes == 0:
+            continue
         size = plane.path.stat().st_size
         if size < plane.least_bytes:
             raise InputError(

@@ -371,12 +371,13 @@ def planes_of(path: Path, header: pydicom.Dataset) -> list[Plane]:
 
 
 def _least_bytes(header: pydicom.Dataset) -> int:
-    """Bytes that the pixels of one uncompressed slice take; 0 where they may take fewer."""
+    """Bytes that the pixels of an uncompressed file take; 0 where they may take fewer."""
     meta = getattr(header, "file_meta", pydicom.Dataset())
     syntax = meta.get("TransferSyntaxUID")
     if syntax is None or syntax.is_compressed:
         return 0
-    return int(header.Rows) * int(header.Columns) * int(header.get("BitsAllocated") or 0) // 8
+    voxels = int(header.Rows) * int(header.Columns) * max(1, int(header.get("NumberOfFrames") or 1))
+    return voxels * int(header.get("BitsAllocated") or 0) // 8
 
 
 def _place(*stated: pydicom.Dataset) -> pydicom.Dataset:

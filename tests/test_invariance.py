@@ -104,7 +104,14 @@ def test_every_storage_orientation_gives_the_same_scan():
         np.testing.assert_array_equal(scan.dixon.valid, reference.dixon.valid)
 
 
-@pytest.mark.parametrize("turn", [ORIENTATIONS[7], ORIENTATIONS[29], ORIENTATIONS[46]])
+@pytest.mark.parametrize(
+    "turn",
+    [
+        ORIENTATIONS[7],
+        pytest.param(ORIENTATIONS[29], marks=pytest.mark.slow),
+        pytest.param(ORIENTATIONS[46], marks=pytest.mark.slow),
+    ],
+)
 def test_storage_orientation_does_not_change_the_numbers(turn):
     axes, flips = turn
     subject = loaded(small_scan())

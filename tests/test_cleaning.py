@@ -40,6 +40,7 @@ RULES = Rules(
     hip_above_knee_mm=120.0,
     bridge_mm=6.0,
     smallest_piece_share=0.2,
+    largest_gap_mm=50.0,
     largest_hole_mm2=60.0,
     smallest_muscle_ml=0.5,
 )
@@ -105,10 +106,22 @@ def test_a_muscle_missing_on_some_levels_keeps_both_parts():
     mask = np.zeros((20, 12, 12), dtype=bool)
     mask[:8, 3:9, 3:9] = True
     mask[13:, 3:9, 3:9] = True
-    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2), mask)
+    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2, 5), mask)
     mask[2:4, 0:1, 0:1] = True
-    found = largest_pieces(mask, 1, 0.2)
+    found = largest_pieces(mask, 1, 0.2, 5)
     assert not found[2, 0, 0]
+
+
+def test_what_looks_like_a_muscle_far_along_the_limb_is_none():
+    mask = np.zeros((30, 12, 12), dtype=bool)
+    mask[:8, 3:9, 3:9] = True
+    alone = mask.copy()
+    mask[20:25, 3:9, 3:9] = True
+    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2, 11), alone)
+    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2, 12), mask)
+    # A piece between them carries on to the far one, whichever is the larger.
+    mask[12:15, 3:9, 3:9] = True
+    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2, 5), mask)
 
 
 def test_holes_are_closed_and_large_ones_are_not():

@@ -105,6 +105,7 @@ def _rules(config: EmbeddedConfig) -> Rules:
         hip_above_knee_mm=config.hip_above_knee_mm,
         bridge_mm=config.bridge_mm,
         smallest_piece_share=config.smallest_piece_share,
+        largest_gap_mm=config.largest_gap_mm,
         largest_hole_mm2=config.largest_hole_mm2,
         smallest_muscle_ml=config.smallest_muscle_ml,
     )

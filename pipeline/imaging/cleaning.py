@@ -43,6 +43,7 @@ class Rules:
         hip_above_knee_mm: muscles of the hip end at least this far above it.
         bridge_mm: pieces of a muscle nearer than this in the plane are one piece.
         smallest_piece_share: a further piece with a smaller share of the largest is dropped.
+        largest_gap_mm: and one that begins further along the limb is another structure.
         largest_hole_mm2: background enclosed by one muscle in a slice is filled up to this size.
         smallest_muscle_ml: less of a muscle is dropped.
     """
@@ -53,6 +54,7 @@ class Rules:
     hip_above_knee_mm: float
     bridge_mm: float
     smallest_piece_share: float
+    largest_gap_mm: float
     largest_hole_mm2: float
     smallest_muscle_ml: float
 
@@ -90,11 +92,12 @@ def clean(
     reach = max(1, round(rules.bridge_mm / 2.0 / pixel_mm))
     # Between thick slices a slender muscle that runs aslant moves by more than that.
     grown = max(reach, round(_ASLANT * level_mm / 2.0 / pixel_mm))
+    largest_gap = max(1, round(rules.largest_gap_mm / level_mm))
     for k in range(1, len(class_ids)):
         box = boxes[k - 1]
         if box is None:
             continue
-        piece = largest_pieces(labels[box] == k, grown, rules.smallest_piece_share)
+        piece = largest_pieces(labels[box] == k, grown, rules.smallest_piece_share, largest_gap)
         if np.count_nonzero(piece) * voxel_ml >= rules.smallest_muscle_ml:
             kept[box][piece] = k
     confine(memberships, kept, reach)
@@ -213,17 +216,19 @@ def _renormalise(level: Bytes) -> None:
     level[:, short] = np.rint(part).astype(np.uint8)
 
 
-def largest_pieces(mask: Flags, grown: int, smallest_share: float) -> Flags:
+def largest_pieces(mask: Flags, grown: int, smallest_share: float, largest_gap: int) -> Flags:
     """The largest connected piece of a structure and what continues it on other levels.
 
     Pieces are joined across `grown` pixels in the plane from both sides and across one empty
     level, so that a slender muscle that runs aslant through thick slices stays one. A further
-    piece is kept only if it is large and lies on levels the largest piece does not reach.
+    piece is kept only if it is large, lies on levels that no kept piece reaches, and begins near
+    one: what lies far along the limb is another structure that looks alike.
 
     Args:
         mask: (level, row, column).
         grown: pixels each piece is grown by, in the plane, before they are joined.
         smallest_share: see Rules.smallest_piece_share.
+        largest_gap: empty levels between a piece and the kept ones.
     """
     pad = grown + 1
     near = np.pad(mask, ((1, 1), (pad, pad), (pad, pad)))
@@ -242,13 +247,20 @@ def largest_pieces(mask: Flags, grown: int, smallest_share: float) -> Flags:
     main = int(order[0])
     kept = pieces == main
     reached = kept.any(axis=(1, 2))
-    for piece in order[1:]:
-        if sizes[piece] < smallest_share * sizes[main]:
+    waiting = {
+        int(piece): (pieces == piece).any(axis=(1, 2))
+        for piece in order[1:]
+        if sizes[piece] >= smallest_share * sizes[main]
+    }
+    while waiting:
+        at_hand = ndimage.binary_dilation(reached, iterations=largest_gap + 1)
+        # The largest of those that begin near what is kept; it may lead on to others.
+        piece = next((p for p, levels in waiting.items() if (levels & at_hand).any()), None)
+        if piece is None:
             break
-        own = pieces == piece
-        levels = own.any(axis=(1, 2))
+        levels = waiting.pop(piece)
         if not (levels & reached).any():
-            kept |= own
+            kept |= pieces == piece
             reached |= levels
     return np.asarray(kept)
 

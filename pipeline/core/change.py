@@ -9,16 +9,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from pipeline.core.results import Finding
+from pipeline.core.results import Finding, Record
 
 #: Version of the document; grows when its meaning changes.
 CHANGE_SCHEMA_VERSION = "1.0"
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ChangeVerdict(StrEnum):
@@ -29,7 +25,7 @@ class ChangeVerdict(StrEnum):
     DECREASED = "decreased"
 
 
-class _Change(_Model):
+class _Change(Record):
     verdict: ChangeVerdict | None = Field(
         description="Whether the change is larger than the detectable one; null with a reason."
     )
@@ -72,7 +68,7 @@ class PointsChange(_Change):
     detectable_points: float | None = Field(description="Smallest detectable change, 95 %, points.")
 
 
-class MuscleChange(_Model):
+class MuscleChange(Record):
     """One muscle or group, first scan against a later one."""
 
     name: str = Field(description="Name of the muscle or group.")
@@ -86,7 +82,7 @@ class MuscleChange(_Model):
     )
 
 
-class ComparedScan(_Model):
+class ComparedScan(Record):
     """One of the scans, in the order of time."""
 
     label: str = Field(description="Session label, or its number in the order given.")
@@ -99,7 +95,7 @@ class ComparedScan(_Model):
     code_digest: str = Field(description="sha256 over the source of the program that measured.")
 
 
-class ScanChanges(_Model):
+class ScanChanges(Record):
     """All changes of one later scan against the first one."""
 
     scan: int = Field(ge=1, description="Count of the later scan in scans; the first is 0.")
@@ -113,7 +109,7 @@ class ScanChanges(_Model):
     )
 
 
-class Changes(_Model):
+class Changes(Record):
     """The document of a follow-up: <subject>_..._change.json."""
 
     model_config = ConfigDict(

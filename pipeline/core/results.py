@@ -14,13 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pipeline.core.anatomy import Side
 
 #: Version of the published document; grows when its meaning changes.
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "2.0"
 
 Millilitres = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Model(BaseModel):
+class Record(BaseModel):
+    """A part of a published document: read-only, and no field but those described."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -50,7 +52,7 @@ class Verdict(StrEnum):
     OUTSIDE_HEALTHY = "outside healthy spread"
 
 
-class Finding(_Model):
+class Finding(Record):
     """Something a stage noticed."""
 
     code: str = Field(description="Stable snake_case code.")
@@ -65,7 +67,7 @@ class Finding(_Model):
     unit: str | None = Field(default=None, description="Unit of value and threshold.")
 
 
-class ProfilePoint(_Model):
+class ProfilePoint(Record):
     """Area of a muscle at one level of the limb."""
 
     position: float = Field(
@@ -75,7 +77,7 @@ class ProfilePoint(_Model):
     lean_area_mm2: float | None = Field(description="Lean part of the cross-section, mm^2.")
 
 
-class Measurement(_Model):
+class Measurement(Record):
     """A muscle or group on one side."""
 
     status: Status = Field(description="ok, absent, truncated or unreliable.")
@@ -165,7 +167,7 @@ class Measurement(_Model):
         return self
 
 
-class Asymmetry(_Model):
+class Asymmetry(Record):
     """Difference between the sides: 100 (R - L) / ((R + L) / 2), + = right larger."""
 
     of: Literal["lean_volume", "total_volume"] = Field(description="What is compared.")
@@ -208,7 +210,7 @@ class Asymmetry(_Model):
         return self
 
 
-class MatchedLevel(_Model):
+class MatchedLevel(Record):
     """Both sides of a muscle at one matched level of the limb."""
 
     position_right: float = Field(description="Level on the right, in the unit of position_right.")
@@ -226,7 +228,7 @@ class MatchedLevel(_Model):
     )
 
 
-class ThirdDifference(_Model):
+class ThirdDifference(Record):
     """A third of a muscle, by length between its matched ends."""
 
     name: Literal["proximal", "middle", "distal"] = Field(description="Which third.")
@@ -247,7 +249,7 @@ class ThirdDifference(_Model):
     )
 
 
-class LargestDifference(_Model):
+class LargestDifference(Record):
     """The level of a muscle at which its cross-sections differ most in mm^2."""
 
     name: str = Field(description='Where it is, e.g. "vastus medialis, distal third".')
@@ -261,7 +263,7 @@ class LargestDifference(_Model):
     )
 
 
-class LocalDifference(_Model):
+class LocalDifference(Record):
     """Where along a muscle the sides differ, at matched levels."""
 
     of: Literal["lean_volume", "total_volume"] | None = Field(
@@ -296,7 +298,7 @@ class LocalDifference(_Model):
         return self
 
 
-class MuscleResult(_Model):
+class MuscleResult(Record):
     """One muscle, both sides."""
 
     id: int = Field(description="Label value on the right side in the label map; left is id + 100.")
@@ -319,7 +321,7 @@ class MuscleResult(_Model):
     )
 
 
-class GroupResult(_Model):
+class GroupResult(Record):
     """Muscles taken together, both sides. A group counts only when its members count."""
 
     name: str = Field(description="Name of the group.")
@@ -335,7 +337,7 @@ class GroupResult(_Model):
     )
 
 
-class RatioResult(_Model):
+class RatioResult(Record):
     """A ratio between two groups on each side, e.g. hamstrings to quadriceps."""
 
     name: str = Field(description="Name of the ratio, numerator_to_denominator.")
@@ -345,7 +347,7 @@ class RatioResult(_Model):
     reason: str | None = Field(description="Why a side is null; null when both are given.")
 
 
-class PositionScale(_Model):
+class PositionScale(Record):
     """How levels along the limb are counted on one side."""
 
     unit: Literal["joints", "mm"] = Field(
@@ -357,7 +359,7 @@ class PositionScale(_Model):
     ankle_seen: bool = Field(description="Whether the ankle joint is in view.")
 
 
-class LimbMeasures(_Model):
+class LimbMeasures(Record):
     """Everything the measure stage computed."""
 
     muscles: tuple[MuscleResult, ...] = Field(
@@ -374,7 +376,7 @@ class LimbMeasures(_Model):
     )
 
 
-class RegistrationQuality(_Model):
+class RegistrationQuality(Record):
     """How well the mirrored left leg lies on the right one."""
 
     succeeded: bool = Field(description="Whether the match of the legs can be relied on.")
@@ -404,7 +406,7 @@ class RegistrationQuality(_Model):
     )
 
 
-class EngineUsed(_Model):
+class EngineUsed(Record):
     """Who made the labels."""
 
     name: str = Field(description="Name of the engine.")
@@ -413,7 +415,7 @@ class EngineUsed(_Model):
     note: str = Field(description="First line of the report about the labels.")
 
 
-class Provenance(_Model):
+class Provenance(Record):
     """What was run on what."""
 
     software: str = Field(description="Name of this program.")
@@ -426,7 +428,7 @@ class Provenance(_Model):
     inputs: dict[str, str] = Field(description="sha256 by input file, relative to the subject.")
 
 
-class Measures(_Model):
+class Measures(Record):
     """The published document: <subject>_measures.json."""
 
     model_config = ConfigDict(

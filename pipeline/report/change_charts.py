@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.core.anatomy import MUSCLES_BY_NAME
 from pipeline.core.change import Changes, ChangeVerdict, MuscleChange, ScanChanges, VolumeChange
-from pipeline.report.drawing import COLOURS, chart_figure, drawing, to_svg
+from pipeline.report.drawing import COLOURS, axes_at, chart_figure, drawing, row_axes, to_svg
 from pipeline.report.format import Style, show
 from pipeline.report.words import group_title, muscle_title, region_title
 
@@ -43,19 +43,8 @@ def interval_chart(later: ScanChanges, *, width_px: int) -> bytes:
     size = 10.5 if narrow else 12.0
     with drawing():
         figure = chart_figure(width_px, height_px)
-        axes = figure.add_axes(
-            (
-                label_px / width_px,
-                bottom_px / height_px,
-                plot_px / width_px,
-                1.0 - (top_px + bottom_px) / height_px,
-            )
-        )
-        reach = _reach(muscles)
-        axes.set_xlim(-reach, reach)
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
+        box_px = (label_px, bottom_px, plot_px, height_px - top_px - bottom_px)
+        axes = row_axes(figure, box_px, rows=len(rows), reach=_reach(muscles))
         axes.axvline(0.0, color=COLOURS["muted"], linewidth=1.0, zorder=1)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5 if narrow else 9))
         axes.tick_params(axis="x", length=0, labelsize=size - 1.0, pad=6)
@@ -106,9 +95,7 @@ def timeline_chart(changes: Changes, *, columns: int, width_px: int) -> bytes:
         for i, name in enumerate(names):
             x = side_px + (i % columns) * (panel_width + gap_px)
             y = height_px - (i // columns) * line_px - title_px - panel_px
-            axes = figure.add_axes(
-                (x / width_px, y / height_px, panel_width / width_px, panel_px / height_px)
-            )
+            axes = axes_at(figure, (x, y, panel_width, panel_px))
             _timeline_panel(axes, changes, name)
         return to_svg(figure)
 

@@ -24,7 +24,7 @@ from pipeline.core.results import (
     ProfilePoint,
     Verdict,
 )
-from pipeline.report.drawing import COLOURS, chart_figure, drawing, to_svg
+from pipeline.report.drawing import COLOURS, axes_at, chart_figure, drawing, row_axes, to_svg
 from pipeline.report.format import MINUS, NO_BREAK, Style, show
 from pipeline.report.words import Lead, leading, muscle_title, region_title
 
@@ -75,19 +75,14 @@ def asymmetry_chart(measures: Measures, lead: Lead, *, width_px: int) -> bytes:
     size = 10.5 if narrow else 12.0
     with drawing():
         figure = chart_figure(width_px, height_px)
-        axes = figure.add_axes(
-            (
-                label_px / width_px,
-                bottom_px / height_px,
-                (width_px - label_px - number_px) / width_px,
-                1.0 - (top_px + bottom_px) / height_px,
-            )
-        )
         reach = _reach(rows)
-        axes.set_xlim(-reach, reach)
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
+        box_px = (
+            label_px,
+            bottom_px,
+            width_px - label_px - number_px,
+            height_px - top_px - bottom_px,
+        )
+        axes = row_axes(figure, box_px, rows=len(rows), reach=reach)
         axes.axvline(0.0, color=COLOURS["muted"], linewidth=1.0, zorder=3)
         _percent_ticks(axes, reach, size=size)
         beside = axes.get_yaxis_transform()
@@ -166,23 +161,14 @@ def profile_chart(measures: Measures, *, columns: int, width_px: int) -> bytes |
             column, line = i % columns, i // columns
             x = side_px + column * (panel_width + gap_px)
             y = height_px - line * (panel_px + below_px + title_px + foot_px) - title_px - panel_px
-            axes = figure.add_axes(
-                (x / width_px, y / height_px, panel_width / width_px, panel_px / height_px)
-            )
+            axes = axes_at(figure, (x, y, panel_width, panel_px))
             _profile_panel(axes, result, joints=joints)
             if not result.local_difference.levels:
                 continue
             gap = 11.0
-            lower = figure.add_axes(
-                (
-                    x / width_px,
-                    (y - below_px) / height_px,
-                    panel_width / width_px,
-                    (below_px - gap) / height_px,
-                ),
-                sharex=axes,
-            )
+            lower = axes_at(figure, (x, y - below_px, panel_width, below_px - gap), sharex=axes)
             _difference_panel(lower, result.local_difference, reach=reach)
+            _name_levels(lower, joints=joints)
             axes.tick_params(axis="x", labelbottom=False)
         return to_svg(figure)
 
@@ -206,14 +192,7 @@ def local_map(measures: Measures, *, width_px: int) -> bytes | None:
     with drawing():
         figure = chart_figure(width_px, height_px)
         width = width_px - label_px - 12.0
-        axes = figure.add_axes(
-            (
-                label_px / width_px,
-                bottom_px / height_px,
-                width / width_px,
-                row_px * len(rows) / height_px,
-            )
-        )
+        axes = axes_at(figure, (label_px, bottom_px, width, row_px * len(rows)))
         for y, row in enumerate(rows):
             for edges, percent in _level_boxes(row.local_difference):
                 axes.add_patch(
@@ -234,14 +213,7 @@ def local_map(measures: Measures, *, width_px: int) -> bytes | None:
         for spine in axes.spines.values():
             spine.set_visible(False)
         _name_levels(axes, joints=measures.measures.position_right.unit == "joints")
-        bar = figure.add_axes(
-            (
-                (label_px + 0.2 * width) / width_px,
-                26.0 / height_px,
-                0.6 * width / width_px,
-                9.0 / height_px,
-            )
-        )
+        bar = axes_at(figure, (label_px + 0.2 * width, 26.0, 0.6 * width, 9.0))
         steps = np.linspace(-reach, reach, 101)
         bar.pcolormesh(np.linspace(-reach, reach, 102), [0, 1], [steps], cmap=colours)
         bar.set_yticks([])

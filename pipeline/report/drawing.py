@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -80,6 +81,27 @@ def drawing() -> Iterator[None]:
 def chart_figure(width_px: float, height_px: float) -> Figure:
     """An empty figure of a size in CSS pixels."""
     return Figure(figsize=(width_px / _PIXELS_PER_INCH, height_px / _PIXELS_PER_INCH))
+
+
+def axes_at(
+    figure: Figure, box_px: tuple[float, float, float, float], *, sharex: Axes | None = None
+) -> Axes:
+    """Axes in a figure, in CSS pixels: left, bottom, width, height."""
+    width, height = (inches * _PIXELS_PER_INCH for inches in figure.get_size_inches())
+    x, y, w, h = box_px
+    return figure.add_axes((x / width, y / height, w / width, h / height), sharex=sharex)
+
+
+def row_axes(
+    figure: Figure, box_px: tuple[float, float, float, float], *, rows: int, reach: float
+) -> Axes:
+    """Axes of a chart with one row per item from the top and values around 0."""
+    axes = axes_at(figure, box_px)
+    axes.set_xlim(-reach, reach)
+    axes.set_ylim(rows - 0.4, -0.6)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    return axes
 
 
 def to_svg(figure: Figure) -> bytes:

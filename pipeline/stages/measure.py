@@ -618,12 +618,13 @@ def _group(
     right = _sum([m.right for m in compared], missing=len(members) - len(compared))
     left = _sum([m.left for m in compared], missing=len(members) - len(compared))
     limit = _healthy_limit(group, config)
-    lean, total = _asymmetries(right, left, limit, group.muscles, config)
+    names = tuple(m.name for m in compared)
+    lean, total = _asymmetries(right, left, limit, names, config)
     return GroupResult(
         name=group.name,
         kind=group.kind,
         muscles=group.muscles,
-        muscles_compared=tuple(m.name for m in compared),
+        muscles_compared=names,
         right=right,
         left=left,
         asymmetry=lean,

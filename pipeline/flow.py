@@ -405,7 +405,7 @@ def _saved_segmentation(
         )
         for side in Side
     }
-    return SegmentedLegs(segmented[Side.RIGHT], segmented[Side.LEFT], engine)
+    return SegmentedLegs(segmented[Side.RIGHT], segmented[Side.LEFT], engine, legs.doubt)
 
 
 def _refuse_output_in_input(subject_folder: Path, out: Path) -> None:

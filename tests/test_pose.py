@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bodies import GIVEN, loaded, small_scan
+from matches import unregistered
 
-from pipeline import LoadedSubject, canonicalise, default_config, segment, separate_legs
+from pipeline import LoadedSubject, canonicalise, default_config, measure, segment, separate_legs
 from pipeline.core.anatomy import LEG_SCHEME
 from pipeline.core.errors import SubjectUnusableError
 from pipeline.core.grid import Grid
-from pipeline.core.results import Finding
+from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import ArraySource, ImageSource
 from pipeline.core.soft import LegPose
 from pipeline.engines.session import WEIGHTS
@@ -129,8 +130,23 @@ def test_one_leg_twice(mirrored):
     def twice(left, right):
         return (right[::-1] if mirrored else right), right
 
-    with pytest.raises(SubjectUnusableError, match="One leg is shown twice"):
-        findings_of(replace(rearranged(person(), twice), labels=None, label_scheme=None))
+    subject = rearranged(person(), twice)
+    if not mirrored:
+        # The left leg points the wrong way as well: two right legs are no pair.
+        with pytest.raises(SubjectUnusableError, match="outer side of the left leg"):
+            findings_of(unsided(subject))
+    scan = canonicalise(unsided(subject), config=GIVEN.canonicalise).value
+    legs = separate_legs(scan, config=GIVEN.separate)
+    (said,) = [f for f in legs.findings if f.code == "one_leg_twice"]
+    assert said.severity is Severity.ERROR
+    assert legs.value.doubt == said.message
+    if mirrored:
+        segmented = segment(legs.value, config=GIVEN.segment).value
+        found = measure(segmented, unregistered(segmented), config=GIVEN.measure).value
+        compared = [m.asymmetry_total_volume for m in (*found.muscles, *found.groups)]
+        assert any(a.index_percent is not None for a in compared)
+        assert all(a.verdict is None and a.reason for a in compared)
+        assert found.expected_flagged_by_chance is None
 
 
 def test_one_leg_twice_with_noise_of_its_own_is_seen_by_its_outer_side():
@@ -207,9 +223,10 @@ def test_real_scans_in_every_wrong_way(shared_data, tmp_path, name):
             findings_of(turned(subject, signs), config)
     with pytest.raises(SubjectUnusableError, match="both legs face each other"):
         findings_of(rearranged(subject, lambda left, right: (right, left)), config)
-    for twice in (lambda _, right: (right, right), lambda _, right: (right[::-1], right)):
-        with pytest.raises(SubjectUnusableError, match="One leg is shown twice"):
-            findings_of(rearranged(subject, twice), config)
+    with pytest.raises(SubjectUnusableError, match="outer side of the left leg"):
+        findings_of(rearranged(subject, lambda _, right: (right, right)), config)
+    mirrored = findings_of(rearranged(subject, lambda _, right: (right[::-1], right)), config)
+    assert "one_leg_twice" in {f.code for f in mirrored}
     for signs in ((1, 1, 1), (-1, 1, 1)):
         codes = {f.code: f for f in findings_of(turned(subject, signs), config)}
         assert codes["sides_from_anatomy"].value == 3

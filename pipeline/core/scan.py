@@ -203,10 +203,16 @@ class Leg:
 
 @dataclass(frozen=True)
 class LegPair:
-    """Both legs of one scan, in right-leg pose."""
+    """Both legs of one scan, in right-leg pose.
+
+    Attributes:
+        right, left: the legs.
+        doubt: why no verdict may rest on a difference between them; None without such a reason.
+    """
 
     right: Leg
     left: Leg
+    doubt: str | None = None
 
     def __post_init__(self) -> None:
         if self.right.side is not Side.RIGHT or self.left.side is not Side.LEFT:
@@ -271,11 +277,12 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class SegmentedLegs:
-    """Both legs with their labels, and who made them."""
+    """Both legs with their labels, who made them, and the doubt of the LegPair."""
 
     right: SegmentedLeg
     left: SegmentedLeg
     engine: EngineInfo
+    doubt: str | None = None
 
     def __getitem__(self, side: Side) -> SegmentedLeg:
         return self.right if side is Side.RIGHT else self.left

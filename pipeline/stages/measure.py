@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,7 @@ _FROM_PHASES = (
 )
 
 Extents = Literal["whole", "matched"]
+Row = TypeVar("Row", MuscleResult, GroupResult)
 Of = Literal["lean_volume", "total_volume"]
 
 #: Numerator, denominator and name of the ratios reported (functional groups).
@@ -138,6 +139,9 @@ def measure(
         for name, members in ((u.name, u.muscles) for u in UNIONS)
         if any(name in structures[side] for side in Side)
     ]
+    if legs.doubt is not None:
+        muscles = [_without_verdicts(muscle, legs.doubt) for muscle in muscles]
+        groups = [_without_verdicts(group, legs.doubt) for group in groups]
     judged = sum(m.asymmetry_total_volume.verdict is not None for m in muscles)
     measures = LimbMeasures(
         muscles=tuple(muscles),
@@ -154,6 +158,17 @@ def measure(
         *_unlikely_volumes(muscles, groups, participant, config),
     ]
     return StageResult(measures, tuple(findings))
+
+
+def _without_verdicts(row: Row, doubt: str) -> Row:
+    """The same values, of which none is judged."""
+    compared = {name: getattr(row, name) for name in ("asymmetry", "asymmetry_total_volume")}
+    return row.model_copy(
+        update={
+            name: a.model_copy(update={"verdict": None, "reason": a.reason or doubt})
+            for name, a in compared.items()
+        }
+    )
 
 
 _OFS: tuple[Of, ...] = ("lean_volume", "total_volume")

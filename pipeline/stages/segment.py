@@ -72,7 +72,9 @@ def segment(
         segmented.append(with_labels(leg, labels, confidence=soft.confidence, labelled=labelled))
     right, left = segmented
     findings += _sides_from_anatomy(poses)
-    return StageResult(SegmentedLegs(right, left, chosen.describe(legs)), tuple(findings))
+    return StageResult(
+        SegmentedLegs(right, left, chosen.describe(legs), legs.doubt), tuple(findings)
+    )
 
 
 def _refuse_turned(side: Side, pose: LegPose) -> None:

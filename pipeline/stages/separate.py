@@ -47,8 +47,7 @@ def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult
     views of the scan's: nothing is copied or resampled.
 
     Raises:
-        SubjectUnusableError: fewer than two legs in view, one leg twice, or labels of one side
-            only.
+        SubjectUnusableError: fewer than two legs in view, or labels of one side only.
     """
     findings: list[Finding] = []
     given = None
@@ -65,11 +64,12 @@ def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult
     for side in Side:
         lower, upper = _box(scan, tissue[side], None if given is None else given[side], config)
         legs[side] = _leg(scan, side, tissue[side], seen[side], given, middle, lower, upper)
-    if scan.images:
-        findings += _check_two_different(legs, config)
+    alike = _check_two_different(legs, config) if scan.images else []
+    findings += alike
+    doubt = next((f.message for f in alike if f.severity is Severity.ERROR), None)
     if given is not None and scan.images:
         findings += _label_findings(scan, given, tissue)
-    return StageResult(LegPair(legs[Side.RIGHT], legs[Side.LEFT]), tuple(findings))
+    return StageResult(LegPair(legs[Side.RIGHT], legs[Side.LEFT], doubt), tuple(findings))
 
 
 def _check_both_sides(given: Mapping[Side, NDArray[np.uint8]]) -> None:
@@ -195,24 +195,19 @@ def _check_two_different(legs: Mapping[Side, Leg], config: SeparateConfig) -> li
     )
     if apart is None or apart >= config.usual_leg_difference:
         return []
-    if apart < config.smallest_leg_difference:
-        raise SubjectUnusableError(
-            "One leg is shown twice",
-            expected="two legs, each with its own shape and noise",
-            found=f"the same image on both sides: they differ by {apart:.2f} of what neighbouring "
-            f"voxels differ (at least {config.smallest_leg_difference:g} in two legs)",
-            action="look for the step that put the legs together, and give the scan as it came "
-            "from the scanner",
-        )
+    same = apart < config.smallest_leg_difference
     return [
         Finding(
-            code="legs_alike",
-            severity=Severity.WARNING,
+            code="one_leg_twice" if same else "legs_alike",
+            severity=Severity.ERROR if same else Severity.WARNING,
             stage="separate",
-            message="The legs look more alike than two legs of a person do. Check that it is not "
+            message="One leg is shown twice: both sides hold the same image. Look for the step "
+            "that put the legs together, and give the scan as it came from the scanner."
+            if same
+            else "The legs look more alike than two legs of a person do. Check that it is not "
             "one leg shown twice.",
             value=apart,
-            threshold=config.usual_leg_difference,
+            threshold=config.smallest_leg_difference if same else config.usual_leg_difference,
             unit="difference of neighbouring voxels",
         )
     ]

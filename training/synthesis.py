@@ -147,7 +147,7 @@ class Synthesiser:
             never_labelled=geometry.body.never_labelled,
             complete=geometry.body.complete,
         )
-        drawn_whole = geometry.body.source.kind == "whole"
+        drawn_whole = geometry.body.source.kind in ("whole", "between")
         tissue = _Tissue(draw, size, unknown_is_muscle=0.1 if drawn_whole else 0.6)
         water, fat = tissue.water_and_fat(planes)
         slices = _scan(draw, water, fat)
@@ -299,6 +299,8 @@ class _Tissue:
         self._fat_signal = draw.uniform(0.8, 1.15) * (1.0 + 0.1 * draw.smooth(fine, 50, 1.0))
         self._fade = (draw.uniform(-0.3, 1.6) + 0.7 * draw.smooth(fine, 8, 1.0)).clamp(0.0, 1.0)
         self._fascia_lean = draw.uniform(0.02, 0.12)
+        self._septa = _septa(draw, fine) if draw.chance(0.35) else None
+        self._septa_share = draw.uniform(0.3, 1.0)
         self._wide = draw.chance(0.35)
         self._wide_part, self._wide_share = draw.uniform(0.3, 1.0), draw.uniform(0.5, 1.0)
         self._arm = _arm(draw, fine) if draw.chance(0.15) else None
@@ -324,6 +326,9 @@ class _Tissue:
         streaks = streaks + self._streak * 0.25 * (texture - 1.2).clamp(min=0)
         share = torch.where(muscle, streaks, share)
         amount = torch.where(muscle, amount * self._shading[cut], amount)
+        if self._septa is not None:
+            inside = (self._septa[cut] & muscle).to(share.dtype)
+            share = share + inside * (self._septa_share - share)
         share = torch.where(seam, fade * share + (1 - fade) * self._fascia_lean, share)
         amount = torch.where(seam, fade * amount + (1 - fade), amount)
         if self._wide:
@@ -390,6 +395,12 @@ def _tables(draw: _Draw, unknown_is_muscle: float) -> tuple[Tensor, Tensor]:
     else:
         share[UNKNOWN], signal[UNKNOWN] = draw.uniform(0.0, 1.0), draw.uniform(0.3, 1.1)
     return share, signal
+
+
+def _septa(draw: _Draw, fine: int) -> Tensor:
+    """Thin fat inside muscles, in pieces of lines: mask (fine, fine)."""
+    lines = draw.smooth(fine, 8 + draw.index(20), 1.0).abs() < draw.uniform(0.02, 0.10)
+    return lines & (draw.smooth(fine, 25, 1.0) > draw.uniform(-0.3, 1.0))
 
 
 def _arm(draw: _Draw, fine: int) -> tuple[Tensor, Tensor]:

@@ -28,13 +28,20 @@ logger = logging.getLogger(__name__)
 #: Images in a batch by their size in network pixels: about the same work for each.
 BATCH = {96: 16, 128: 9, 160: 6}
 #: How often a kind of source is drawn, all of its bodies together. Real anatomy dominates.
-KIND_WEIGHTS = {"whole": 0.38, "automatic": 0.11, "thigh": 0.34, "phantom": 0.17}
+KIND_WEIGHTS = {
+    "whole": 0.28,
+    "between": 0.20,
+    "automatic": 0.09,
+    "thigh": 0.29,
+    "phantom": 0.14,
+}
 
 
 def load_geometries(bodies: Path, without: list[str]) -> tuple[list[Geometry], list[float]]:
     """Bodies and their weights, persons weighted alike within a kind."""
     loaded = [load_body(path) for path in sorted(bodies.glob("*.npz"))]
-    kept = [body for body in loaded if body.source.person not in without]
+    # A body between two people is named after both.
+    kept = [b for b in loaded if not set(b.source.person.split("+")) & set(without)]
     kept = [body for body in kept if body.source.kind not in without]
     persons: dict[str, set[str]] = {}
     maps: dict[str, int] = {}

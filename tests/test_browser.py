@@ -13,12 +13,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from factories import make_measures
 from pypdf import PdfReader
+from test_report import evidence
 
 from pipeline.core.errors import InputError
 from pipeline.flow import STAGES
 from pipeline.report import Failure, render_failure
 from pipeline.report.change import render_change
+from pipeline.report.surface import render_surface
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -63,11 +66,11 @@ def browse(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def look(folder: Path, text: str, width: int, *flags: str) -> Seen:
-    """Open a page in a frame of a width with the network cut."""
+def look(folder: Path, text: str, width: int, *flags: str, probe: str = PROBE) -> Seen:
+    """Open a page in a frame of a width with the network cut, and ask it what a script asks."""
     policy = r'<meta http-equiv="Content-Security-Policy"[^>]*>'
     page, log = folder / "page.html", folder / "net.json"
-    page.write_text(re.sub(policy, "", text).replace("</body>", PROBE))
+    page.write_text(re.sub(policy, "", text).replace("</body>", probe))
     (folder / "frame.html").write_text(FRAME.format(width=width))
     window = f"--window-size={max(width, 500)},900"
     done = browse(
@@ -144,6 +147,64 @@ def test_no_request_no_error_nothing_outside_the_window(
         # Of every chart one of two sizes is shown, and the script has made tables sortable.
         assert probe["shown"] == pages[page].count('<svg class="chart"') / 2
         assert probe["sortable"] > 10
+
+
+#: Turn, zoom and click as a hand would, and say what was drawn and shown after each.
+HAND = r"""<script>
+const canvas_ = document.querySelector("canvas");
+canvas_.setPointerCapture = () => {};
+const box = canvas_.getBoundingClientRect();
+const frame = () => canvas_.toDataURL();
+const pointer = (kind, x, y) => canvas_.dispatchEvent(new PointerEvent(
+  kind, {clientX: box.left + x, clientY: box.top + y, pointerId: 1, bubbles: true}));
+const click = (x, y) => { pointer("pointerdown", x, y); pointer("pointerup", x, y); };
+const cards = () => [...document.querySelectorAll(".card")].filter((c) => !c.hidden);
+const frames = [frame()];
+canvas_.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
+frames.push(frame());
+pointer("pointerdown", 50, 50); pointer("pointermove", 90, 70); pointer("pointerup", 90, 70);
+frames.push(frame());
+canvas_.dispatchEvent(new WheelEvent("wheel", {deltaY: -300, cancelable: true}));
+frames.push(frame());
+canvas_.dispatchEvent(new WheelEvent("wheel", {deltaY: 300, cancelable: true}));
+const seen_ = document.createElement("canvas");
+[seen_.width, seen_.height] = [canvas_.width, canvas_.height];
+const flat = seen_.getContext("2d", {willReadFrequently: true});
+flat.drawImage(canvas_, 0, 0);
+const hits = {};
+for (let x = 4; x < box.width; x += 50) for (let y = 4; y < box.height; y += 90) {
+  if (Object.keys(hits).length > 4 || !flat.getImageData(x, y, 1, 1).data[3]) continue;
+  click(x, y);
+  const said = document.querySelector("#said").textContent;
+  const shown = cards().map((c) => c.textContent.replace(/\s+/g, " "));
+  if (said) hits[said] = {left: x / box.width, cards: shown};
+}
+click(1, 1);
+parent.postMessage(JSON.stringify({
+  distinct: new Set(frames).size, hits, nowhere: document.querySelector("#said").textContent,
+  open: cards().length}), "*");
+</script></body>"""
+SOFTWARE_WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+
+
+def test_legs_turn_and_a_click_tells_the_muscle_and_its_numbers(tmp_path):
+    page = render_surface(make_measures(), evidence(), scale_percent=20.0)
+    seen = look(tmp_path, page, 500, *SOFTWARE_WEBGL, probe=HAND)
+    # The driver remarks that reading pixels is slow.
+    assert [line for line in seen.console if "GL Driver" not in line] == []
+    assert seen.probe["distinct"] == 4
+    hits = seen.probe["hits"]
+    assert {"Vastus lateralis, right", "Vastus lateralis, left"} <= set(hits)
+    # Seen nearly from the front, the patient's right is on the left.
+    right, left = (hits[f"Vastus lateralis, {side}"]["left"] for side in ("right", "left"))
+    assert right < left
+    for title, hit in hits.items():
+        # Bones have no numbers; a muscle's card is its own and the only one.
+        assert [title.split(",")[0] in card for card in hit["cards"]] == (
+            [] if title.startswith("Femur") else [True]
+        )
+    assert seen.probe["nowhere"] == ""
+    assert seen.probe["open"] == 0
 
 
 def printed(folder: Path, text: str) -> Path:

@@ -36,7 +36,7 @@ from pipeline import (
 )
 from pipeline.core.anatomy import LEFT_OFFSET
 from pipeline.core.transform import CompositeTransform, FlowTransform, SpatialTransform
-from training.prepare import Body, Source, load_body, prepare, read_sources, save_body
+from training.prepare import Body, Source, prepare, read_sources, save_body
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,9 @@ VOXEL_MM = 1.5
 _LATTICE = 4
 #: One slice in so many is kept.
 _EVERY = 2
-#: Between the innermost muscles of both sides.
+#: Between the innermost muscles of both sides; they come as close over this length of the legs.
 _MIDLINE_MM = 12.0
+_SMOOTH_MM = 60.0
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def carried(pair: Pair, moving: NDArray[np.uint8], fixed: NDArray[np.uint8]) -> 
     match = register(legs, config=default_config().register_).value
     logger.info("%s: mean overlap %.2f", pair, np.mean(list(match.overlap.values())))
     way = match.left_to_right
-    assert isinstance(way, CompositeTransform) and isinstance(way.first, CompositeTransform)
+    assert isinstance(way, CompositeTransform)
+    assert isinstance(way.first, CompositeTransform)
     half, flow = way.first.first, way.first.second
     assert isinstance(flow, FlowTransform)
     labels, grid = np.asarray(legs.left.labels.data), legs.left.leg.grid
@@ -147,11 +149,25 @@ def _at(
 
 
 def _with_other_leg(leg: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The leg and its mirror image as a left leg, every _EVERY-th slice: hips lie side by side."""
-    leg = leg[np.argwhere(leg.any(axis=(1, 2)))[0, 0] :, :, ::_EVERY]
-    gap = np.zeros((round(_MIDLINE_MM / VOXEL_MM), *leg.shape[1:]), dtype=np.uint8)
-    other = np.where(leg > 0, leg + np.uint8(LEFT_OFFSET), 0).astype(np.uint8)
-    return np.concatenate([other[::-1], gap, leg])
+    """The leg and its mirror image as a left leg, every _EVERY-th slice: legs lie side by side.
+
+    Slices are shifted sideways, little by little, so that the innermost muscle of every level is
+    as far from the middle as that of the others.
+    """
+    leg = leg[:, :, ::_EVERY]
+    inner = np.array([np.argmax(plane.any(axis=1)) for plane in np.moveaxis(leg, 2, 0)])
+    shown = leg.any(axis=(0, 1))
+    levels = np.arange(len(inner))
+    inner = np.interp(levels, levels[shown], inner[shown])
+    smooth = ndimage.uniform_filter1d(inner, max(1, round(_SMOOTH_MM / _EVERY / VOXEL_MM)))
+    shifts = np.rint(smooth - _MIDLINE_MM / 2.0 / VOXEL_MM).astype(int)
+    moved = np.zeros_like(leg)
+    for level, shift in enumerate(shifts):
+        plane = leg[max(shift, 0) :, :, level]
+        start = max(-shift, 0)
+        moved[start : start + len(plane), :, level] = plane[: len(moved) - start]
+    other = np.where(moved > 0, moved + np.uint8(LEFT_OFFSET), 0).astype(np.uint8)
+    return np.concatenate([other[::-1], moved])
 
 
 def _make(anatomy: Path, out: Path, pair: Pair) -> str:

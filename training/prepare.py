@@ -316,7 +316,8 @@ def _fill(
     for index in range(1, count + 1):
         piece = labelled == index
         area = float(piece.sum()) * PIXEL_MM**2
-        offset = int(np.median(whose[piece]))
+        # The side most of it belongs to; not a median, which lies between the sides on a tie.
+        offset = LEFT_OFFSET * int(np.mean(whose[piece] > 0) > 0.5)
         value = UNKNOWN
         ring = ndimage.binary_dilation(piece, iterations=round(6.0 / PIXEL_MM)) & (codes > 0)
         touching = set(np.unique(codes[ring] % LEFT_OFFSET).tolist()) - {SEAM, UNKNOWN}

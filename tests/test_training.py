@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.codes import CLASS_COUNT, CLASS_IDS, OTHER_MUSCLE, OUTSIDE, SEAM, allowed_classes
+from training.between import with_other_leg
+from training.codes import (
+    CLASS_COUNT,
+    CLASS_IDS,
+    OTHER_MUSCLE,
+    OUTSIDE,
+    SEAM,
+    UNKNOWN,
+    allowed_classes,
+)
 from training.prepare import Source, _close_gaps, _cut_seams, prepare
 
 
@@ -65,3 +74,26 @@ def test_a_femur_is_found_where_the_vasti_leave_a_hole(offset: int) -> None:
     bone = body.codes == 41 + offset
     assert np.sqrt(bone.sum() * 0.75**2 / np.pi) == pytest.approx(13, abs=1.0)
     assert body.distance.min() == 0
+
+
+def test_what_lies_between_two_equal_halves_is_no_muscle() -> None:
+    half = np.zeros((60, 90), dtype=np.uint8)
+    half[40:, 10:80] = 1  # gluteus maximus outside, the inside of the pelvis open
+    plane = np.concatenate([np.where(half > 0, half + 100, 0)[::-1], half]).astype(np.uint8)
+    source = Source("map", "person", "whole", 0, 0, ())
+    codes = prepare(source, plane[:, :, None], (1.0, 1.0, 10.0)).codes
+    assert set(np.unique(codes % 100)) == {OUTSIDE, 1, SEAM, UNKNOWN}
+
+
+def test_a_leg_gets_its_mirror_image_beside_it() -> None:
+    leg = np.zeros((40, 30, 41), dtype=np.uint8)
+    for level in range(41):
+        leg[5 + level // 4 : 25 + level // 4, 5:25, level] = 9
+    both = with_other_leg(leg)
+    right, left = both % 100 * (both < 100), both % 100 * (both > 100)
+    assert np.array_equal(right[::-1], left)
+    assert np.count_nonzero(right) == np.count_nonzero(leg[:, :, ::2])
+    inner = np.argmax((right > 0).any(axis=1), axis=0) - len(both) // 2
+    # Half of 12 mm in cubes of 1.5 mm; towards the ends the shift lags behind.
+    assert inner[4:-4] == pytest.approx(4, abs=1.5)
+    assert inner == pytest.approx(4, abs=3)

@@ -148,7 +148,7 @@ def _at(
     return ndimage.map_coordinates(labels, fine, order=0, output=np.uint8)
 
 
-def _with_other_leg(leg: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def with_other_leg(leg: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The leg and its mirror image as a left leg, every _EVERY-th slice: legs lie side by side.
 
     Slices are shifted sideways, little by little, so that the innermost muscle of every level is
@@ -178,7 +178,7 @@ def _make(anatomy: Path, out: Path, pair: Pair) -> str:
         person = f"{pair.moving[0]}+{pair.fixed[0]}"
         last = (labels.shape[2] - 1) // _EVERY
         source = Source(pair.moving[0], person, "whole", 0, last, ())
-        body = prepare(source, _with_other_leg(labels), (VOXEL_MM, VOXEL_MM, _EVERY * VOXEL_MM))
+        body = prepare(source, with_other_leg(labels), (VOXEL_MM, VOXEL_MM, _EVERY * VOXEL_MM))
         named = Source(f"{name}_{number}", person, "between", 0, last, ())
         # Of vhm only the left leg is carried, and that one is drawn wholly.
         whole = Body(named, body.codes, body.distance, body.spacing_mm, (), complete=True)

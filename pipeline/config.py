@@ -72,6 +72,14 @@ class LoadConfig(_Section):
     largest_image_million_voxels: Positive
 
 
+class RelaxationTimes(_Section):
+    """T1 of tissues at a field strength."""
+
+    field_t: Positive
+    muscle_ms: Positive
+    fat_ms: Positive
+
+
 class CanonicaliseConfig(_Section):
     """One grid, cropped to the lower limbs."""
 
@@ -83,6 +91,11 @@ class CanonicaliseConfig(_Section):
     largest_joined_million_voxels: Positive
     largest_fat_step_points: Positive
     lowest_outline_overlap: Share
+    correct_t1_bias: bool
+    t1_by_field: tuple[RelaxationTimes, ...]
+    same_field_t: Positive
+    smallest_t1_bias_points: Positive
+    largest_chemical_shift_mm: Positive
 
 
 class SeparateConfig(_Section):
@@ -93,6 +106,7 @@ class SeparateConfig(_Section):
     smallest_leg_share: Share
     smallest_leg_difference: Share
     usual_leg_difference: Share
+    largest_midline_offset_mm: Positive
 
 
 class EmbeddedConfig(_Section):

@@ -405,7 +405,9 @@ def _saved_segmentation(
         )
         for side in Side
     }
-    return SegmentedLegs(segmented[Side.RIGHT], segmented[Side.LEFT], engine, legs.doubt)
+    return SegmentedLegs(
+        segmented[Side.RIGHT], segmented[Side.LEFT], engine, legs.doubt, legs.caveats
+    )
 
 
 def _refuse_output_in_input(subject_folder: Path, out: Path) -> None:

@@ -21,6 +21,10 @@ from pipeline.core.volume import DixonPair, LabelMap, Quantity, Volume
 #: World of the scanner, as the affines of the input state it.
 SCANNER_SPACE = "scanner"
 
+#: Water and fat precess this far apart at body temperature (3.4 ppm of the 42.577 MHz per tesla
+#: of protons), Hz per tesla.
+FAT_SHIFT_HZ_PER_T = 3.4 * 42.577
+
 T = TypeVar("T", covariant=True)
 Index3 = tuple[int, int, int]
 
@@ -71,6 +75,31 @@ class Participant:
 
 
 @dataclass(frozen=True)
+class ScanSettings:
+    """How an image was acquired, as its header or sidecar states it; None: not stated.
+
+    Attributes:
+        field_t: field strength, tesla.
+        repetition_ms: repetition time.
+        flip_deg: flip angle.
+        gradient_echo: whether it is a spoiled gradient echo, the steady state of which is known.
+        bandwidth_hz: bandwidth of one pixel.
+        frequency_axis: direction of the frequency encoding in the scanner, unit vector (RAS).
+        distortion_corrected: whether the scanner undid the distortion of its gradients.
+        from_isocentre: positions count from the centre of the magnet.
+    """
+
+    field_t: float | None = None
+    repetition_ms: float | None = None
+    flip_deg: float | None = None
+    gradient_echo: bool | None = None
+    bandwidth_hz: float | None = None
+    frequency_axis: tuple[float, float, float] | None = None
+    distortion_corrected: bool | None = None
+    from_isocentre: bool = False
+
+
+@dataclass(frozen=True)
 class LoadedSubject:
     """Everything found for one subject and session, not yet read in full.
 
@@ -83,6 +112,7 @@ class LoadedSubject:
         participant: facts about the person.
         inputs: digest (sha256) by file name relative to the subject's folder.
         side_evidence: what the sides rest on, e.g. "nifti affine".
+        settings: by quantity, how its image was acquired, or the one of each station.
     """
 
     subject: str
@@ -94,6 +124,7 @@ class LoadedSubject:
     participant: Participant = field(default_factory=Participant)
     inputs: Mapping[str, str] = field(default_factory=dict)
     side_evidence: tuple[str, ...] = ()
+    settings: Mapping[Quantity, tuple[ScanSettings, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.images and not self.stations and self.labels is None:
@@ -102,6 +133,7 @@ class LoadedSubject:
             raise InvariantError("A label map and its scheme come together")
         object.__setattr__(self, "images", MappingProxyType(dict(self.images)))
         object.__setattr__(self, "inputs", MappingProxyType(dict(self.inputs)))
+        object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
 
 
 @dataclass(frozen=True)
@@ -129,6 +161,8 @@ class CanonicalScan:
         dixon: water, fat and validity, where both channels exist.
         labels: given labels in OWN_SCHEME, or None.
         storage: the way back to the array of the input file.
+        from_isocentre: positions count from the centre of the magnet.
+        caveats: codes of findings that say what may fake a difference between the legs.
     """
 
     grid: Grid
@@ -136,6 +170,8 @@ class CanonicalScan:
     dixon: DixonPair | None
     labels: LabelMap | None
     storage: StorageMap
+    from_isocentre: bool = False
+    caveats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for quantity, volume in self.images.items():
@@ -208,11 +244,13 @@ class LegPair:
     Attributes:
         right, left: the legs.
         doubt: why no verdict may rest on a difference between them; None without such a reason.
+        caveats: codes of findings that say what may fake a difference between them.
     """
 
     right: Leg
     left: Leg
     doubt: str | None = None
+    caveats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.right.side is not Side.RIGHT or self.left.side is not Side.LEFT:
@@ -277,12 +315,13 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class SegmentedLegs:
-    """Both legs with their labels, who made them, and the doubt of the LegPair."""
+    """Both legs with their labels, who made them, and the doubt and caveats of the LegPair."""
 
     right: SegmentedLeg
     left: SegmentedLeg
     engine: EngineInfo
     doubt: str | None = None
+    caveats: tuple[str, ...] = ()
 
     def __getitem__(self, side: Side) -> SegmentedLeg:
         return self.right if side is Side.RIGHT else self.left

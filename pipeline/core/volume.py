@@ -105,13 +105,23 @@ class DixonPair:
     Attributes:
         water, fat: the two images, same grid.
         valid: boolean array: signal above noise; the fat fraction is defined only there.
+        fat_gain: how much brighter fat is than as much water, by their T1; 1 where that is not
+            known or not corrected. The images hold what was measured; the fat fraction is
+            corrected by it.
+        fat_noise: standard deviation of the noise of the fat image, a.u.; None: not measurable.
     """
 
     water: Volume
     fat: Volume
     valid: NDArray[np.bool_]
+    fat_gain: float = 1.0
+    fat_noise: float | None = None
 
     def __post_init__(self) -> None:
+        if not self.fat_gain > 0:
+            raise InvariantError(
+                "The gain of fat over water is positive", found=f"{self.fat_gain:g}"
+            )
         if (self.water.quantity, self.fat.quantity) != (Quantity.WATER, Quantity.FAT):
             raise InvariantError(
                 "A Dixon pair is a water and a fat image",

@@ -728,7 +728,7 @@ def _image_at(leg: SegmentedLeg, quantity: Quantity, index: Ints) -> Floats:
     where = tuple(index.T)
     images = leg.leg
     if quantity is Quantity.FAT_FRACTION and images.dixon is not None:
-        water = images.dixon.water.data[where].astype(np.float64)
+        water = images.dixon.water.data[where].astype(np.float64) * images.dixon.fat_gain
         fat = images.dixon.fat.data[where].astype(np.float64)
         defined = images.dixon.valid[where] & (water + fat > 0)
         return np.asarray(np.where(defined, fat / np.where(defined, water + fat, 1.0), np.nan))

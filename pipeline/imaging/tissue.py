@@ -20,12 +20,16 @@ Flags = NDArray[np.bool_]
 
 
 def fat_fraction(pair: DixonPair) -> NDArray[np.float32]:
-    """Fat fraction F / (F + W), NaN where the signal is not above noise.
+    """Fat fraction F / (F + gain W), NaN where the signal is not above noise.
+
+    The gain (spoiled_echo.py) is 1 where the T1 bias is not known; elsewhere the fraction is that
+    of the protons and not of their signals.
 
     Returns:
         float32 array of the pair's shape, 0 to 1.
     """
-    total = pair.water.data + pair.fat.data
+    water = pair.water.data
+    total = (water if pair.fat_gain == 1.0 else water * np.float32(pair.fat_gain)) + pair.fat.data
     out = np.full(total.shape, np.nan, dtype=np.float32)
     np.divide(pair.fat.data, total, out=out, where=pair.valid & (total > 0))
     return np.clip(out, 0.0, 1.0, out=out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import pydicom
 
 from pipeline.config import ContrastRule
+from pipeline.core.scan import FAT_SHIFT_HZ_PER_T
 from pipeline.core.volume import Quantity
 
 #: Rules by a pattern of the manufacturer's name, and the user's own, which come first.
@@ -31,8 +33,6 @@ _R2STAR_NAME = re.compile(r"\b[rt]2 ?(star|map)\b|[rt]2\*")
 _SUPPRESSED = re.compile(r"\b(fat|water) ?(sat|sup|exc|sel|free)\w*\b")
 #: Names of Dixon sequences; only beside one do bare echo times or single letters count.
 _DIXON = re.compile(r"dixon|ideal|flex|lava|vibe|star ?map|quant|wfi|wfs|quick ?3d")
-#: Water and fat precess this far apart at body temperature (3.4 ppm), Hz per tesla.
-_SHIFT_HZ_PER_T = 3.4 * 42.577
 #: A phase of water against fat within this share of a turn counts as in or opposed.
 _PHASE_TOLERANCE = 0.12
 
@@ -71,16 +71,18 @@ class ImageFacts:
                 re.sub(r"[^a-z0-9*]+", " ", str(header.get(key) or "").lower()).strip()
                 for key in ("SeriesDescription", "ProtocolName")
             ),
-            echo_ms=_number(echo if echo is not None else header.get("EchoTime")),
-            field_t=_number(header.get("MagneticFieldStrength")),
+            echo_ms=number(echo if echo is not None else header.get("EchoTime")),
+            field_t=number(header.get("MagneticFieldStrength")),
         )
 
 
-def _number(value: object) -> float | None:
+def number(value: object) -> float | None:
+    """A value of a header as a finite number; None for anything else."""
     try:
-        return float(str(value))
+        stated = float(str(value))
     except ValueError:
         return None
+    return stated if math.isfinite(stated) else None
 
 
 def no_image_reason(facts: ImageFacts) -> str | None:
@@ -125,7 +127,7 @@ def _by_echo(facts: ImageFacts) -> Quantity | None:
     """In or opposed phase, from echo time and field strength."""
     if not facts.echo_ms or not facts.field_t:
         return None
-    turns = facts.echo_ms * 1e-3 * _SHIFT_HZ_PER_T * facts.field_t
+    turns = facts.echo_ms * 1e-3 * FAT_SHIFT_HZ_PER_T * facts.field_t
     off = abs(turns - round(turns))
     if off < _PHASE_TOLERANCE:
         return Quantity.IN_PHASE

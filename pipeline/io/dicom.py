@@ -10,7 +10,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from pydicom.errors import InvalidDicomError
 
 from pipeline.core.errors import InputError
 from pipeline.core.grid import Grid
-from pipeline.core.scan import SCANNER_SPACE, Index3
+from pipeline.core.scan import SCANNER_SPACE, Index3, ScanSettings
 from pipeline.core.volume import Quantity
 from pipeline.io.contrast import ContrastRules, ImageFacts, no_image_reason, quantity_of
+from pipeline.io.settings import agreed, settings_of_header
 
 with warnings.catch_warnings():
     # nibabel calls its DICOM readers experimental; of them only the private header is used.
@@ -47,6 +48,12 @@ _TAGS: tuple[Any, ...] = (
     "EchoTime",
     "MagneticFieldStrength",
     "ScanningSequence",
+    "EchoPulseSequence",
+    "SteadyStatePulseSequence",
+    "RepetitionTime",
+    "FlipAngle",
+    "PixelBandwidth",
+    "InPlanePhaseEncodingDirection",
     "Rows",
     "Columns",
     "NumberOfFrames",
@@ -140,6 +147,7 @@ class Plane:
         scaled: whether its header scales its values.
         tags: what its header says of sides; None where it was not asked.
         least_bytes: smallest size of its file; 0 where its pixels may be compressed.
+        settings: how it was acquired.
     """
 
     path: Path
@@ -152,6 +160,7 @@ class Plane:
     scaled: bool = False
     tags: SideTags | None = None
     least_bytes: int = 0
+    settings: ScanSettings = field(default_factory=ScanSettings)
 
 
 @dataclass(frozen=True)
@@ -366,6 +375,7 @@ def planes_of(path: Path, header: pydicom.Dataset) -> list[Plane]:
         scaled,
         SideTags.of(header),
         _least_bytes(header),
+        settings_of_header(header, None, facts.image_type),
     )
     return [plane]
 
@@ -401,7 +411,9 @@ def _frames(path: Path, header: pydicom.Dataset, size: tuple[int, int]) -> list[
                     merged.update(element.value[0])
         acquisition = str(merged.get("StackID") or "")
         facts = ImageFacts.of(header, merged)
-        planes.append(Plane(path, number, None, size, _place(merged), acquisition, facts))
+        settings = settings_of_header(header, merged, facts.image_type)
+        place = _place(merged)
+        planes.append(Plane(path, number, None, size, place, acquisition, facts, settings=settings))
     return planes
 
 
@@ -441,7 +453,8 @@ def _tiles(path: Path, header: pydicom.Dataset, size: tuple[int, int]) -> list[P
         place.ImagePositionPatient = [f"{value:.8g}" for value in position]
         tile = (k % across * columns, k // across * rows)
         facts = ImageFacts.of(header)
-        planes.append(Plane(path, 0, tile, (columns, rows), place, "", facts))
+        settings = settings_of_header(header, None, facts.image_type)
+        planes.append(Plane(path, 0, tile, (columns, rows), place, "", facts, settings=settings))
     return planes
 
 
@@ -510,8 +523,8 @@ def side_tags(series: DicomSeries) -> SideTags:
     """What a series says of sides: of each tag the one value stated, or several joined by "/"."""
     stated = [plane.tags for plane in series.planes if plane.tags is not None]
 
-    def joined(field: str) -> str:
-        return "/".join(sorted({getattr(tags, field) for tags in stated} - {""}))
+    def joined(name: str) -> str:
+        return "/".join(sorted({getattr(tags, name) for tags in stated} - {""}))
 
     directions = {tags.directions for tags in stated}
     return SideTags(
@@ -519,6 +532,11 @@ def side_tags(series: DicomSeries) -> SideTags:
         joined("position"),
         joined("laterality"),
     )
+
+
+def series_settings(series: DicomSeries) -> ScanSettings:
+    """How a series was acquired; what differs between its slices is not stated."""
+    return agreed([plane.settings for plane in series.planes])
 
 
 def _stack(series: DicomSeries) -> DicomSource:

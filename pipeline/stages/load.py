@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.config import LoadConfig
 from pipeline.core.errors import ConfigError, InputError
 from pipeline.core.results import Finding, Severity
-from pipeline.core.scan import ImageSource, LoadedSubject, Participant, StageResult
+from pipeline.core.scan import (
+    ImageSource,
+    LoadedSubject,
+    Participant,
+    ScanSettings,
+    StageResult,
+)
 from pipeline.core.volume import Quantity
 from pipeline.imaging.stations import extent_mm, group_stations
-from pipeline.io.dicom import SideTags, find_dicom, open_dicom, side_tags
+from pipeline.io.dicom import SideTags, find_dicom, open_dicom, series_settings, side_tags
 from pipeline.io.digest import file_digest, files_digest, text_digest
 from pipeline.io.discover import (
     by_pattern,
@@ -27,6 +33,7 @@ from pipeline.io.discover import (
 )
 from pipeline.io.nifti import open_nifti
 from pipeline.io.schemes import load_label_scheme
+from pipeline.io.settings import settings_of_sidecar
 
 _LABELS = "labels"
 
@@ -60,16 +67,17 @@ def load_subject(
     subject, session = subject_labels(subject, session)
     folder = subject_folder(data, subject, session)
     files = files_below(folder)
-    images, given = _nifti(folder, files, labels, config)
+    findings: list[Finding] = []
+    images, given = _nifti(folder, files, labels, config, findings)
     unused = None
     if not use_labels and labels is None:
         unused, given = given, None
     evidence = ["position stated by the NIfTI affine"]
-    findings: list[Finding] = []
     if not images:
-        images, findings, tags = _dicom(
+        images, left_out, tags = _dicom(
             [path for path in files if nifti_stem(path) is None], config
         )
+        findings += left_out
         if images:
             evidence = _evidence(tags)
             findings += _contradictions(tags)
@@ -86,7 +94,10 @@ def load_subject(
             "load.own_dicom_contrasts (DICOM)",
         )
     stations = _stations(images, findings)
-    inputs = {image.name: image.digest for station in stations for image in station}
+    used = [image for station in stations for image in station]
+    inputs = {image.name: image.digest for image in used}
+    for image in used:
+        inputs.update(image.sidecar)
     if given is not None:
         inputs[given.name] = given.digest
     scheme = None if given is None else load_label_scheme(label_scheme)
@@ -106,18 +117,26 @@ def load_subject(
         participant=participant,
         inputs=inputs,
         side_evidence=tuple(evidence),
+        settings={
+            quantity: tuple(image.settings for image in used if image.kind == quantity)
+            for quantity in Quantity
+            if any(image.kind == quantity for image in used)
+        },
     )
     return StageResult(loaded, (*findings, *_findings(loaded, unused)))
 
 
 @dataclass(frozen=True, eq=False)
 class _Image:
-    """An image that was found: what it shows, where it can be read, its name and digest."""
+    """An image that was found: what it shows, where it can be read, its name and digest, how it
+    was acquired, and name and digest of the file beside it that says so."""
 
     kind: str
     source: ImageSource
     name: str
     digest: str
+    settings: ScanSettings = field(default_factory=ScanSettings)
+    sidecar: Mapping[str, str] = field(default_factory=dict)
 
 
 def _sources(station: Sequence[_Image]) -> dict[Quantity, ImageSource]:
@@ -126,9 +145,13 @@ def _sources(station: Sequence[_Image]) -> dict[Quantity, ImageSource]:
 
 
 def _nifti(
-    folder: Path, files: Sequence[Path], labels: Path | None, config: LoadConfig
+    folder: Path,
+    files: Sequence[Path],
+    labels: Path | None,
+    config: LoadConfig,
+    findings: list[Finding],
 ) -> tuple[list[_Image], _Image | None]:
-    """The NIfTI images and the label map of a folder."""
+    """The NIfTI images and the label map of a folder, with what sidecars say of them."""
     images: list[_Image] = []
     given = None
     for kind, paths in _nifti_files(folder, files, labels, config).items():
@@ -144,8 +167,29 @@ def _nifti(
             if kind == _LABELS:
                 given = image
             else:
-                images.append(image)
+                images.append(_with_sidecar(image, path, findings))
     return images, given
+
+
+def _with_sidecar(image: _Image, path: Path, findings: list[Finding]) -> _Image:
+    """The image with what the JSON file of the same name says of it."""
+    sidecar = path.with_name(f"{nifti_stem(path)}.json")
+    if not sidecar.is_file():
+        return image
+    settings = settings_of_sidecar(sidecar, image.source.grid)
+    if settings is None:
+        findings.append(
+            Finding(
+                code="sidecar_unreadable",
+                severity=Severity.WARNING,
+                stage="load",
+                message=f"The JSON file beside the {image.kind} image cannot be read: how the "
+                "image was acquired is not known. Convert the scan again, or correct the file.",
+            )
+        )
+        return image
+    name = str(Path(image.name).with_name(sidecar.name))
+    return replace(image, settings=settings, sidecar={name: file_digest(sidecar)})
 
 
 def _nifti_files(
@@ -203,7 +247,8 @@ def _dicom(
         tags.append(side_tags(one))
         # File names of DICOM exports often hold a person's name: they are not passed on.
         name = f"dicom:{one.quantity}"
-        images.append(_Image(one.quantity, source, name, files_digest(source.files)))
+        digest = files_digest(source.files)
+        images.append(_Image(one.quantity, source, name, digest, series_settings(one)))
     images.sort(key=lambda image: (image.kind, extent_mm(image.source.grid)))
     counts = Counter(image.name for image in images)
     numbers: Counter[str] = Counter()

@@ -73,7 +73,8 @@ def segment(
     right, left = segmented
     findings += _sides_from_anatomy(poses)
     return StageResult(
-        SegmentedLegs(right, left, chosen.describe(legs), legs.doubt), tuple(findings)
+        SegmentedLegs(right, left, chosen.describe(legs), legs.doubt, legs.caveats),
+        tuple(findings),
     )
 
 

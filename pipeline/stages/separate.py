@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline.core.grid import Grid
 from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import CanonicalScan, Index3, Leg, LegPair, StageResult
 from pipeline.core.transform import identity, mirror
-from pipeline.core.volume import DixonPair, LabelMap, Quantity, Volume
+from pipeline.core.volume import LabelMap, Quantity, Volume
 from pipeline.imaging.labels import leg_labels
 from pipeline.imaging.pose import difference_of_legs
 from pipeline.imaging.separation import (
@@ -69,7 +70,32 @@ def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult
     doubt = next((f.message for f in alike if f.severity is Severity.ERROR), None)
     if given is not None and scan.images:
         findings += _label_findings(scan, given, tissue)
-    return StageResult(LegPair(legs[Side.RIGHT], legs[Side.LEFT], doubt), tuple(findings))
+    aside = _off_isocentre(middle, config) if scan.from_isocentre else []
+    findings += aside
+    caveats = (*scan.caveats, *(finding.code for finding in aside))
+    return StageResult(LegPair(legs[Side.RIGHT], legs[Side.LEFT], doubt, caveats), tuple(findings))
+
+
+def _off_isocentre(middle_mm: float, config: SeparateConfig) -> list[Finding]:
+    """Doubt on a body that lay to one side in the magnet; its middle as world x."""
+    limit = config.largest_midline_offset_mm
+    if abs(middle_mm) <= limit:
+        return []
+    side = Side.RIGHT if middle_mm > 0 else Side.LEFT
+    return [
+        Finding(
+            code="off_isocentre",
+            severity=Severity.WARNING,
+            stage="separate",
+            message=f"The body lay {abs(middle_mm):.0f} mm to its {side} in the magnet, so the "
+            f"{side} leg was seen further from the centre, where distances and signals are less "
+            "true: this alone can make the legs differ. Centre the body between the legs.",
+            side=side,
+            value=middle_mm,
+            threshold=limit if middle_mm > 0 else -limit,
+            unit="mm",
+        )
+    ]
 
 
 def _check_both_sides(given: Mapping[Side, NDArray[np.uint8]]) -> None:
@@ -299,7 +325,12 @@ def _leg(
     }
     dixon = None
     if scan.dixon is not None:
-        dixon = DixonPair(images[Quantity.WATER], images[Quantity.FAT], own(scan.dixon.valid))
+        dixon = replace(
+            scan.dixon,
+            water=images[Quantity.WATER],
+            fat=images[Quantity.FAT],
+            valid=own(scan.dixon.valid),
+        )
     labels = None
     if given is not None:
         labels = LabelMap(np.ascontiguousarray(own(given[side])), grid, LEG_SCHEME)

@@ -199,6 +199,11 @@ class Asymmetry(Record):
     )
     verdict: Verdict | None = Field(description="What the difference means; null with a reason.")
     reason: str | None = Field(description="Why there is no index or no verdict.")
+    caveats: tuple[str, ...] = Field(
+        default=(),
+        description="Codes of the findings that say what of this scan may fake such a difference; "
+        "a verdict is to be read with them.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

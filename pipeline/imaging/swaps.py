@@ -31,6 +31,11 @@ _RIGHT_WAY = 0.15
 _SHORTEST_MM = 60.0
 #: A leg with this share of its judged levels exchanged is exchanged as a whole.
 _WHOLE_SHARE = 0.6
+#: Labels tell the inside of a leg apart: levels exchanged over this much, and at least so many, are
+#: doubted where they cannot be undone.
+_SHORTEST_DOUBTED_MM, _FEWEST_DOUBTED = 18.0, 2
+#: Fat around labelled muscles is looked for this far from them, mm; nearer lies fascia.
+_AROUND_MM = (1.5, 9.0)
 #: Smaller insides than this say nothing, mm^2.
 _SMALLEST_AREA_MM2 = 300.0
 #: Voxels above this share of the typical signal of tissue are body.
@@ -148,20 +153,75 @@ def _judge(
     deep = mine & (depth > _DEEP_MM)
     if np.count_nonzero(deep) * in_plane[0] * in_plane[1] < _SMALLEST_AREA_MM2 or not rim.any():
         return 0
-    at_rim, inside = float(np.median(fraction[rim])), float(np.median(fraction[deep]))
+    return _verdict(float(np.median(fraction[rim])), float(np.median(fraction[deep])))
+
+
+def _verdict(at_rim: float, inside: float) -> int:
     if at_rim < _RIM_BELOW and inside > _DEEP_ABOVE:
         return 1
     return -1 if at_rim > inside + _RIGHT_WAY else 0
 
 
-def _runs(verdict: NDArray[np.int_], level_mm: float) -> list[tuple[int, int]]:
+def doubted_swaps(
+    image: Singles,
+    muscle: NDArray[np.bool_],
+    outside: NDArray[np.bool_],
+    grid: Grid,
+    *,
+    of_water: bool,
+) -> list[tuple[float, float]]:
+    """Levels of a leg whose labelled muscles look like fat, and what lies around them like water.
+
+    Args:
+        image: fat fraction (0 to 1), or a water image alone; NaN and 0: nothing was measured.
+        muscle: voxels of muscle.
+        outside: voxels without any label.
+        grid: their grid.
+        of_water: whether it is a water image. What is brighter there holds more water.
+
+    Returns:
+        lowest and highest z of each stretch, mm.
+    """
+    sizes = grid.voxel_sizes_mm
+    wanted = (_IN_PLANE_MM, _IN_PLANE_MM, _LEVEL_MM)
+    steps = [max(1, round(w / size)) for w, size in zip(wanted, sizes, strict=True)]
+    every = tuple(slice(step // 2, None, step) for step in steps)
+    values, muscle, outside = image[every], muscle[every], outside[every]
+    known = np.isfinite(values) & (values != 0)
+    in_plane = (sizes[0] * steps[0], sizes[1] * steps[1])
+    start = max(_AROUND_MM[0], 1.01 * max(in_plane))
+    verdict = np.zeros(values.shape[2], dtype=int)
+    for k in np.flatnonzero(muscle.any(axis=(0, 1))):
+        level = np.s_[:, :, k]
+        away = ndimage.distance_transform_edt(~muscle[level], sampling=in_plane)
+        around = known[level] & outside[level] & (away >= start)
+        around &= away <= start + _AROUND_MM[1] - _AROUND_MM[0]
+        inside = known[level] & muscle[level]
+        if inside.sum() * in_plane[0] * in_plane[1] < _SMALLEST_AREA_MM2 or not around.any():
+            continue
+        rim, deep = (float(np.median(values[level][part])) for part in (around, inside))
+        if of_water:
+            rim, deep = deep / (rim + deep), rim / (rim + deep)
+        verdict[k] = _verdict(rim, deep)
+    found = []
+    for first, last in _runs(verdict, sizes[2] * steps[2], _SHORTEST_DOUBTED_MM):
+        if np.count_nonzero(verdict[first:last] > 0) >= _FEWEST_DOUBTED:
+            levels = (first * steps[2], min(last * steps[2], grid.shape[2]) - 1)
+            z = [float(grid.index_to_world([0, 0, level])[2]) for level in levels]
+            found.append((min(z), max(z)))
+    return found
+
+
+def _runs(
+    verdict: NDArray[np.int_], level_mm: float, shortest_mm: float = _SHORTEST_MM
+) -> list[tuple[int, int]]:
     """Levels exchanged, as first and last + 1; judged levels decide for those between them."""
     judged = np.flatnonzero(verdict)
     if not judged.size:
         return []
     exchanged = verdict[judged] > 0
     if exchanged.mean() >= _WHOLE_SHARE and np.count_nonzero(exchanged) * level_mm >= min(
-        _SHORTEST_MM, len(verdict) * level_mm / 2
+        shortest_mm, len(verdict) * level_mm / 2
     ):
         return [(0, len(verdict))]
     parts, count = ndimage.label(exchanged)
@@ -169,6 +229,6 @@ def _runs(verdict: NDArray[np.int_], level_mm: float) -> list[tuple[int, int]]:
     for part in range(1, count + 1):
         members = judged[parts == part]
         first, last = int(members[0]), int(members[-1]) + 1
-        if (last - first) * level_mm >= _SHORTEST_MM:
+        if (last - first) * level_mm >= shortest_mm:
             runs.append((first, last))
     return runs

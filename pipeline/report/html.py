@@ -266,6 +266,7 @@ def _context(
         ],
         "ratio_notes": any(r.reason is not None for r in limb.ratios),
         "findings": findings_by_severity(measures.findings),
+        "caveats": words.caveats(measures),
         "quality": [(words.muscle_title(name), name) for name in measures.registration.overlap],
         "local": [
             (f"/measures/muscles/{i}/local_difference", m)

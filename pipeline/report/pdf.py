@@ -211,7 +211,9 @@ def _first(
         "+ means that the right is larger.",
     )
     told = words.common_lean_reason(measures) if lead == "total_volume" else None
-    for notice in (told, None if measures.registration.succeeded else measures.registration.reason):
+    notices = [told, None if measures.registration.succeeded else measures.registration.reason]
+    notices += [f"Caveat on every difference: {f.message}" for f in words.caveats(measures)]
+    for notice in notices:
         if notice is not None:
             top = sheet.paragraph(_MARGIN_MM, top, 178.0, notice, colour="left")
     top += 4.0
@@ -228,7 +230,7 @@ def _first(
         note = words.extent_note(muscle, base, lead, num).striptags()
         said += [between] if between else []
         said += [note] if note else []
-        verdict = words.verdict_text(words.leading(muscle, lead).verdict)
+        verdict = words.verdict_text(words.leading(muscle, lead))
         text = f"{number}. {words.muscle_title(muscle.name)}: {'; '.join(said)}; {verdict}."
         y = sheet.paragraph(_MARGIN_MM, y, 178.0, text) + 0.8
     if not chosen:
@@ -342,7 +344,7 @@ def _group_bars(
                 middle + scale * a.interval_high_percent,
             )
             sheet.line(ends_mm, y + 2.2, colour="ink", width=1.0)
-        sheet.text(x, y + 5.6, words.verdict_text(a.verdict), size=6.5, colour="muted")
+        sheet.text(x, y + 5.6, words.verdict_text(a), size=6.5, colour="muted")
         y += 10.4
     return y
 
@@ -458,7 +460,7 @@ def _table_row(
     sheet.text(_MARGIN_MM, y, title, size=8.0)
     for (_, x), cell in zip(_COLUMNS[1:5], cells, strict=True):
         sheet.text(x, y, cell, size=8.0, align="right", bold=x == _COLUMNS[3][1])
-    verdict = words.verdict_text(words.leading(result, lead).verdict)
+    verdict = words.verdict_text(words.leading(result, lead))
     sheet.text(_COLUMNS[5][1], y, verdict, size=6.8, colour="muted")
     sheet.rule(y + 1.5)
 

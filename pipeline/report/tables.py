@@ -136,6 +136,7 @@ def _asymmetry(asymmetry: Asymmetry, *, infix: str) -> dict[str, str]:
         f"{infix}interval_low_percent": tsv(asymmetry.interval_low_percent),
         f"{infix}interval_high_percent": tsv(asymmetry.interval_high_percent),
         f"{infix}verdict": asymmetry.verdict.value if asymmetry.verdict else MISSING,
+        f"{infix}caveats": ", ".join(asymmetry.caveats) or MISSING,
     }
 
 

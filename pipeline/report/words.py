@@ -12,6 +12,7 @@ from markupsafe import Markup
 from pipeline.core.anatomy import GROUPS, MUSCLES_BY_NAME, Side
 from pipeline.core.results import (
     Asymmetry,
+    Finding,
     GroupResult,
     Measures,
     MuscleResult,
@@ -143,9 +144,20 @@ def ratio_title(name: str) -> str:
     return f"{group_title(top)}\u2009:\u2009{group_title(bottom).lower()}"
 
 
-def verdict_text(verdict: Verdict | None) -> str:
-    """A verdict as the page words it."""
-    return "no verdict" if verdict is None else _VERDICTS[verdict]
+def verdict_text(asymmetry: Asymmetry) -> str:
+    """A verdict as the page words it; one that something of the scan may fake says so."""
+    if asymmetry.verdict is None:
+        return "no verdict"
+    return _VERDICTS[asymmetry.verdict] + (" (caveat)" if asymmetry.caveats else "")
+
+
+def caveats(measures: Measures) -> list[Finding]:
+    """Findings that say what of this scan may fake a difference, in their order."""
+    rows: list[MuscleResult | GroupResult] = [*measures.measures.muscles]
+    rows += measures.measures.groups
+    compared = [a for row in rows for a in (row.asymmetry, row.asymmetry_total_volume)]
+    named = {code for asymmetry in compared for code in asymmetry.caveats}
+    return [finding for finding in measures.findings if finding.code in named]
 
 
 def verdict_class(verdict: Verdict | None) -> str:

@@ -179,7 +179,9 @@ def _lacking(one: ScanSettings) -> list[str]:
 
 def _gain(one: ScanSettings, config: CanonicaliseConfig) -> float | None:
     """The gain of fat over water of an image; None where no T1 is known at its field strength."""
-    assert one.field_t is not None and one.repetition_ms is not None and one.flip_deg is not None
+    assert one.field_t is not None
+    assert one.repetition_ms is not None
+    assert one.flip_deg is not None
     for t1 in config.t1_by_field:
         if abs(one.field_t - t1.field_t) <= config.same_field_t:
             return fat_gain(

@@ -393,6 +393,12 @@ def _warning(code: str, message: str, *, value: float | None = None) -> Finding:
     )
 
 
+def _fat_correction(scan: Measures) -> str:
+    """Whether the T1 bias of fat fractions is gone: corrected, or none to speak of."""
+    codes = {finding.code for finding in scan.findings}
+    return "yes" if codes & {"t1_bias_corrected", "t1_bias_negligible"} else "no"
+
+
 def _voxels(scan: Measures) -> str:
     """Size of the voxels; shapes differ by a slice or two between sessions and do not matter."""
     return scan.grid.rsplit(" voxels of ", 1)[-1]
@@ -411,6 +417,12 @@ _DIFFERENCES: tuple[tuple[str, str, Callable[[Measures], str], str], ...] = (
         "the size of their voxels",
         _voxels,
         "Detectable changes hold for one grid; partial volume alone can shift volumes by percents.",
+    ),
+    (
+        "fat_correction_differs",
+        "whether fat fractions were corrected for their T1 bias",
+        _fat_correction,
+        "Fat fractions and lean volumes change by that alone.",
     ),
     (
         "engine_differs",

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from pipeline.config import MeasureConfig
 from pipeline.core.anatomy import (
+    BONES,
     GROUPS,
     MUSCLES,
     MUSCLES_BY_NAME,
@@ -59,6 +60,7 @@ from pipeline.imaging.local_difference import (
     no_local_difference,
 )
 from pipeline.imaging.single_contrast import split_tissue
+from pipeline.imaging.swaps import doubted_swaps
 from pipeline.imaging.tissue import (
     TissueSums,
     area_profile,
@@ -139,6 +141,8 @@ def measure(
         for name, members in ((u.name, u.muscles) for u in UNIONS)
         if any(name in structures[side] for side in Side)
     ]
+    muscles = [_with_caveats(muscle, legs.caveats) for muscle in muscles]
+    groups = [_with_caveats(group, legs.caveats) for group in groups]
     if legs.doubt is not None:
         muscles = [_without_verdicts(muscle, legs.doubt) for muscle in muscles]
         groups = [_without_verdicts(group, legs.doubt) for group in groups]
@@ -152,6 +156,7 @@ def measure(
         expected_flagged_by_chance=0.05 * judged if judged else None,
     )
     findings = [
+        *_swap_findings(structures),
         *_findings(muscles),
         *_own_reference_used(config),
         *_lean_estimated(muscles),
@@ -167,6 +172,20 @@ def _without_verdicts(row: Row, doubt: str) -> Row:
         update={
             name: a.model_copy(update={"verdict": None, "reason": a.reason or doubt})
             for name, a in compared.items()
+        }
+    )
+
+
+def _with_caveats(row: Row, caveats: tuple[str, ...]) -> Row:
+    """The same values, of which each difference names what may fake it."""
+    if not caveats:
+        return row
+    compared = {name: getattr(row, name) for name in ("asymmetry", "asymmetry_total_volume")}
+    return row.model_copy(
+        update={
+            name: a.model_copy(update={"caveats": caveats})
+            for name, a in compared.items()
+            if a.index_percent is not None
         }
     )
 
@@ -188,6 +207,7 @@ class _Structure:
     confidence: Confidence | None
     lean_reason: str | None
     lean_estimate: str | None
+    swap: str | None
 
 
 def _measure_leg(
@@ -197,6 +217,7 @@ def _measure_leg(
     segmented = legs[side]
     leg, labels = segmented.leg, segmented.labels.data
     fractions, lean_reason, lean_estimate = _fractions(segmented)
+    swap = _doubted_swap(segmented, fractions)
     core = core_mask(labels, config.core_margin_voxels)
     boxes = ndimage.find_objects(labels)
     placement = Placement(side, legs, match) if match.succeeded else None
@@ -249,6 +270,7 @@ def _measure_leg(
             confidence=segmented.confidence.get(structure.name),
             lean_reason=lean_reason,
             lean_estimate=lean_estimate,
+            swap=swap,
         )
     return out
 
@@ -281,6 +303,29 @@ def _fractions(
         f"lean volume needs water and fat (or fat fraction) images; given: {shown}",
         None,
     )
+
+
+def _doubted_swap(segmented: SegmentedLeg, fractions: NDArray[np.float32] | None) -> str | None:
+    """Why nothing may rest on a leg: water and fat look exchanged in it and were not put right."""
+    leg, labels = segmented.leg, segmented.labels.data
+    of_water = set(leg.images) == {Quantity.WATER}
+    image = leg.images[Quantity.WATER].data if of_water else fractions
+    # In a single image of another kind, or in- and opposed phase, there is nothing to exchange.
+    measured = leg.dixon is not None or Quantity.FAT_FRACTION in leg.images or of_water
+    if image is None or not measured:
+        return None
+    bones = [structure.id for structure in BONES]
+    muscle = (labels != 0) & ~np.isin(labels, bones)
+    stretches = doubted_swaps(image, muscle, labels == 0, leg.grid, of_water=of_water)
+    if not stretches:
+        return None
+    where = ", ".join(f"from {low:.0f} to {high:.0f} mm (z)" for low, high in stretches)
+    why = (
+        "it is not clear enough to exchange them back"
+        if leg.dixon is not None
+        else "one image alone cannot be put right"
+    )
+    return f"water and fat look exchanged in this leg {where}, and {why}"
 
 
 def _profile(
@@ -382,6 +427,9 @@ class _Compare:
 
     def _status(self, raw: _Structure) -> tuple[Status, str | None]:
         config = self._config
+        if raw.swap is not None:
+            # Of a muscle that is cut too, the part in view must not be compared either.
+            return Status.UNRELIABLE, "; ".join(filter(None, (raw.swap, raw.extent.cut)))
         if raw.extent.cut is not None:
             return Status.TRUNCATED, raw.extent.cut
         reasons = []
@@ -881,6 +929,22 @@ def _lean_estimated(muscles: Sequence[MuscleResult]) -> Iterator[Finding]:
             message=f"Water and fat were not both measured: {estimate}. Total volumes do not "
             "depend on it; no verdict rests on the lean ones.",
         )
+
+
+def _swap_findings(
+    structures: Mapping[Side, Mapping[str, _Structure]],
+) -> Iterator[Finding]:
+    for side in Side:
+        swap = next((raw.swap for raw in structures[side].values()), None)
+        if swap is not None:
+            yield Finding(
+                code="fat_water_swap_not_corrected",
+                severity=Severity.ERROR,
+                stage="measure",
+                side=side,
+                message=f"The {side} leg cannot be relied on: {swap}. None of its muscles is "
+                "judged. Reconstruct the images again, or give water and fat images.",
+            )
 
 
 def _findings(muscles: Sequence[MuscleResult]) -> list[Finding]:

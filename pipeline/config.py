@@ -180,6 +180,8 @@ class MeasureConfig(_Section):
     core_margin_voxels: Positive
     smallest_core_share: Share
     largest_invalid_share: Share
+    largest_noise_floor_percent: Positive
+    largest_noise_floor_difference_points: Positive
     blunt_end_share: Share
     largest_gap_share: Share
     profile_step_mm: Positive

@@ -294,7 +294,7 @@ def test_bone_and_air_have_no_fraction_and_muscle_has(blanked: bool) -> None:
         return (out * body if blanked else out).astype(np.float32)
 
     water, fat = magnitude(0.9 * truth), magnitude(0.1 * truth)
-    valid = above_noise(water, fat, 5.0)
+    valid, _ = above_noise(water, fat, 5.0)
 
     assert valid[body & ~bone].mean() > 0.999
     assert valid[~body].mean() < 0.001

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,15 +59,15 @@ def noise_level(
 
 def above_noise(
     water: NDArray[np.float32], fat: NDArray[np.float32], multiple: float
-) -> NDArray[np.bool_]:
-    """Voxels whose signal, water + fat, stands clear of the noise.
+) -> tuple[NDArray[np.bool_], float | None]:
+    """Voxels whose signal, water + fat, stands clear of the noise, and the noise of the fat image.
 
     Args:
         water, fat: magnitude images of one shape, arbitrary units.
         multiple: how many standard deviations of the noise of the sum count as clear.
 
     Returns:
-        True where a fraction of the signal means anything.
+        True where a fraction of the signal means anything; noise_level of the fat image.
     """
     signal = water + fat
     sample = _sample(signal)
@@ -76,7 +78,25 @@ def above_noise(
     if sigmas[0] is not None and sigmas[1] is not None:
         measured = multiple * float(np.hypot(sigmas[0], sigmas[1]))
         limit = min(max(limit, measured), _LARGEST_SHARE * typical)
-    return np.asarray(signal > limit)
+    return np.asarray(signal > limit), sigmas[1]
+
+
+def fraction_of_noise(noise: float, lean_signal: float, fat_gain: float = 1.0) -> float:
+    """Fat fraction that noise alone gives in muscle without fat: the Rician floor.
+
+    A magnitude image without signal reads sigma sqrt(pi / 2) on average (Gudbjartsson and Patz
+    1995, doi 10.1002/mrm.1910340618). The floor fades as the fat's signal rises above the noise.
+
+    Args:
+        noise: standard deviation of the noise of the fat image, a.u.
+        lean_signal: signal of muscle without fat in the water image, a.u., clear of its noise.
+        fat_gain: as of DixonPair.
+
+    Returns:
+        0 to 1.
+    """
+    floor = noise * math.sqrt(math.pi / 2.0)
+    return floor / (floor + fat_gain * lean_signal)
 
 
 def _sample(image: NDArray[np.float32]) -> NDArray[np.float32]:

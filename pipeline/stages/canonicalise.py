@@ -115,10 +115,10 @@ def canonicalise(
         if not joining:
             findings += _undo_swaps(images)
         water, fat = images[Quantity.WATER], images[Quantity.FAT]
-        valid = above_noise(water.data, fat.data, config.noise_multiple)
+        valid, fat_noise = above_noise(water.data, fat.data, config.noise_multiple)
         gain, told = _gain_of_fat(subject, config)
         findings.append(told)
-        dixon = DixonPair(water, fat, valid, gain)
+        dixon = DixonPair(water, fat, valid, gain, fat_noise)
     elif Quantity.FAT_FRACTION in images:
         findings.append(_t1_note("t1_bias_unknown", "the map was made elsewhere", None))
     settings = [one for stated in subject.settings.values() for one in stated]

@@ -13,7 +13,6 @@ from scipy import ndimage
 
 from pipeline.config import MeasureConfig
 from pipeline.core.anatomy import (
-    BONES,
     GROUPS,
     MUSCLES,
     MUSCLES_BY_NAME,
@@ -59,6 +58,7 @@ from pipeline.imaging.local_difference import (
     describe,
     no_local_difference,
 )
+from pipeline.imaging.noise import fraction_of_noise
 from pipeline.imaging.single_contrast import split_tissue
 from pipeline.imaging.swaps import doubted_swaps
 from pipeline.imaging.tissue import (
@@ -78,6 +78,9 @@ _FROM_ONE = (
 _FROM_PHASES = (
     "lean volume is an estimate from in- and opposed-phase images: more than half fat reads as less"
 )
+
+#: Code of the finding that is a caveat on differences of lean volume alone.
+_NOISE_DIFFERS = "noise_floors_differ"
 
 Extents = Literal["whole", "matched"]
 Row = TypeVar("Row", MuscleResult, GroupResult)
@@ -141,8 +144,10 @@ def measure(
         for name, members in ((u.name, u.muscles) for u in UNIONS)
         if any(name in structures[side] for side in Side)
     ]
-    muscles = [_with_caveats(muscle, legs.caveats) for muscle in muscles]
-    groups = [_with_caveats(group, legs.caveats) for group in groups]
+    noise = list(_noise_floors(legs, config))
+    of_noise = tuple(finding.code for finding in noise if finding.code == _NOISE_DIFFERS)
+    muscles = [_with_caveats(muscle, legs.caveats, of_noise) for muscle in muscles]
+    groups = [_with_caveats(group, legs.caveats, of_noise) for group in groups]
     if legs.doubt is not None:
         muscles = [_without_verdicts(muscle, legs.doubt) for muscle in muscles]
         groups = [_without_verdicts(group, legs.doubt) for group in groups]
@@ -157,6 +162,7 @@ def measure(
     )
     findings = [
         *_swap_findings(structures),
+        *noise,
         *_findings(muscles),
         *_own_reference_used(config),
         *_lean_estimated(muscles),
@@ -176,16 +182,15 @@ def _without_verdicts(row: Row, doubt: str) -> Row:
     )
 
 
-def _with_caveats(row: Row, caveats: tuple[str, ...]) -> Row:
-    """The same values, of which each difference names what may fake it."""
-    if not caveats:
-        return row
-    compared = {name: getattr(row, name) for name in ("asymmetry", "asymmetry_total_volume")}
+def _with_caveats(row: Row, caveats: tuple[str, ...], of_lean: tuple[str, ...]) -> Row:
+    """The same values, of which each difference names what may fake it, and one of lean volume
+    what may fake that alone."""
+    named = {"asymmetry": (*caveats, *of_lean), "asymmetry_total_volume": caveats}
     return row.model_copy(
         update={
-            name: a.model_copy(update={"caveats": caveats})
-            for name, a in compared.items()
-            if a.index_percent is not None
+            name: getattr(row, name).model_copy(update={"caveats": codes})
+            for name, codes in named.items()
+            if codes and getattr(row, name).index_percent is not None
         }
     )
 
@@ -305,6 +310,11 @@ def _fractions(
     )
 
 
+def _is_muscle(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Voxels of any muscle, or of several drawn as one."""
+    return np.isin(labels, [*(m.id for m in MUSCLES), *(union.id for union in UNIONS)])
+
+
 def _doubted_swap(segmented: SegmentedLeg, fractions: NDArray[np.float32] | None) -> str | None:
     """Why nothing may rest on a leg: water and fat look exchanged in it and were not put right."""
     leg, labels = segmented.leg, segmented.labels.data
@@ -314,8 +324,7 @@ def _doubted_swap(segmented: SegmentedLeg, fractions: NDArray[np.float32] | None
     measured = leg.dixon is not None or Quantity.FAT_FRACTION in leg.images or of_water
     if image is None or not measured:
         return None
-    bones = [structure.id for structure in BONES]
-    muscle = (labels != 0) & ~np.isin(labels, bones)
+    muscle = _is_muscle(labels)
     stretches = doubted_swaps(image, muscle, labels == 0, leg.grid, of_water=of_water)
     if not stretches:
         return None
@@ -928,6 +937,61 @@ def _lean_estimated(muscles: Sequence[MuscleResult]) -> Iterator[Finding]:
             stage="measure",
             message=f"Water and fat were not both measured: {estimate}. Total volumes do not "
             "depend on it; no verdict rests on the lean ones.",
+        )
+
+
+def _noise_floors(legs: SegmentedLegs, config: MeasureConfig) -> Iterator[Finding]:
+    """What fat fraction noise alone gives in the muscles of each leg."""
+    floors: dict[Side, float] = {}
+    for side in Side:
+        leg, labels = legs[side].leg, legs[side].labels.data
+        if leg.dixon is None:
+            return
+        pair = leg.dixon
+        muscle = _is_muscle(labels) & pair.valid
+        if pair.fat_noise is None or not muscle.any():
+            continue
+        # The signal that the muscle would have without its fat.
+        lean = pair.water.data[muscle] + pair.fat.data[muscle] / np.float32(pair.fat_gain)
+        floors[side] = 100.0 * fraction_of_noise(
+            pair.fat_noise, float(np.median(lean)), pair.fat_gain
+        )
+    if len(floors) < len(Side):
+        yield Finding(
+            code="noise_floor_unknown",
+            severity=Severity.INFO,
+            stage="measure",
+            message="How much fat noise alone reads as could not be told: the images show no air "
+            "with noise in it around the legs.",
+        )
+        return
+    limit = config.largest_noise_floor_percent
+    for side, floor in floors.items():
+        high = floor > limit
+        yield Finding(
+            code="noise_floor_high" if high else "noise_floor",
+            severity=Severity.WARNING if high else Severity.INFO,
+            stage="measure",
+            side=side,
+            message=f"Noise alone reads as {floor:.1f} % fat in lean muscle of the {side} leg"
+            + ("; fat fractions of healthy muscle are no larger." if high else "."),
+            value=floor,
+            threshold=limit,
+            unit="percent",
+        )
+    apart = floors[Side.RIGHT] - floors[Side.LEFT]
+    if abs(apart) > config.largest_noise_floor_difference_points:
+        noisy = Side.RIGHT if apart > 0 else Side.LEFT
+        yield Finding(
+            code=_NOISE_DIFFERS,
+            severity=Severity.WARNING,
+            stage="measure",
+            side=noisy,
+            message=f"Noise alone reads as {abs(apart):.1f} points more fat in the {noisy} leg, "
+            "whose signal is weaker: lean volumes of muscles with little fat differ by that alone.",
+            value=abs(apart),
+            threshold=config.largest_noise_floor_difference_points,
+            unit="points",
         )
 
 

@@ -1,0 +1,605 @@
+"""What fakes a difference or a fat fraction: T1 bias, noise, distortion, place, chemical shift."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bodies import GIVEN, VOXEL_MM, body, loaded
+from matches import unregistered
+from pydicom.dataset import Dataset
+from scanner import SECRETS, save, slice_of
+from test_scans import random_scan, swapped
+
+from pipeline import (
+    MUSCLES,
+    OWN_SCHEME,
+    Grid,
+    LimbMeasures,
+    LoadedSubject,
+    Side,
+    canonicalise,
+    load_config,
+    load_subject,
+    measure,
+    segment,
+    separate_legs,
+)
+from pipeline.core.results import Finding, Severity, Status
+from pipeline.core.scan import FAT_SHIFT_HZ_PER_T, SCANNER_SPACE, ScanSettings, SegmentedLegs
+from pipeline.core.volume import DixonPair, Quantity, Volume
+from pipeline.imaging.noise import fraction_of_noise
+from pipeline.imaging.spoiled_echo import fat_gain, signal_fraction, steady_state
+from pipeline.imaging.swaps import doubted_swaps
+from pipeline.imaging.tissue import fat_fraction
+from pipeline.io.contrast import ImageFacts
+from pipeline.io.nifti import write_volume
+from pipeline.io.settings import agreed, settings_of_header, settings_of_sidecar
+from pipeline.phantom import Acquisition, Scan, acquire, grid_for
+
+W, F, FF = Quantity.WATER, Quantity.FAT, Quantity.FAT_FRACTION
+CONFIG = GIVEN
+#: A scan whose T1 bias is large.
+STRONG = ScanSettings(field_t=3.0, repetition_ms=10.0, flip_deg=15.0, gradient_echo=True)
+MUSCLE_MS, FAT_MS = 1420.0, 371.0
+
+
+@lru_cache(maxsize=8)
+def thighs(snr: float | None = 50.0) -> Scan:
+    """Both thighs of the test person on a coarse grid."""
+    whole = grid_for(body(), VOXEL_MM)
+    grid = whole.crop((0, 0, 84), (whole.shape[0], whole.shape[1], 116))
+    return acquire(body(), Acquisition(grid, snr=snr, seed=1))
+
+
+def codes(findings: tuple[Finding, ...] | list[Finding]) -> set[str]:
+    return {finding.code for finding in findings}
+
+
+def told(findings: tuple[Finding, ...], start: str) -> Finding:
+    (found,) = [finding for finding in findings if finding.code.startswith(start)]
+    return found
+
+
+# T1 bias: the kernel
+
+
+def test_the_steady_state_at_90_degrees_and_after_full_recovery() -> None:
+    # sin 90 = 1 and cos 90 = 0 leave what one repetition recovers.
+    assert steady_state(400.0, 100.0, 90.0) == pytest.approx(1.0 - math.exp(-0.25))
+    assert steady_state(400.0, 8000.0, 30.0) == pytest.approx(0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize(("flip", "gain"), [(3.0, 1.20), (5.0, 1.49), (10.0, 2.30)])
+def test_the_gain_of_a_population_study_protocol(flip: float, gain: float) -> None:
+    """Derived elsewhere for T1 of 1420 and 370 ms and a repetition time of 6.69 ms."""
+    assert fat_gain(1420.0, 370.0, repetition_ms=6.69, flip_deg=flip) == pytest.approx(
+        gain, abs=0.005
+    )
+
+
+def test_without_a_difference_of_t1_nothing_is_gained_and_no_flip_gains_nothing() -> None:
+    assert fat_gain(900.0, 900.0, repetition_ms=10.0, flip_deg=20.0) == 1.0
+    assert fat_gain(1420.0, 371.0, repetition_ms=10.0, flip_deg=0.01) == pytest.approx(1, abs=1e-5)
+    assert signal_fraction(0.3, 1.0) == pytest.approx(0.3)
+
+
+def test_the_corrected_fraction_undoes_the_bias_and_is_monotone() -> None:
+    gain = fat_gain(MUSCLE_MS, FAT_MS, repetition_ms=10.0, flip_deg=15.0)
+    true = np.linspace(0.0, 1.0, 101)
+    grid = Grid((101, 1, 1), np.eye(4), SCANNER_SPACE)
+    water, fat = 500.0 * (1.0 - true), 500.0 * gain * true
+    pair = DixonPair(
+        Volume(water.reshape(-1, 1, 1).astype(np.float32), grid, W),
+        Volume(fat.reshape(-1, 1, 1).astype(np.float32), grid, F),
+        np.ones((101, 1, 1), dtype=bool),
+        gain,
+    )
+    corrected = fat_fraction(pair).ravel()
+    np.testing.assert_allclose(corrected, true, atol=1e-6)
+    biased = fat_fraction(replace(pair, fat_gain=1.0)).ravel()
+    np.testing.assert_allclose(biased, [signal_fraction(t, gain) for t in true], atol=1e-6)
+    assert np.all(np.diff(corrected) > 0)
+    assert biased[10] > 0.2
+
+
+# T1 bias: what becomes of a scan
+
+
+def spoiled(scan: Scan) -> Scan:
+    """The scan as STRONG shows it: water and fat weighted by their T1."""
+    flip, kept = math.radians(15.0), {W: math.exp(-10.0 / MUSCLE_MS), F: math.exp(-10.0 / FAT_MS)}
+    images = {
+        q: volume.with_data(
+            volume.data
+            * np.float32(10.0 * math.sin(flip) * (1 - kept[q]) / (1 - kept[q] * math.cos(flip)))
+        )
+        for q, volume in scan.images.items()
+    }
+    return replace(scan, images=images)
+
+
+def stated(scan: Scan, *settings: ScanSettings) -> LoadedSubject:
+    return replace(loaded(scan), settings={W: settings, F: settings})
+
+
+def muscle_fractions(subject: LoadedSubject) -> tuple[dict[tuple[str, Side], float], list[Finding]]:
+    """Mean fat fraction of every muscle under its true label."""
+    result = canonicalise(subject, config=CONFIG.canonicalise)
+    scan = result.value
+    fractions = fat_fraction(scan.dixon)
+    labels = scan.labels.data
+    means = {}
+    for muscle in MUSCLES:
+        for side in Side:
+            mine = labels == OWN_SCHEME.value_of(muscle.name, side)
+            if np.count_nonzero(mine) >= 20:
+                means[muscle.name, side] = float(np.nanmean(fractions[mine]))
+    assert len(means) > 20
+    return means, list(result.findings)
+
+
+def test_a_phantom_of_10_ms_and_15_degrees_at_3_t_gets_its_true_fat_fractions() -> None:
+    clean = thighs(None)
+    truth, _ = muscle_fractions(loaded(clean))
+    scan = spoiled(clean)
+    biased, said = muscle_fractions(loaded(scan))
+    assert told(said, "t1_bias").code == "t1_bias_unknown"
+    corrected, said = muscle_fractions(stated(scan, STRONG))
+    note = told(said, "t1_bias")
+    assert note.code == "t1_bias_corrected"
+    assert note.severity is Severity.INFO
+    gain = fat_gain(MUSCLE_MS, FAT_MS, repetition_ms=10.0, flip_deg=15.0)
+    assert note.value == pytest.approx(100 * signal_fraction(0.1, gain) - 10)
+    before = [100 * (biased[key] - truth[key]) for key in truth]
+    after = [100 * (corrected[key] - truth[key]) for key in truth]
+    # A few voxels of thin muscles are mostly fat and lose or gain their validity.
+    assert min(before) > 4.0
+    assert max(map(abs, after)) < 0.1
+    # Both sides are treated alike.
+    sides = [("vastus_lateralis", side) for side in Side]
+    assert corrected[sides[0]] - corrected[sides[1]] == pytest.approx(
+        truth[sides[0]] - truth[sides[1]], abs=1e-3
+    )
+
+
+def test_the_images_stay_what_was_measured() -> None:
+    scan = canonicalise(stated(thighs(), STRONG), config=CONFIG.canonicalise).value
+    plain = canonicalise(loaded(thighs()), config=CONFIG.canonicalise).value
+    assert scan.dixon.fat_gain > 2
+    for quantity in (W, F):
+        np.testing.assert_array_equal(scan.images[quantity].data, plain.images[quantity].data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "words"),
+    [
+        ((replace(STRONG, flip_deg=2.0),), "t1_bias_corrected", "flip angle 2 degrees"),
+        ((replace(STRONG, flip_deg=0.5),), "t1_bias_negligible", "was left"),
+        ((replace(STRONG, flip_deg=None),), "t1_bias_unknown", "not stated: flip angle"),
+        ((replace(STRONG, gradient_echo=False),), "t1_bias_unknown", "spoiled gradient echo"),
+        ((replace(STRONG, field_t=7.0),), "t1_bias_unknown", "at 7 T"),
+        ((STRONG, replace(STRONG, flip_deg=10.0)), "t1_bias_unknown", "differ"),
+        ((replace(STRONG, field_t=2.89),), "t1_bias_corrected", "2.89 T"),
+        ((), "t1_bias_unknown", "field strength, flip angle, repetition time"),
+    ],
+)
+def test_what_is_said_of_the_t1_bias(
+    settings: tuple[ScanSettings, ...], code: str, words: str
+) -> None:
+    result = canonicalise(stated(thighs(), *settings), config=CONFIG.canonicalise)
+    note = told(result.findings, "t1_bias")
+    assert note.code == code
+    assert words in note.message
+    assert (result.value.dixon.fat_gain == 1.0) == (code != "t1_bias_corrected")
+
+
+def test_the_configuration_leaves_the_bias() -> None:
+    config = load_config(overrides={"canonicalise": {"correct_t1_bias": False}}).canonicalise
+    result = canonicalise(stated(thighs(), STRONG), config=config)
+    assert told(result.findings, "t1_bias").code == "t1_bias_left"
+    assert result.value.dixon.fat_gain == 1.0
+
+
+# What headers and sidecars say
+
+ROW, COLUMN = [1.0, 0.0, 0.0], [0.0, 0.8, -0.6]
+
+
+def header(**fields: object) -> Dataset:
+    data = Dataset()
+    data.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
+    data.ImageOrientationPatient = [*ROW, *COLUMN]
+    data.MagneticFieldStrength, data.RepetitionTime, data.FlipAngle = "1.494", "7.1", "12"
+    data.ScanningSequence, data.PixelBandwidth = ["GR"], "390"
+    data.InPlanePhaseEncodingDirection = "COL"
+    for name, value in fields.items():
+        setattr(data, name, value)
+    return data
+
+
+def of_header(data: Dataset, frame: Dataset | None = None) -> ScanSettings:
+    return settings_of_header(data, frame, ImageFacts.of(data, frame).image_type)
+
+
+def test_settings_of_a_dicom_header() -> None:
+    found = of_header(header())
+    assert found == ScanSettings(
+        field_t=1.494,
+        repetition_ms=7.1,
+        flip_deg=12.0,
+        gradient_echo=True,
+        bandwidth_hz=390.0,
+        frequency_axis=(-1.0, 0.0, 0.0),
+        distortion_corrected=False,
+        from_isocentre=True,
+    )
+    other = of_header(
+        header(
+            InPlanePhaseEncodingDirection="ROW",
+            ImageType=["DERIVED", "PRIMARY", "DIXON", "WATER", "DIS3D"],
+            ScanningSequence=["SE"],
+            FlipAngle=None,
+        )
+    )
+    # Left-posterior of DICOM is right-anterior here.
+    assert other.frequency_axis == pytest.approx((0.0, -0.8, -0.6))
+    assert (other.distortion_corrected, other.gradient_echo, other.flip_deg) == (True, False, None)
+    vague = of_header(header(ImageType=["ORIGINAL", "PRIMARY", "W", "W"], ScanningSequence=None))
+    assert (vague.distortion_corrected, vague.gradient_echo) == (None, True)
+    slow = of_header(header(ScanningSequence=None, RepetitionTime="600"))
+    assert slow.gradient_echo is None
+    assert of_header(header(SteadyStatePulseSequence="FREE_PRECESSION")).gradient_echo is False
+
+
+def test_a_frame_of_an_enhanced_file_comes_first() -> None:
+    frame = Dataset()
+    frame.FrameType = ["ORIGINAL", "PRIMARY", "WATER", "DIS2D"]
+    frame.RepetitionTime, frame.FlipAngle, frame.PixelBandwidth = 5.0, 8.0, 900.0
+    frame.InPlanePhaseEncodingDirection, frame.ImageOrientationPatient = "ROW", [*ROW, *COLUMN]
+    whole = Dataset()
+    whole.MagneticFieldStrength, whole.EchoPulseSequence, whole.FlipAngle = 3.0, "GRADIENT", 90.0
+    found = of_header(whole, frame)
+    assert (found.field_t, found.repetition_ms, found.flip_deg) == (3.0, 5.0, 8.0)
+    assert (found.gradient_echo, found.distortion_corrected) == (True, True)
+    assert found.frequency_axis == pytest.approx((0.0, -0.8, -0.6))
+
+
+def test_what_slices_state_differently_is_not_stated() -> None:
+    assert agreed([STRONG, replace(STRONG, flip_deg=10.0)]) == replace(STRONG, flip_deg=None)
+    assert agreed([]) == ScanSettings()
+
+
+SIDECAR: Mapping[str, object] = {
+    "MagneticFieldStrength": 3,
+    "RepetitionTime": 0.01,
+    "FlipAngle": 15,
+    "PixelBandwidth": 250,
+    "ScanningSequence": "GR",
+    "PhaseEncodingDirection": "j-",
+    "NonlinearGradientCorrection": False,
+    "EchoTime": 0.00246,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {}),
+        ({"PhaseEncodingDirection": "i"}, {"frequency_axis": (0.0, 1.0, 0.0)}),
+        ({"PhaseEncodingDirection": "k"}, {"frequency_axis": None}),
+        (
+            {
+                "PhaseEncodingDirection": "j",
+                "InPlanePhaseEncodingDirectionDICOM": "ROW",
+                "ImageOrientationPatientDICOM": [1, 0, 0, 0, 1, 0],
+            },
+            {"frequency_axis": (0.0, -1.0, 0.0)},
+        ),
+        (
+            {"NonlinearGradientCorrection": None, "ImageType": ["ORIGINAL", "W", "DIS2D"]},
+            {"distortion_corrected": True},
+        ),
+        ({"RepetitionTimeExcitation": 0.008}, {"repetition_ms": pytest.approx(8.0)}),
+        ({"FlipAngle": "fifteen", "PixelBandwidth": -3}, {"flip_deg": None, "bandwidth_hz": None}),
+        ({"MagneticFieldStrength": float("nan")}, {"field_t": None}),
+    ],
+)
+def test_settings_of_a_sidecar(
+    tmp_path: Path, changes: dict[str, object], expected: dict[str, object]
+) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({**SIDECAR, **changes}))
+    grid = Grid((4, 4, 4), np.diag([2.0, 3.0, 5.0, 1.0]), SCANNER_SPACE)
+    found = settings_of_sidecar(path, grid)
+    usual = ScanSettings(
+        field_t=3.0,
+        repetition_ms=10.0,
+        flip_deg=15.0,
+        gradient_echo=True,
+        bandwidth_hz=250.0,
+        frequency_axis=(1.0, 0.0, 0.0),
+        distortion_corrected=False,
+    )
+    for name, value in expected.items():
+        assert getattr(found, name) == value
+    assert replace(found, **{n: getattr(usual, n) for n in expected}) == usual
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "[" * 100_000, "\x00"])
+def test_a_sidecar_that_is_none_is_told(tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "sub-01"
+    folder.mkdir()
+    for quantity, volume in thighs().images.items():
+        write_volume(folder / f"x_{quantity}.nii.gz", volume, dtype=np.int16)
+    (folder / "x_water.json").write_text(text)
+    result = load_subject(tmp_path, "01", config=CONFIG.load)
+    assert "sidecar_unreadable" in codes(result.findings)
+    assert result.value.settings[W] == (ScanSettings(),)
+    assert "x_water.json" not in result.value.inputs
+
+
+def test_sidecars_of_nifti_correct_and_give_nothing_else_away(tmp_path: Path) -> None:
+    folder = tmp_path / "sub-01"
+    folder.mkdir()
+    smuggled = {
+        "PatientName": SECRETS[0],
+        "AccessionNumber": SECRETS[3],
+        "InstitutionName": SECRETS[4],
+        "ImageType": [SECRETS[0], SECRETS[5]],
+        "ScanningSequence": SECRETS[1],
+        "PhaseEncodingDirection": SECRETS[4],
+        "InPlanePhaseEncodingDirectionDICOM": SECRETS[5],
+    }
+    for quantity, volume in thighs().images.items():
+        write_volume(folder / f"x_{quantity}.nii.gz", volume, dtype=np.int16)
+        (folder / f"x_{quantity}.json").write_text(json.dumps({**SIDECAR, **smuggled}))
+    result = load_subject(tmp_path, "01", config=CONFIG.load)
+    assert {"x_water.json", "x_fat.json"} <= result.value.inputs.keys()
+    scan = canonicalise(result.value, config=CONFIG.canonicalise)
+    assert told(scan.findings, "t1_bias").code == "t1_bias_corrected"
+    said = repr((result.findings, result.value, scan.findings))
+    assert not [secret for secret in SECRETS if secret in said]
+
+
+# What may fake a difference
+
+
+def write_dicom(folder: Path, scan: Scan, *, moved_mm: float = 0.0, **tags: object) -> None:
+    """Water and fat as DICOM, the body moved to the right in the magnet."""
+    folder.mkdir(parents=True)
+    for number, (quantity, volume) in enumerate(scan.images.items()):
+        affine = volume.grid.affine.copy()
+        affine[0, 3] += moved_mm
+        grid = Grid(volume.grid.shape, affine, volume.grid.space)
+        for level in range(grid.shape[2]):
+            data = slice_of(grid, volume.data[:, :, level], level)
+            data.SeriesInstanceUID = f"1.2.{number}"
+            data.ImageType = ["DERIVED", "PRIMARY", str(quantity).upper(), "ND"]
+            for name, value in tags.items():
+                setattr(data, name, value)
+            save(data, folder / f"{number}{level}")
+
+
+def measured(subject: LoadedSubject) -> tuple[LimbMeasures, list[Finding], SegmentedLegs]:
+    """What is measured with given labels and without registration, and all that was noticed."""
+    scan = canonicalise(subject, config=CONFIG.canonicalise)
+    legs = separate_legs(scan.value, config=CONFIG.separate)
+    segmented = segment(legs.value, config=CONFIG.segment).value
+    result = measure(segmented, unregistered(segmented), config=CONFIG.measure)
+    findings = [*scan.findings, *legs.findings, *result.findings]
+    return result.value, findings, segmented
+
+
+def test_caveats_reach_every_difference(tmp_path: Path) -> None:
+    write_dicom(
+        tmp_path / "sub-01",
+        thighs(),
+        moved_mm=70.0,
+        MagneticFieldStrength=3.0,
+        PixelBandwidth=200.0,
+        # Phase along the columns: the frequency runs across the legs.
+        InPlanePhaseEncodingDirection="COL",
+        ScanningSequence=SECRETS[0],
+    )
+    subject = load_subject(tmp_path, "01", config=CONFIG.load)
+    grid = subject.value.images[W].grid
+    with_labels = replace(
+        loaded(thighs()),
+        images=subject.value.images,
+        settings=subject.value.settings,
+    )
+    labels = replace(with_labels.labels, grid=grid)
+    shown = thighs().labels.grid
+    # The file stores its rows in another order than the array the labels are in.
+    turned = np.sign(np.linalg.solve(grid.affine[:3, :3], shown.affine[:3, :3])).astype(int)
+    assert np.array_equal(turned, np.eye(3, dtype=int))
+    limb, findings, segmented = measured(replace(with_labels, labels=labels))
+    expected = ("distortion_not_corrected", "chemical_shift_across_legs", "off_isocentre")
+    assert segmented.caveats == expected
+    compared = [m for m in limb.muscles if m.asymmetry.index_percent is not None]
+    assert len(compared) >= 2
+    for muscle in compared:
+        assert muscle.asymmetry.caveats == expected
+        assert muscle.asymmetry_total_volume.caveats == expected
+        assert muscle.asymmetry.verdict is not None
+    by_code = {finding.code: finding for finding in findings}
+    shift = FAT_SHIFT_HZ_PER_T * 3.0 / 200.0
+    assert by_code["chemical_shift_across_legs"].value == pytest.approx(shift * VOXEL_MM[0])
+    aside = by_code["off_isocentre"]
+    assert aside.value == pytest.approx(70.0, abs=5.0)
+    assert aside.side is Side.RIGHT
+    assert "acquisition_not_stated" not in by_code
+    said = " ".join(finding.message for finding in (*subject.findings, *findings))
+    assert not [secret for secret in SECRETS if secret in said]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bandwidth_hz": 2000.0},
+        {"frequency_axis": (0.1, 0.995, 0.0)},
+        {"distortion_corrected": True, "bandwidth_hz": 2000.0},
+    ],
+)
+def test_settings_that_fake_nothing_are_no_caveat(changes: dict[str, object]) -> None:
+    usual = replace(
+        STRONG,
+        bandwidth_hz=200.0,
+        frequency_axis=(1.0, 0.0, 0.0),
+        distortion_corrected=True,
+        from_isocentre=True,
+    )
+    result = canonicalise(stated(thighs(), usual), config=CONFIG.canonicalise)
+    assert result.value.caveats == ("chemical_shift_across_legs",)
+    harmless = replace(usual, **changes)
+    result = canonicalise(stated(thighs(), harmless), config=CONFIG.canonicalise)
+    assert result.value.caveats == ()
+
+
+def test_positions_of_nifti_are_not_taken_for_those_in_the_magnet() -> None:
+    scan = thighs()
+    affine = scan.labels.grid.affine.copy()
+    affine[0, 3] += 300.0
+    grid = Grid(scan.labels.grid.shape, affine, scan.labels.grid.space)
+    moved = replace(
+        scan,
+        images={q: Volume(v.data, grid, q) for q, v in scan.images.items()},
+        labels=replace(scan.labels, grid=grid),
+    )
+    result = canonicalise(loaded(moved), config=CONFIG.canonicalise)
+    legs = separate_legs(result.value, config=CONFIG.separate)
+    assert "off_isocentre" not in codes(legs.findings)
+    assert "where in the magnet" in told(result.findings, "acquisition_not_stated").message
+
+
+# Noise
+
+
+def test_the_floor_is_what_noise_alone_reads_as() -> None:
+    rng = np.random.default_rng(3)
+    real, imaginary = rng.normal(0.0, 20.0, (2, 200_000))
+    fat, water = np.hypot(real, imaginary), 800.0
+    assert fraction_of_noise(20.0, water) == pytest.approx(np.mean(fat / (fat + water)), rel=0.02)
+    assert fraction_of_noise(20.0, water, 2.0) == pytest.approx(
+        np.mean(fat / (fat + 2 * water)), rel=0.02
+    )
+
+
+@pytest.mark.parametrize("snr", [50.0, 15.0])
+def test_the_noise_floor_of_each_leg_is_told(snr: float) -> None:
+    _, findings, _ = measured(loaded(thighs(snr)))
+    floors = [finding for finding in findings if finding.code.startswith("noise_floor")]
+    assert {finding.side for finding in floors} == set(Side)
+    expected = 100 * math.sqrt(math.pi / 2) / (math.sqrt(math.pi / 2) + snr)
+    for finding in floors:
+        assert finding.value == pytest.approx(expected, rel=0.1)
+        assert (finding.code == "noise_floor_high") == (snr < 30)
+        assert (finding.severity is Severity.WARNING) == (snr < 30)
+
+
+def test_a_weak_side_is_a_caveat_on_lean_volume_alone() -> None:
+    scan = thighs()
+    rng = np.random.default_rng(4)
+    shape = scan.labels.grid.shape
+    # The signal falls to the left, as under a coil to one side; the noise does not.
+    coil = np.linspace(0.3, 1.0, shape[0], dtype=np.float32)[:, None, None]
+    images = {}
+    for quantity, volume in scan.images.items():
+        real, imaginary = rng.normal(0.0, 20.0, (2, *shape))
+        signal = np.hypot(volume.data * coil + real, imaginary)
+        images[quantity] = volume.with_data(signal.astype(np.float32))
+    limb, findings, _ = measured(loaded(replace(scan, images=images)))
+    differs = told(tuple(findings), "noise_floors_differ")
+    assert differs.side is Side.LEFT
+    # Whole in these levels.
+    muscle = next(m for m in limb.muscles if m.name == "adductor_longus")
+    assert muscle.asymmetry.caveats == ("noise_floors_differ",)
+    assert muscle.asymmetry_total_volume.caveats == ()
+
+
+def test_blanked_air_leaves_the_noise_unknown() -> None:
+    scan = thighs()
+    body_only = scan.images[W].data + scan.images[F].data > 150
+    images = {q: v.with_data(v.data * body_only) for q, v in scan.images.items()}
+    _, findings, _ = measured(loaded(replace(scan, images=images)))
+    assert "noise_floor_unknown" in codes(findings)
+
+
+# Swaps that cannot be undone
+
+
+def fraction_map(scan: Scan) -> Volume:
+    water, fat = scan.images[W].data, scan.images[F].data
+    total = water + fat
+    shown = np.divide(fat, total, out=np.zeros_like(fat), where=total > 150)
+    return Volume(shown, scan.labels.grid, FF, "1")
+
+
+@pytest.mark.parametrize("side", Side)
+def test_a_fraction_map_with_one_leg_of_one_station_inverted_makes_it_unreliable(
+    side: Side,
+) -> None:
+    scan = thighs()
+    grid = scan.labels.grid
+    volume = fraction_map(scan)
+    clean, findings, _ = measured(loaded(replace(scan, images={FF: volume})))
+    assert "fat_water_swap_not_corrected" not in codes(findings)
+    data = volume.data.copy()
+    data[:, :, 8:24] = fraction_map(swapped(scan, side)).data[:, :, 8:24]
+    limb, findings, _ = measured(loaded(replace(scan, images={FF: volume.with_data(data)})))
+    (finding,) = [f for f in findings if f.code == "fat_water_swap_not_corrected"]
+    assert finding.side is side
+    assert finding.severity is Severity.ERROR
+    low, high = (float(grid.index_to_world([0, 0, k])[2]) for k in (8, 23))
+    assert f"from {low:.0f} to {high:.0f} mm" in finding.message
+    unreliable = 0
+    for muscle, before in zip(limb.muscles, clean.muscles, strict=True):
+        mine, other = getattr(muscle, side), getattr(muscle, side.other)
+        assert other.status is getattr(before, side.other).status
+        assert muscle.asymmetry.verdict is None
+        assert muscle.asymmetry_total_volume.verdict is None
+        if getattr(before, side).status is not Status.ABSENT:
+            assert mine.status is Status.UNRELIABLE
+            assert "water and fat look exchanged" in mine.reason
+            assert mine.volume_in_view_ml == getattr(before, side).volume_in_view_ml
+            unreliable += 1
+    assert unreliable > 15
+    assert any(muscle.asymmetry.verdict is not None for muscle in clean.muscles)
+    assert all(group.asymmetry.verdict is None for group in limb.groups)
+
+
+@pytest.mark.parametrize("levels", [slice(0, 32), slice(10, 20)])
+def test_a_swap_is_seen_in_a_water_image_alone(levels: slice) -> None:
+    scan = thighs()
+    labels = scan.labels.data
+    muscle = (labels > 100) & (labels % 100 <= 30)
+    outside = (labels == 0) | (labels < 100)
+
+    def found(image: np.ndarray) -> list[tuple[float, float]]:
+        return doubted_swaps(image, muscle, outside, scan.labels.grid, of_water=True)
+
+    image = scan.images[W].data.copy()
+    assert found(image) == []
+    image[:, :, levels] = scan.images[F].data[:, :, levels]
+    ((low, high),) = found(image)
+    z = [
+        float(scan.labels.grid.index_to_world([0, 0, k])[2])
+        for k in (levels.start, levels.stop - 1)
+    ]
+    assert (low, high) == pytest.approx(tuple(z))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100))
+def test_no_leg_of_a_random_phantom_is_doubted(seed: int) -> None:
+    scan = random_scan(seed)
+    for images in (scan.images, {FF: fraction_map(scan)}, {W: scan.images[W]}):
+        _, findings, _ = measured(loaded(replace(scan, images=images)))
+        assert "fat_water_swap_not_corrected" not in codes(findings)

@@ -172,6 +172,7 @@ def make_measures(
     single_contrast: bool = False,
     registered: bool = True,
     findings: tuple[Finding, ...] | None = None,
+    caveats: tuple[str, ...] = (),
 ) -> Measures:
     """A whole-legs result with muscles that are ok, truncated, absent and unreliable.
 
@@ -180,12 +181,14 @@ def make_measures(
         single_contrast: no fat fraction: every lean value is None with a reason.
         registered: False: the registration failed and matched values are withheld.
         findings: instead of the usual ones.
+        caveats: codes of findings that may fake every difference.
     """
     muscles = tuple(
         _muscle_result(m, number, single_contrast=single_contrast, registered=registered)
         for number, m in enumerate(MUSCLES)
     )
     groups = tuple(_group_result(g, muscles, single_contrast) for g in GROUPS)
+    muscles, groups = (tuple(_doubted(r, caveats) for r in rows) for rows in (muscles, groups))
     by_name = {g.name: g for g in groups}
     ratio_of = "total_volume" if single_contrast else "lean_volume"
     key = "volume_whole_ml" if single_contrast else "lean_volume_whole_ml"
@@ -254,6 +257,15 @@ def make_measures(
             configuration={"measure": {"scan_rescan_cv_percent": 1.5}},
             inputs={"anat/sub-01_water.nii.gz": "12" * 32, "anat/sub-01_fat.nii.gz": "34" * 32},
         ),
+    )
+
+
+def _doubted(
+    result: MuscleResult | GroupResult, caveats: tuple[str, ...]
+) -> MuscleResult | GroupResult:
+    names = ("asymmetry", "asymmetry_total_volume")
+    return result.model_copy(
+        update={n: getattr(result, n).model_copy(update={"caveats": caveats}) for n in names}
     )
 
 

@@ -19,6 +19,7 @@ from factories import asymmetry, make_measures, measurement
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pypdf import PdfReader
 
 from pipeline.config import default_config
 from pipeline.core.anatomy import LEFT_OFFSET, OWN_SCHEME, STRUCTURES
@@ -318,6 +319,37 @@ class TestHonesty:
         )
         text = Page(render_report(make_measures(findings=(error,)), None, config=CONFIG).html).text
         assert text.index(error.message) < text.index("Muscle groups")
+
+    def test_what_may_fake_a_difference_is_said_at_the_top_and_with_every_verdict(self):
+        caveat = Finding(
+            code="off_isocentre",
+            severity=Severity.WARNING,
+            stage="separate",
+            message="The body lay to one side. This alone can make the legs differ.",
+        )
+        other = caveat.model_copy(update={"code": "legs_touch", "message": "The legs touch."})
+        doubted = make_measures(findings=(other, caveat), caveats=(caveat.code,))
+        assert words.caveats(doubted) == [caveat]
+        report = render_report(doubted, None, config=CONFIG)
+        text = Page(report.html).text
+        assert text.index(f"Caveat on every difference: {caveat.message}") < text.index(
+            "Muscle groups"
+        )
+        assert "Caveat on every difference: The legs touch" not in text
+        judged = [m for m in doubted.measures.muscles if m.asymmetry.verdict is not None]
+        assert judged
+        assert {words.verdict_text(m.asymmetry).endswith(" (caveat)") for m in judged} == {True}
+        assert text.count("measurable (caveat)") >= 5
+        rows = list(csv.DictReader(io.StringIO(measures_table(doubted)), delimiter="\t"))
+        assert {row["caveats"] for row in rows} == {"off_isocentre"}
+        assert {row["total_volume_caveats"] for row in rows} == {"off_isocentre"}
+        first = PdfReader(io.BytesIO(report.pdf)).pages[0].extract_text()
+        assert "Caveat on every difference: The body lay to one side." in first
+        assert "measurable (caveat)" in first
+
+    def test_without_a_caveat_none_is_said(self, measures, rendered):
+        assert words.caveats(measures) == []
+        assert "caveat" not in Page(rendered.html).text.lower()
 
     def test_muscles_without_a_number_are_listed_not_drawn(self, rendered):
         assert "Popliteus" not in rendered.figures["asymmetry.svg"].decode()

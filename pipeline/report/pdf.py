@@ -212,7 +212,11 @@ def _first(
     )
     told = words.common_lean_reason(measures) if lead == "total_volume" else None
     notices = [told, None if measures.registration.succeeded else measures.registration.reason]
-    notices += [f"Caveat on every difference: {f.message}" for f in words.caveats(measures)]
+    # The page has room for the first sentence of each.
+    notices += [
+        f"Caveat on every difference: {f.message.split('. ')[0].rstrip('.')}."
+        for f in words.caveats(measures)
+    ]
     for notice in notices:
         if notice is not None:
             top = sheet.paragraph(_MARGIN_MM, top, 178.0, notice, colour="left")

@@ -80,6 +80,9 @@ def slice_of(grid: Grid, plane: np.ndarray, level: int) -> Dataset:
     data.PatientName, data.PatientID = f"{SECRETS[0]}^JANE{SECRETS[5]}", SECRETS[1]
     data.PatientBirthDate, data.AccessionNumber = SECRETS[2], SECRETS[3]
     data.InstitutionName, data.Modality = SECRETS[4], "MR"
+    # Read, but never passed on as they are.
+    data.ScanningSequence, data.InPlanePhaseEncodingDirection = SECRETS[0], SECRETS[4]
+    data.SteadyStatePulseSequence, data.EchoPulseSequence = SECRETS[0], SECRETS[4]
     block = data.private_block(0x0019, "PLANT", create=True)
     block.add_new(0x10, "LO", SECRETS[1])
     axes = LPS @ grid.affine[:3, :3] / np.array(grid.voxel_sizes_mm)

@@ -174,6 +174,14 @@ def other(code: str) -> Measures:
         return second.model_copy(update={"grid": "100 x 90 x 80 voxels of 2 x 2 x 5 mm"})
     if code == "protocol_differs":
         return second.model_copy(update={"contrasts": ("T1w", "water", "fat")})
+    if code == "fat_correction_differs":
+        note = Finding(
+            code="t1_bias_corrected",
+            severity=Severity.INFO,
+            stage="canonicalise",
+            message="Fat fractions were corrected.",
+        )
+        return second.model_copy(update={"findings": (*second.findings, note)})
     if code == "engine_differs":
         engine = second.engine.model_copy(update={"version": "9"})
         return second.model_copy(update={"engine": engine})
@@ -207,6 +215,7 @@ class TestWarnings:
         [
             ("grid_differs", "2 x 2 x 5 mm"),
             ("protocol_differs", "T1w"),
+            ("fat_correction_differs", "no, yes"),
             ("engine_differs", "given 9"),
             ("software_differs", "9.9"),
             ("configuration_differs", "measure.scan_rescan_cv_percent"),

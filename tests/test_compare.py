@@ -215,7 +215,7 @@ class TestWarnings:
         [
             ("grid_differs", "2 x 2 x 5 mm"),
             ("protocol_differs", "T1w"),
-            ("fat_correction_differs", "no, yes"),
+            ("fat_correction_differs", "ses-1: no; ses-2: yes"),
             ("engine_differs", "given 9"),
             ("software_differs", "9.9"),
             ("configuration_differs", "measure.scan_rescan_cv_percent"),

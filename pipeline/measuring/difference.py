@@ -1,0 +1,220 @@
+"""The difference between the sides: asymmetry, its error and verdict, and where it lies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from pipeline.config import MeasureConfig
+from pipeline.core.anatomy import MUSCLES_BY_NAME, Muscle, MuscleGroup, Side
+from pipeline.core.match import LegMatch
+from pipeline.core.results import Asymmetry, LocalDifference, Measurement, Status
+from pipeline.core.scan import SegmentedLegs
+from pipeline.imaging.asymmetry import (
+    MethodError,
+    index_from_log_ratio,
+    interval_percent,
+    judge,
+    se_from_scan_rescan,
+    se_of_method,
+    se_total,
+    spread_between_looks,
+)
+from pipeline.imaging.local_difference import MatchedCourse, describe, no_local_difference
+from pipeline.measuring.one_leg import Structure
+
+Extents = Literal["whole", "matched"]
+Of = Literal["lean_volume", "total_volume"]
+
+
+def asymmetries(
+    right: Measurement,
+    left: Measurement,
+    healthy_limit: float | None,
+    members: Sequence[str],
+    config: MeasureConfig,
+) -> tuple[Asymmetry, Asymmetry]:
+    """Asymmetry of lean volume and of total volume of one or several muscles."""
+    error = _method_error(members, config)
+    total = _asymmetry("total_volume", right, left, None, healthy_limit, error, config)
+    lean = _asymmetry("lean_volume", right, left, total, healthy_limit, error, config)
+    return lean, total
+
+
+def _method_error(members: Sequence[str], config: MeasureConfig) -> MethodError:
+    hip = any(MUSCLES_BY_NAME[name].region == "hip" for name in members)
+    return MethodError(
+        gain=config.method_error_gain,
+        floor=config.method_error_floor_percent / 100.0,
+        of_100_ml=config.method_error_of_100_ml_percent / 100.0,
+        factor=config.method_error_hip_factor if hip else 1.0,
+    )
+
+
+def _asymmetry(
+    of: Of,
+    right: Measurement,
+    left: Measurement,
+    total: Asymmetry | None,
+    healthy_limit: float | None,
+    error: MethodError,
+    config: MeasureConfig,
+) -> Asymmetry:
+    extent, values, reason = _comparable(of, right, left)
+    if extent is None or values is None:
+        return Asymmetry(
+            of=of,
+            extent=None,
+            index_percent=None,
+            log_ratio=None,
+            smaller_over_larger=None,
+            smaller_side=None,
+            se_method_percent=None,
+            se_total_percent=None,
+            interval_low_percent=None,
+            interval_high_percent=None,
+            matched_share=None,
+            verdict=None,
+            reason=reason,
+        )
+    log_ratio = math.log(values[0] / values[1])
+    method, se = _standard_errors(right, left, error, config)
+    estimate = right.lean_estimate or left.lean_estimate if of == "lean_volume" else None
+    if estimate is not None:
+        added = config.lean_estimate_se_percent / 100.0
+        method, se = math.hypot(method or 0.0, added), math.hypot(se, added)
+    interval = interval_percent(log_ratio, se)
+    share = _smaller(right.matched_share, left.matched_share)
+    why_not = _no_verdict(right, left, extent, share, config) or estimate
+    verdict = None
+    if why_not is None:
+        # Published limits are of the total volume of whole muscles and are held against that.
+        reference = total if total is not None else None
+        healthy = interval
+        if reference is not None and reference.interval_low_percent is not None:
+            assert reference.interval_high_percent is not None
+            healthy = (reference.interval_low_percent, reference.interval_high_percent)
+        verdict = judge(
+            interval,
+            healthy_interval=healthy if extent == "whole" else None,
+            healthy_limit_percent=healthy_limit,
+        )
+    smaller = None if log_ratio == 0 else (Side.LEFT if log_ratio > 0 else Side.RIGHT)
+    return Asymmetry(
+        of=of,
+        extent=extent,
+        index_percent=index_from_log_ratio(log_ratio),
+        log_ratio=log_ratio,
+        smaller_over_larger=math.exp(-abs(log_ratio)),
+        smaller_side=smaller,
+        se_method_percent=None if method is None else 100.0 * method,
+        se_total_percent=100.0 * se,
+        interval_low_percent=interval[0],
+        interval_high_percent=interval[1],
+        matched_share=share,
+        verdict=verdict,
+        reason=why_not,
+    )
+
+
+def _standard_errors(
+    right: Measurement, left: Measurement, error: MethodError, config: MeasureConfig
+) -> tuple[float | None, float]:
+    """Standard error of ln(R / L) of the method, where it can be told, and in all."""
+    scan_rescan = se_from_scan_rescan(config.scan_rescan_cv_percent)
+    looks = right.repeat_volume_ratios, left.repeat_volume_ratios
+    volumes = right.volume_in_view_ml, left.volume_in_view_ml
+    if looks[0] is None or looks[1] is None or volumes[0] is None or volumes[1] is None:
+        return None, scan_rescan
+    spread = spread_between_looks(looks[0], looks[1])
+    method = se_of_method(spread, (volumes[0] + volumes[1]) / 2.0, error)
+    return method, se_total(method, spread, scan_rescan)
+
+
+def _comparable(
+    of: Of, right: Measurement, left: Measurement
+) -> tuple[Extents | None, tuple[float, float] | None, str | None]:
+    """Which extent of which values can be compared, or why none can."""
+    for side, m in ((Side.RIGHT, right), (Side.LEFT, left)):
+        if m.status is Status.ABSENT:
+            return None, None, f"the {side} side is absent: {m.reason}"
+        if of == "lean_volume" and m.lean_volume_in_view_ml is None:
+            return None, None, m.lean_reason
+    prefix = "lean_volume" if of == "lean_volume" else "volume"
+    extents: tuple[Extents, ...] = ("whole", "matched")
+    for extent in extents:
+        pair = tuple(getattr(m, f"{prefix}_{extent}_ml") for m in (right, left))
+        if pair[0] and pair[1]:
+            return extent, (pair[0], pair[1]), None
+    return None, None, "there is no part of the muscle that both legs show"
+
+
+def _no_verdict(
+    right: Measurement,
+    left: Measurement,
+    extent: Extents,
+    share: float | None,
+    config: MeasureConfig,
+) -> str | None:
+    for side, m in ((Side.RIGHT, right), (Side.LEFT, left)):
+        if m.status is Status.UNRELIABLE:
+            return f"the {side} side is unreliable: {m.reason}"
+    if extent == "matched" and share is not None and share < config.smallest_matched_share:
+        return (
+            f"both legs show only {100 * share:.0f} % of it "
+            f"(at least {100 * config.smallest_matched_share:.0f} % needed)"
+        )
+    return None
+
+
+def _smaller(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else min(a, b)
+
+
+def local_difference(
+    name: str,
+    lean: Asymmetry,
+    total: Asymmetry,
+    structures: Mapping[Side, Mapping[str, Structure]],
+    legs: SegmentedLegs,
+    match: LegMatch,
+    config: MeasureConfig,
+) -> LocalDifference:
+    """Where along a muscle the sides differ, of the same volume and extent as its asymmetry."""
+    compared = lean if lean.index_percent is not None else total
+    if compared.extent is None:
+        return no_local_difference(compared.reason or "there is nothing to compare")
+    if not match.succeeded:
+        return no_local_difference(f"the registration failed: {match.reason}")
+    courses = []
+    for side in (Side.RIGHT, Side.LEFT):
+        raw, grid = structures[side][name], legs[side].leg.grid
+        assert raw.placed is not None
+        share = (
+            raw.placed.shared if compared.extent == "matched" else np.ones(raw.placed.own_mm.size)
+        )
+        amounts = share * grid.voxel_volume_mm3
+        if compared.of == "lean_volume":
+            assert raw.fractions is not None
+            defined = np.isfinite(raw.fractions)
+            # As in the sums: voxels without a fraction count with the mean of the others.
+            mean = np.average(raw.fractions[defined], weights=share[defined])
+            amounts = amounts * (1.0 - np.where(defined, raw.fractions, mean))
+        courses.append(MatchedCourse(raw.placed, amounts, voxel_extent_mm=grid.voxel_sizes_mm[2]))
+    return describe(
+        courses[0],
+        courses[1],
+        (legs.right.axis, legs.left.axis),
+        name=name,
+        asymmetry=compared,
+        step_mm=config.local_step_mm,
+        smallest_share=config.smallest_area_share,
+    )
+
+
+def healthy_limit(structure: Muscle | MuscleGroup, config: MeasureConfig) -> float | None:
+    """The limit of the user's own cohort, else the published one, percent of total volume."""
+    return config.own_limits_percent.get(structure.name, structure.healthy_limit_percent)

@@ -1,0 +1,156 @@
+"""Muscles taken together: groups, unions that a source drew as one, and ratios of groups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.config import MeasureConfig
+from pipeline.core.anatomy import MuscleGroup, Side
+from pipeline.core.results import GroupResult, Measurement, MuscleResult, RatioResult, Status
+from pipeline.measuring.difference import Of, asymmetries, healthy_limit
+from pipeline.measuring.sides import Sides, absent
+
+
+def group_result(
+    group: MuscleGroup, muscles: Sequence[MuscleResult], config: MeasureConfig
+) -> GroupResult:
+    """A compartment or functional group: of its muscles, those seen on both sides."""
+    members = [m for m in muscles if m.name in group.muscles]
+    compared = [m for m in members if Status.ABSENT not in (m.right.status, m.left.status)]
+    right = _sum([m.right for m in compared], missing=len(members) - len(compared))
+    left = _sum([m.left for m in compared], missing=len(members) - len(compared))
+    limit = healthy_limit(group, config)
+    names = tuple(m.name for m in compared)
+    lean, total = asymmetries(right, left, limit, names, config)
+    return GroupResult(
+        name=group.name,
+        kind=group.kind,
+        muscles=group.muscles,
+        muscles_compared=names,
+        right=right,
+        left=left,
+        asymmetry=lean,
+        asymmetry_total_volume=total,
+        healthy_limit_percent=limit,
+    )
+
+
+def union_result(
+    name: str, members: tuple[str, ...], sums: Sides, config: MeasureConfig
+) -> GroupResult:
+    """A union label that a source drew in place of its single muscles."""
+    right, left = sums.measurements(name)
+    lean, total = asymmetries(right, left, None, members, config)
+    return GroupResult(
+        name=name,
+        kind="union",
+        muscles=members,
+        muscles_compared=members,
+        right=right,
+        left=left,
+        asymmetry=lean,
+        asymmetry_total_volume=total,
+        healthy_limit_percent=None,
+    )
+
+
+def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
+    """Members taken together. `missing` members are not seen on both sides and left out."""
+    if not members:
+        return absent("no muscle of the group is seen on both sides")
+    cut = sum(m.status is Status.TRUNCATED for m in members)
+    doubtful = sum(m.status is Status.UNRELIABLE for m in members)
+    reasons = []
+    if missing:
+        reasons.append(f"{missing} of its muscles not seen on both sides and left out")
+    if cut:
+        reasons.append(f"{cut} of its muscles truncated")
+    if doubtful:
+        reasons.append(f"{doubtful} of its muscles unreliable")
+    status = Status.OK
+    if missing or cut:
+        status = Status.TRUNCATED
+    elif doubtful:
+        status = Status.UNRELIABLE
+    volume = _total(members, "volume_in_view_ml")
+    lean = _total(members, "lean_volume_in_view_ml")
+    fat = _total(members, "fat_volume_in_view_ml")
+    matched = _total(members, "volume_matched_ml")
+    core = _total(members, "lean_volume_core_ml")
+    whole = status is not Status.TRUNCATED
+    assert volume is not None
+    return Measurement(
+        status=status,
+        reason="; ".join(reasons) or None,
+        volume_whole_ml=_total(members, "volume_whole_ml") if whole else None,
+        volume_in_view_ml=volume,
+        volume_matched_ml=matched,
+        lean_volume_whole_ml=_total(members, "lean_volume_whole_ml") if whole else None,
+        lean_volume_in_view_ml=lean,
+        lean_volume_matched_ml=_total(members, "lean_volume_matched_ml"),
+        lean_volume_core_ml=core,
+        fat_free_volume_in_view_ml=_total(members, "fat_free_volume_in_view_ml"),
+        fat_volume_in_view_ml=fat,
+        fat_fraction_percent=100.0 * fat / volume if fat is not None else None,
+        fat_fraction_core_percent=100.0 * (1.0 - core / volume) if core is not None else None,
+        lean_reason=None
+        if lean is not None
+        else next(m.lean_reason for m in members if m.lean_reason is not None),
+        lean_estimate=next((m.lean_estimate for m in members if m.lean_estimate), None),
+        valid_share=_mean_share(members, volume),
+        matched_share=min(matched / volume, 1.0) if matched is not None else None,
+        length_mm=None,
+        area_max_mm2=None,
+        confidence=None,
+        repeat_volume_ratios=_repeats(members),
+    )
+
+
+def _repeats(members: Sequence[Measurement]) -> tuple[float, ...] | None:
+    """Volume ratios of all members together, look by look."""
+    ratios = [m.repeat_volume_ratios for m in members]
+    if any(r is None for r in ratios):
+        return None
+    volumes = np.array([m.volume_in_view_ml for m in members], dtype=np.float64)
+    together = volumes @ np.array(ratios, dtype=np.float64) / volumes.sum()
+    return tuple(float(ratio) for ratio in together)
+
+
+def _total(members: Sequence[Measurement], field: str) -> float | None:
+    """Sum of a field; None as soon as one member lacks it."""
+    values = [getattr(m, field) for m in members]
+    return None if any(v is None for v in values) else math.fsum(values)
+
+
+def _mean_share(members: Sequence[Measurement], volume: float) -> float | None:
+    if any(m.valid_share is None for m in members):
+        return None
+    share = sum((m.valid_share or 0.0) * (m.volume_in_view_ml or 0.0) for m in members) / volume
+    return min(share, 1.0)
+
+
+def ratio(pair: tuple[str, str], groups: Sequence[GroupResult], of: Of) -> RatioResult:
+    """Ratio of two groups (numerator, denominator) on each side, of whole volumes only."""
+    field = "lean_volume_whole_ml" if of == "lean_volume" else "volume_whole_ml"
+    by_name = {g.name: g for g in groups}
+    values: dict[Side, float | None] = {}
+    reasons: list[str] = []
+    for side in Side:
+        sides: list[Measurement] = [getattr(by_name[name], side) for name in pair]
+        top, bottom = (getattr(m, field) for m in sides)
+        values[side] = None if top is None or bottom is None else top / bottom
+        if values[side] is None:
+            why = next((m.lean_reason for m in sides if m.lean_reason), None)
+            if of == "total_volume" or why is None:
+                why = "one of the groups is not whole"
+            reasons.append(f"{side}: {why}")
+    return RatioResult(
+        name=f"{pair[0]}_to_{pair[1]}",
+        of=of,
+        right=values[Side.RIGHT],
+        left=values[Side.LEFT],
+        reason="; ".join(reasons) or None,
+    )

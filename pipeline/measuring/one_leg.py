@@ -1,0 +1,213 @@
+"""What is measured in one leg: raw values of each structure, on the leg's own voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline.config import MeasureConfig
+from pipeline.core.anatomy import MUSCLES, STRUCTURES, UNIONS, Side
+from pipeline.core.match import LegMatch
+from pipeline.core.results import ProfilePoint
+from pipeline.core.scan import SegmentedLeg, SegmentedLegs
+from pipeline.core.soft import Confidence
+from pipeline.core.volume import Quantity
+from pipeline.imaging.extent import Extent, structure_extent
+from pipeline.imaging.limb_axis import axis_mm, position_at
+from pipeline.imaging.local_difference import Placed, Placement
+from pipeline.imaging.single_contrast import split_tissue
+from pipeline.imaging.swaps import doubted_swaps
+from pipeline.imaging.tissue import (
+    TissueSums,
+    area_profile,
+    core_mask,
+    fat_fraction,
+    in_opposed_fraction,
+    tissue_sums,
+)
+
+#: Single contrasts in which muscle and fat are told apart.
+_SPLITTABLE = (Quantity.T1W, Quantity.WATER)
+_FROM_ONE = (
+    "lean volume is an estimate from the {} image alone, relative to the leg's own leanest muscle"
+)
+_FROM_PHASES = (
+    "lean volume is an estimate from in- and opposed-phase images: more than half fat reads as less"
+)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Raw values of one structure in one leg, in mm and mL."""
+
+    in_view: TissueSums
+    matched: TissueSums | None
+    placed: Placed | None
+    fractions: NDArray[np.float32] | None
+    extent: Extent
+    length_mm: float
+    profile: tuple[ProfilePoint, ...]
+    confidence: Confidence | None
+    lean_reason: str | None
+    lean_estimate: str | None
+    swap: str | None
+
+
+def measure_leg(
+    legs: SegmentedLegs, side: Side, match: LegMatch, config: MeasureConfig
+) -> dict[str, Structure]:
+    """Raw values by structure name; structures without a voxel are missing."""
+    segmented = legs[side]
+    leg, labels = segmented.leg, segmented.labels.data
+    fractions, lean_reason, lean_estimate = _fractions(segmented)
+    swap = _doubted_swap(segmented, fractions)
+    core = core_mask(labels, config.core_margin_voxels)
+    boxes = ndimage.find_objects(labels)
+    placement = Placement(side, legs, match) if match.succeeded else None
+    out = {}
+    for structure in STRUCTURES:
+        box = boxes[structure.id - 1] if structure.id <= len(boxes) else None
+        if box is None:
+            continue
+        mask = labels[box] == structure.id
+        lower = (box[0].start, box[1].start, box[2].start)
+        index = np.argwhere(mask) + lower
+        voxels = tuple(index.T)
+        points = leg.grid.index_to_world(index)
+        values = None if fractions is None else fractions[voxels]
+
+        def sums(
+            weights: NDArray[np.float64] | None,
+            values: NDArray[np.float32] | None = values,
+            inner: NDArray[np.bool_] = core[voxels],
+        ) -> TissueSums:
+            return tissue_sums(
+                voxel_volume_ml=leg.grid.voxel_volume_ml,
+                fractions=values,
+                core=inner,
+                weights=weights,
+                fat_free_below=config.fat_free_below_percent / 100.0,
+                smallest_core_share=config.smallest_core_share,
+            )
+
+        matched = placed = None
+        if placement is not None:
+            placed = placement.of(points)
+            matched = sums(placed.shared) if placed.shared.any() else None
+        length, profile = _profile(segmented, points, values, config)
+        out[structure.name] = Structure(
+            in_view=sums(None),
+            matched=matched,
+            placed=placed,
+            fractions=values,
+            extent=structure_extent(
+                mask,
+                lower_index=lower,
+                box_shape=leg.grid.shape,
+                seen=leg.seen,
+                labelled=segmented.labelled,
+                blunt_end_share=config.blunt_end_share,
+            ),
+            length_mm=length,
+            profile=profile,
+            confidence=segmented.confidence.get(structure.name),
+            lean_reason=lean_reason,
+            lean_estimate=lean_estimate,
+            swap=swap,
+        )
+    return out
+
+
+def _fractions(
+    segmented: SegmentedLeg,
+) -> tuple[NDArray[np.float32] | None, str | None, str | None]:
+    """Fat fraction of a leg (NaN where undefined), or why there is none; and, where it is no
+    measurement of water and fat, how it was estimated."""
+    leg = segmented.leg
+    if leg.dixon is not None:
+        return fat_fraction(leg.dixon), None, None
+    given = leg.images.get(Quantity.FAT_FRACTION)
+    if given is not None:
+        scale = 0.01 if given.unit == "percent" else 1.0
+        return np.clip(given.data * np.float32(scale), 0.0, 1.0), None, None
+    if not leg.images:
+        return None, "a label map without an image has volumes only", None
+    if {Quantity.IN_PHASE, Quantity.OPPOSED_PHASE} <= leg.images.keys():
+        pair = [leg.images[q].data for q in (Quantity.IN_PHASE, Quantity.OPPOSED_PHASE)]
+        return in_opposed_fraction(pair[0], pair[1]), None, _FROM_PHASES
+    for quantity in _SPLITTABLE:
+        if quantity in leg.images:
+            split = split_tissue(segmented, quantity)
+            if split is not None:
+                return split.fractions, None, _FROM_ONE.format(quantity)
+    shown = ", ".join(str(q) for q in leg.images)
+    return (
+        None,
+        f"lean volume needs water and fat (or fat fraction) images; given: {shown}",
+        None,
+    )
+
+
+def is_muscle(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Voxels of any muscle, or of several drawn as one."""
+    return np.isin(labels, [*(m.id for m in MUSCLES), *(union.id for union in UNIONS)])
+
+
+def _doubted_swap(segmented: SegmentedLeg, fractions: NDArray[np.float32] | None) -> str | None:
+    """Why nothing may rest on a leg: water and fat look exchanged in it and were not put right."""
+    leg, labels = segmented.leg, segmented.labels.data
+    of_water = set(leg.images) == {Quantity.WATER}
+    image = leg.images[Quantity.WATER].data if of_water else fractions
+    # In a single image of another kind, or in- and opposed phase, there is nothing to exchange.
+    measured = leg.dixon is not None or Quantity.FAT_FRACTION in leg.images or of_water
+    if image is None or not measured:
+        return None
+    muscle = is_muscle(labels)
+    stretches = doubted_swaps(image, muscle, labels == 0, leg.grid, of_water=of_water)
+    if not stretches:
+        return None
+    where = ", ".join(f"from {low:.0f} to {high:.0f} mm (z)" for low, high in stretches)
+    why = (
+        "it is not clear enough to exchange them back"
+        if leg.dixon is not None
+        else "one image alone cannot be put right"
+    )
+    return f"water and fat look exchanged in this leg {where}, and {why}"
+
+
+def _profile(
+    segmented: SegmentedLeg,
+    points: NDArray[np.float64],
+    fractions: NDArray[np.float32] | None,
+    config: MeasureConfig,
+) -> tuple[float, tuple[ProfilePoint, ...]]:
+    """Length in mm and cross-sections along the limb's own axis."""
+    grid = segmented.leg.grid
+    along = axis_mm(segmented.axis, points)
+    extent = grid.voxel_sizes_mm[2]
+    step = config.profile_step_mm
+    volumes = np.full(along.size, grid.voxel_volume_mm3)
+    levels, areas = area_profile(along, volumes, step_mm=step, voxel_extent_mm=extent)
+    lean: Sequence[float | None] | NDArray[np.float64] = [None] * len(levels)
+    if fractions is not None and np.isfinite(fractions).any():
+        filled = np.where(np.isfinite(fractions), fractions, np.nanmean(fractions))
+        _, lean = area_profile(
+            along,
+            volumes * (1.0 - filled.astype(np.float64)),
+            step_mm=step,
+            voxel_extent_mm=extent,
+        )
+    positions = position_at(segmented.axis, levels)
+    profile = tuple(
+        ProfilePoint(
+            position=round(float(p), 6),
+            area_mm2=float(a),
+            lean_area_mm2=None if b is None else float(b),
+        )
+        for p, a, b in zip(positions, areas, lean, strict=True)
+    )
+    return float(along.max() - along.min() + extent), profile

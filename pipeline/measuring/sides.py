@@ -1,0 +1,137 @@
+"""The raw values of both sides as measurements: status, whole, in view and matched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.config import MeasureConfig
+from pipeline.core.anatomy import UNIONS, Side
+from pipeline.core.results import Measurement, Status
+from pipeline.measuring.one_leg import Structure
+
+
+class Sides:
+    """Turns the raw values of both sides into measurements that know each other."""
+
+    def __init__(
+        self,
+        right: Mapping[str, Structure],
+        left: Mapping[str, Structure],
+        config: MeasureConfig,
+    ) -> None:
+        self._raw = {Side.RIGHT: right, Side.LEFT: left}
+        self._config = config
+
+    def measurements(self, name: str) -> tuple[Measurement, Measurement]:
+        """Right and left measurement of a structure."""
+        both_whole = all(name in raw and raw[name].extent.cut is None for raw in self._raw.values())
+        right, left = (
+            self._measurement(name, side, both_whole=both_whole) for side in (Side.RIGHT, Side.LEFT)
+        )
+        return right, left
+
+    def _measurement(self, name: str, side: Side, *, both_whole: bool) -> Measurement:
+        raw = self._raw[side].get(name)
+        if raw is None:
+            return absent(self._absent_reason(name, side))
+        status, reason = self._status(raw)
+        view = raw.in_view
+        whole = status in (Status.OK, Status.UNRELIABLE) and raw.extent.cut is None
+        # A muscle that is whole on both sides is matched in full: the levels of its ends are
+        # its own anatomy, not the field of view's.
+        matched = view if both_whole else raw.matched
+        other = self._raw[side.other].get(name)
+        if other is None or matched is None or matched.volume_ml <= 0:
+            matched = None
+        if not both_whole and other is not None and other.matched is None:
+            matched = None
+        lean_reason = raw.lean_reason
+        if lean_reason is None and view.fat_fraction is None:
+            lean_reason = "no voxel of the muscle has a defined fat fraction"
+        return Measurement(
+            status=status,
+            reason=reason,
+            volume_whole_ml=view.volume_ml if whole else None,
+            volume_in_view_ml=view.volume_ml,
+            volume_matched_ml=matched.volume_ml if matched else None,
+            lean_volume_whole_ml=view.lean_ml if whole else None,
+            lean_volume_in_view_ml=view.lean_ml,
+            lean_volume_matched_ml=matched.lean_ml if matched else None,
+            lean_volume_core_ml=view.lean_core_ml,
+            fat_free_volume_in_view_ml=view.fat_free_ml,
+            fat_volume_in_view_ml=view.fat_ml,
+            fat_fraction_percent=_percent(view.fat_fraction),
+            fat_fraction_core_percent=_percent(view.core_fat_fraction),
+            lean_reason=lean_reason,
+            lean_estimate=raw.lean_estimate,
+            valid_share=view.valid_share,
+            matched_share=min(matched.volume_ml / view.volume_ml, 1.0) if matched else None,
+            length_mm=raw.length_mm,
+            area_max_mm2=max(point.area_mm2 for point in raw.profile),
+            confidence=None if raw.confidence is None else raw.confidence.agreement,
+            repeat_volume_ratios=None if raw.confidence is None else raw.confidence.volume_ratios,
+            profile=raw.profile,
+        )
+
+    def _status(self, raw: Structure) -> tuple[Status, str | None]:
+        config = self._config
+        if raw.swap is not None:
+            # Of a muscle that is cut too, the part in view must not be compared either.
+            return Status.UNRELIABLE, "; ".join(filter(None, (raw.swap, raw.extent.cut)))
+        if raw.extent.cut is not None:
+            return Status.TRUNCATED, raw.extent.cut
+        reasons = []
+        confidence = None if raw.confidence is None else raw.confidence.agreement
+        if confidence is not None and confidence < config.lowest_confidence:
+            reasons.append(
+                f"confidence {confidence:.2f} of the segmentation is below "
+                f"{config.lowest_confidence:.2f}"
+            )
+        valid = raw.in_view.valid_share
+        if valid is not None and 1.0 - valid > config.largest_invalid_share:
+            reasons.append(
+                f"{100 * (1 - valid):.0f} % of its voxels have no defined fat fraction "
+                f"(limit {100 * config.largest_invalid_share:.0f} %)"
+            )
+        if raw.extent.gap_share > config.largest_gap_share:
+            reasons.append(
+                f"its labels are missing on levels between its ends "
+                f"({100 * raw.extent.gap_share:.0f} % of its volume)"
+            )
+        return (Status.UNRELIABLE, "; ".join(reasons)) if reasons else (Status.OK, None)
+
+    def _absent_reason(self, name: str, side: Side) -> str:
+        for union in UNIONS:
+            if name in union.muscles and union.name in self._raw[side]:
+                return f"not labelled on its own; it is part of {union.title.lower()}"
+        return "not labelled anywhere in the field of view"
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else 100.0 * fraction
+
+
+def absent(reason: str) -> Measurement:
+    """A structure that is not there, and why."""
+    return Measurement(
+        status=Status.ABSENT,
+        reason=reason,
+        volume_whole_ml=None,
+        volume_in_view_ml=None,
+        volume_matched_ml=None,
+        lean_volume_whole_ml=None,
+        lean_volume_in_view_ml=None,
+        lean_volume_matched_ml=None,
+        lean_volume_core_ml=None,
+        fat_free_volume_in_view_ml=None,
+        fat_volume_in_view_ml=None,
+        fat_fraction_percent=None,
+        fat_fraction_core_percent=None,
+        lean_reason=reason,
+        valid_share=None,
+        matched_share=None,
+        length_mm=None,
+        area_max_mm2=None,
+        confidence=None,
+        repeat_volume_ratios=None,
+    )

@@ -176,6 +176,8 @@ class MeasureConfig(_Section):
     """Volumes and asymmetry."""
 
     lowest_confidence: Share
+    usual_outside_share: Annotated[float, Field(ge=0, lt=1)]
+    largest_outside_share: Share
     fat_free_below_percent: Annotated[float, Field(gt=0, le=100)]
     core_margin_voxels: Positive
     smallest_core_share: Share

@@ -481,6 +481,8 @@ def _quality(match: LegMatch) -> RegistrationQuality:
             float(np.mean(list(match.overlap_before.values()))) if match.overlap_before else None
         ),
         overlap=dict(match.overlap),
+        disagreement_ml=dict(match.disagreement_ml),
+        outside_share=dict(match.outside_share),
         surface_distance_mm=dict(match.surface_distance_mm),
         inverse_error_mm=match.inverse_error_mm if match.overlap else None,
         folded_voxels=match.folded_voxels if match.overlap else None,

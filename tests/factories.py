@@ -223,6 +223,8 @@ def make_measures(
             overlap_mean=0.871 if registered else 0.31,
             overlap_before_mean=0.412,
             overlap={m.name: 0.80 + 0.004 * i for i, m in enumerate(MUSCLES)},
+            disagreement_ml={m.name: 60.0 - 1.7 * i for i, m in enumerate(MUSCLES)},
+            outside_share={m.name: 0.20 - 0.004 * i for i, m in enumerate(MUSCLES)},
             surface_distance_mm={m.name: 2.4 - 0.04 * i for i, m in enumerate(MUSCLES)},
             inverse_error_mm=0.02,
             folded_voxels=0,

@@ -9,6 +9,15 @@ from types import MappingProxyType
 from pipeline.core.errors import InvariantError
 from pipeline.core.transform import SpatialTransform
 
+#: Fields of a match that hold one value by structure name.
+BY_STRUCTURE = (
+    "overlap",
+    "overlap_before",
+    "disagreement_ml",
+    "outside_share",
+    "surface_distance_mm",
+)
+
 
 @dataclass(frozen=True)
 class LegMatch:
@@ -17,8 +26,13 @@ class LegMatch:
     Attributes:
         left_to_right: left leg space -> right leg space.
         right_to_left: its inverse.
-        overlap: Dice by structure name after registration, where both legs show it.
+        overlap: Dice by structure name after registration, both directions together, where both
+            legs show it.
         overlap_before: the same before registration (centres aligned only).
+        disagreement_ml: volume by structure name that belongs to it in one leg only, after
+            registration, mean of both directions; what both legs show.
+        outside_share: share of the smaller label by structure name that lies outside the larger
+            one, after registration, mean of both directions (0 to 1).
         surface_distance_mm: mean boundary distance by structure name, after registration.
         similarity, similarity_before: correlation of the images of both legs after and before
             registration; None without an image.
@@ -33,6 +47,8 @@ class LegMatch:
     right_to_left: SpatialTransform
     overlap: Mapping[str, float]
     overlap_before: Mapping[str, float]
+    disagreement_ml: Mapping[str, float]
+    outside_share: Mapping[str, float]
     surface_distance_mm: Mapping[str, float]
     similarity: float | None
     similarity_before: float | None
@@ -50,6 +66,8 @@ class LegMatch:
             right_to_left=left_to_right.inverse(),
             overlap={},
             overlap_before={},
+            disagreement_ml={},
+            outside_share={},
             surface_distance_mm={},
             similarity=None,
             similarity_before=None,
@@ -65,5 +83,5 @@ class LegMatch:
             raise InvariantError("A leg match holds a transform and its own inverse")
         if self.succeeded == (self.reason is not None):
             raise InvariantError("A failed registration says why; a successful one has no reason")
-        for name in ("overlap", "overlap_before", "surface_distance_mm"):
+        for name in BY_STRUCTURE:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pipeline.core.anatomy import Side
 
 #: Version of the published document; grows when its meaning changes.
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "2.1"
 
 Millilitres = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -135,7 +135,9 @@ class Measurement(Record):
     length_mm: float | None = Field(description="Extent in view along the limb axis, mm.")
     area_max_mm2: float | None = Field(description="Largest cross-section in view, mm^2.")
     confidence: Fraction | None = Field(
-        description="Confidence of the segmentation, 0 to 1; null where the engine states none."
+        description="Confidence of the segmentation, 0 to 1; lowered on both sides alike where the "
+        "labels of left and right disagree by more than the difference in volume; null where the "
+        "engine states none."
     )
     repeat_volume_ratios: tuple[float, ...] | None = Field(
         default=None,
@@ -395,8 +397,19 @@ class RegistrationQuality(Record):
     overlap: dict[str, float] = Field(
         description="Dice overlap by structure after registration (0 to 1)."
     )
+    disagreement_ml: dict[str, float] = Field(
+        description="Label disagreement by structure after registration, mL: volume that belongs "
+        "to it in one leg only, left labels carried to the right leg and right ones to the left, "
+        "mean of both. It holds true differences of the legs: it is not an error."
+    )
+    outside_share: dict[str, float] = Field(
+        description="Share of the smaller side's label by structure that lies outside the larger "
+        "side's, carried over, mean of both directions (0 to 1): disagreement that a difference in "
+        "volume does not explain."
+    )
     surface_distance_mm: dict[str, float] = Field(
-        description="Mean boundary distance by structure, mm."
+        description="Mean distance by structure between the border of one side and that of the "
+        "other, carried over, mm: the band within which left and right place the border."
     )
     inverse_error_mm: float | None = Field(description="Median error of there and back, mm.")
     folded_voxels: int | None = Field(

@@ -12,7 +12,6 @@ Surfaces that exist only because the field of view or the labelling ends there a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +25,6 @@ from pipeline.core.anatomy import LEG_SCHEME
 from pipeline.core.grid import Grid
 from pipeline.core.scan import SegmentedLeg
 from pipeline.core.transform import SpatialTransform
-from pipeline.core.volume import Quantity
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -54,8 +52,6 @@ _APART_MM = 1e5
 _LEAST_COSINE = 0.3
 #: Starts that are followed, after a look at all of them.
 _FOLLOWED = 4
-#: Overlap is looked at this far around the labels of the right leg.
-_OVERLAP_ROOM_MM = 40.0
 #: Cost of a sample that the other leg cannot show, between 0 (on the surface) and 1 (far off).
 _UNSEEN_COST = 0.35
 
@@ -624,115 +620,6 @@ def align_affine(left: LegSurfaces, right: LegSurfaces, start: Matrix) -> Matrix
 def _pair(left: LegSurfaces, right: LegSurfaces, counts: tuple[int, int]) -> _Pair:
     names = common_structures(left, right)
     return _Pair(_cloud(left, names, counts), _cloud(right, names, counts))
-
-
-def overlaps(
-    left: SegmentedLeg,
-    right: SegmentedLeg,
-    right_to_left: SpatialTransform,
-    *,
-    spacing_mm: float,
-) -> dict[str, float]:
-    """Dice coefficient by structure, left labels carried to the right leg's grid.
-
-    Nearest-neighbour look-up at every n-th voxel of the right grid (about spacing_mm apart),
-    only where both legs were seen; for judging the overlap, nothing is measured on it.
-    """
-    windows = window_of(left), window_of(right)
-    size = max(LEG_SCHEME.structures) + 1
-    counts = np.zeros((3, size), dtype=np.int64)
-    if windows[0] is None or windows[1] is None:
-        return {}
-    grid = right.leg.grid
-    step = [max(1, round(spacing_mm / mm)) for mm in grid.voxel_sizes_mm]
-    room = [math.ceil(_OVERLAP_ROOM_MM / mm) for mm in grid.voxel_sizes_mm]
-    for level in range(windows[1].first, windows[1].last + 1, step[2]):
-        # Labels of the left leg arrive near those of the right one.
-        (box,) = ndimage.find_objects(
-            np.any(right.labels.data[:, :, level : level + step[2]] > 0, axis=2).view(np.uint8)
-        ) or (None,)
-        if box is None:
-            box = (slice(0, grid.shape[0]), slice(0, grid.shape[1]))
-        lines = [
-            np.arange(max(0, s.start - r), min(n, s.stop + r), d)
-            for s, r, n, d in zip(box, room, grid.shape, step, strict=False)
-        ]
-        index = np.stack(np.meshgrid(*lines, [level], indexing="ij"), axis=-1).reshape(-1, 3)
-        moved = right_to_left.apply(grid.index_to_world(index))
-        both = windows[0].contains(moved)
-        if not both.any():
-            continue
-        own = right.labels.data[tuple(index[both].T)]
-        carried = _nearest(left, moved[both])
-        counts[0] += np.bincount(own, minlength=size)
-        counts[1] += np.bincount(carried, minlength=size)
-        counts[2] += np.bincount(own[own == carried], minlength=size)
-    return {
-        name: 2.0 * float(counts[2, value]) / float(counts[0, value] + counts[1, value])
-        for value, (name, _) in LEG_SCHEME.structures.items()
-        if counts[0, value] and counts[1, value]
-    }
-
-
-def _nearest(leg: SegmentedLeg, points: Floats) -> NDArray[np.integer]:
-    """Labels of a leg at points (n, 3) inside its window."""
-    index = np.rint(leg.leg.grid.world_to_index(points)).astype(np.intp)
-    index = np.clip(index, 0, np.array(leg.leg.grid.shape) - 1)
-    return np.asarray(leg.labels.data[tuple(index.T)])
-
-
-def image_correlation(
-    left: SegmentedLeg,
-    right: SegmentedLeg,
-    right_to_left: SpatialTransform,
-    quantity: Quantity,
-    *,
-    spacing_mm: float,
-) -> float | None:
-    """Correlation of an image of both legs at corresponding points of their tissue.
-
-    Args:
-        left, right: legs that both have the image.
-        right_to_left: where each point of the right leg lies in the left one.
-        quantity: which image; FAT_FRACTION may come from water and fat.
-        spacing_mm: distance of the points.
-
-    Returns:
-        Pearson's r; None where too few points are seen in both legs or one leg is uniform.
-    """
-    windows = window_of(left), window_of(right)
-    if windows[0] is None or windows[1] is None:
-        return None
-    grid = right.leg.grid
-    step = [max(1, round(spacing_mm / mm)) for mm in grid.voxel_sizes_mm]
-    levels = slice(windows[1].first, windows[1].last + 1)
-    places = np.argwhere(right.leg.tissue[:: step[0], :: step[1], levels][:, :, :: step[2]])
-    index = places * step + (0, 0, windows[1].first)
-    moved = right_to_left.apply(grid.index_to_world(index))
-    both = windows[0].contains(moved)
-    there = np.rint(left.leg.grid.world_to_index(moved[both])).astype(np.intp)
-    there = np.clip(there, 0, np.array(left.leg.grid.shape) - 1)
-    values = [
-        _image_at(right, quantity, index[both]),
-        _image_at(left, quantity, there),
-    ]
-    known = np.isfinite(values[0]) & np.isfinite(values[1]) & left.leg.tissue[tuple(there.T)]
-    own, other = (v[known] for v in values)
-    if own.size < 100 or own.std() == 0 or other.std() == 0:
-        return None
-    return float(np.corrcoef(own, other)[0, 1])
-
-
-def _image_at(leg: SegmentedLeg, quantity: Quantity, index: Ints) -> Floats:
-    """Values of an image of a leg at voxels (n, 3); NaN where undefined."""
-    where = tuple(index.T)
-    images = leg.leg
-    if quantity is Quantity.FAT_FRACTION and images.dixon is not None:
-        water = images.dixon.water.data[where].astype(np.float64) * images.dixon.fat_gain
-        fat = images.dixon.fat.data[where].astype(np.float64)
-        defined = images.dixon.valid[where] & (water + fat > 0)
-        return np.asarray(np.where(defined, fat / np.where(defined, water + fat, 1.0), np.nan))
-    return np.asarray(images.images[quantity].data[where], dtype=np.float64)
 
 
 def surface_distances(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.anatomy import OWN_SCHEME, Side
 from pipeline.core.grid import Grid
-from pipeline.core.match import LegMatch
+from pipeline.core.match import BY_STRUCTURE, LegMatch
 from pipeline.core.results import Finding
 from pipeline.core.scan import CanonicalScan, EngineInfo, LegPair, SegmentedLegs
 from pipeline.core.soft import Confidence
@@ -49,7 +49,7 @@ BACKGROUNDS = (
     Quantity.FAT,
     Quantity.FAT_FRACTION,
 )
-#: Fields of a match that are saved as they are, and those that are mappings by structure.
+#: Fields of a match that are saved as they are, besides those by structure.
 _MATCH_VALUES = (
     "succeeded",
     "reason",
@@ -59,7 +59,6 @@ _MATCH_VALUES = (
     "inverse_error_mm",
     "folded_voxels",
 )
-_MATCH_BY_NAME = ("overlap", "overlap_before", "surface_distance_mm")
 
 
 def save_segmentation(
@@ -171,7 +170,7 @@ def save_match(
             "left_to_scanner": transform_to_json(legs.left.to_scanner),
             "left_to_right": transform_to_json(match.left_to_right),
             **{name: getattr(match, name) for name in _MATCH_VALUES},
-            **{name: dict(getattr(match, name)) for name in _MATCH_BY_NAME},
+            **{name: dict(getattr(match, name)) for name in BY_STRUCTURE},
             "findings": [finding.model_dump(mode="json") for finding in findings],
         },
     )
@@ -186,7 +185,7 @@ def load_match(folder: SubjectFolder, key: str) -> tuple[LegMatch, list[Finding]
     match = LegMatch(
         left_to_right=transform,
         right_to_left=transform.inverse(),
-        **{name: record[name] for name in (*_MATCH_VALUES, *_MATCH_BY_NAME)},
+        **{name: record[name] for name in (*_MATCH_VALUES, *BY_STRUCTURE)},
     )
     return match, [Finding.model_validate(finding) for finding in record["findings"]]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pipeline.config import MeasureConfig
 from pipeline.core.anatomy import UNIONS, Side
+from pipeline.core.match import LegMatch
 from pipeline.core.results import Measurement, Status
 from pipeline.measuring.one_leg import Structure
 
@@ -17,9 +18,11 @@ class Sides:
         self,
         right: Mapping[str, Structure],
         left: Mapping[str, Structure],
+        match: LegMatch,
         config: MeasureConfig,
     ) -> None:
         self._raw = {Side.RIGHT: right, Side.LEFT: left}
+        self._outside = match.outside_share if match.succeeded else {}
         self._config = config
 
     def measurements(self, name: str) -> tuple[Measurement, Measurement]:
@@ -34,7 +37,8 @@ class Sides:
         raw = self._raw[side].get(name)
         if raw is None:
             return absent(self._absent_reason(name, side))
-        status, reason = self._status(raw)
+        confidence = self._confidence(name, raw)
+        status, reason = self._status(name, raw, confidence)
         view = raw.in_view
         whole = status in (Status.OK, Status.UNRELIABLE) and raw.extent.cut is None
         # A muscle that is whole on both sides is matched in full: the levels of its ends are
@@ -68,12 +72,22 @@ class Sides:
             matched_share=min(matched.volume_ml / view.volume_ml, 1.0) if matched else None,
             length_mm=raw.length_mm,
             area_max_mm2=max(point.area_mm2 for point in raw.profile),
-            confidence=None if raw.confidence is None else raw.confidence.agreement,
+            confidence=confidence,
             repeat_volume_ratios=None if raw.confidence is None else raw.confidence.volume_ratios,
             profile=raw.profile,
         )
 
-    def _status(self, raw: Structure) -> tuple[Status, str | None]:
+    def _confidence(self, name: str, raw: Structure) -> float | None:
+        """What the engine states, lowered the same on both sides where their labels disagree."""
+        if raw.confidence is None:
+            return None
+        usual = self._config.usual_outside_share
+        inside = 1.0 - max(self._outside.get(name, 0.0), usual)
+        return raw.confidence.agreement * inside / (1.0 - usual)
+
+    def _status(
+        self, name: str, raw: Structure, confidence: float | None
+    ) -> tuple[Status, str | None]:
         config = self._config
         if raw.swap is not None:
             # Of a muscle that is cut too, the part in view must not be compared either.
@@ -81,11 +95,17 @@ class Sides:
         if raw.extent.cut is not None:
             return Status.TRUNCATED, raw.extent.cut
         reasons = []
-        confidence = None if raw.confidence is None else raw.confidence.agreement
         if confidence is not None and confidence < config.lowest_confidence:
             reasons.append(
                 f"confidence {confidence:.2f} of the segmentation is below "
                 f"{config.lowest_confidence:.2f}"
+            )
+        outside = self._outside.get(name, 0.0)
+        if outside > config.largest_outside_share:
+            reasons.append(
+                f"left and right labels disagree: {100 * outside:.0f} % of the smaller one lies "
+                "outside the other when carried over "
+                f"(limit {100 * config.largest_outside_share:.0f} %)"
             )
         valid = raw.in_view.valid_share
         if valid is not None and 1.0 - valid > config.largest_invalid_share:

@@ -55,7 +55,7 @@ def measure(
     """
     scales = {side: position_scale(legs[side].axis) for side in Side}
     structures = {side: measure_leg(legs, side, match, config) for side in Side}
-    sums = Sides(structures[Side.RIGHT], structures[Side.LEFT], config)
+    sums = Sides(structures[Side.RIGHT], structures[Side.LEFT], match, config)
     expected = expected_volumes(participant, config)
     muscles = []
     for muscle in MUSCLES:
@@ -107,6 +107,7 @@ def measure(
         *noise,
         *_findings(muscles),
         *own_reference_used(config),
+        *_labels_disagree(muscles, match, config),
         *_lean_estimated(muscles),
         *unlikely_volumes(muscles, groups, participant, config),
     ]
@@ -135,6 +136,33 @@ def _with_caveats(row: Row, caveats: tuple[str, ...], of_lean: tuple[str, ...]) 
             if codes and getattr(row, name).index_percent is not None
         }
     )
+
+
+def _labels_disagree(
+    muscles: Sequence[MuscleResult], match: LegMatch, config: MeasureConfig
+) -> Iterator[Finding]:
+    """Muscles whose labels left and right disagree by more than their volumes do."""
+    if not match.succeeded:
+        return
+    apart = {
+        m.name: match.outside_share[m.name]
+        for m in muscles
+        if match.outside_share.get(m.name, 0.0) > config.usual_outside_share
+    }
+    if apart:
+        named = ", ".join(f"{n.replace('_', ' ')} {100 * v:.0f} %" for n, v in apart.items())
+        yield Finding(
+            code="labels_disagree",
+            severity=Severity.WARNING,
+            stage="measure",
+            message="Left and right labels, carried over, disagree in shape or place by more than "
+            f"a difference in size explains: {named} of the smaller one lies outside the other. "
+            "One of the two labels may be wrong, the legs may differ, or the registration does not "
+            "follow them: look at the pictures. The confidence of both sides is lowered alike.",
+            value=max(apart.values()),
+            threshold=config.usual_outside_share,
+            unit="share",
+        )
 
 
 def _lean_estimated(muscles: Sequence[MuscleResult]) -> Iterator[Finding]:

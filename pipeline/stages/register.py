@@ -15,15 +15,14 @@ from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import SegmentedLeg, SegmentedLegs, StageResult
 from pipeline.core.transform import AffineTransform, BlendedAffine
 from pipeline.core.volume import Quantity
+from pipeline.imaging.agreement import image_correlation, label_agreement
 from pipeline.imaging.alignment import (
     LegSurfaces,
     align_affine,
     align_rigid,
     centroid_start,
     common_structures,
-    image_correlation,
     leg_surfaces,
-    overlaps,
     surface_distances,
     translation,
 )
@@ -77,8 +76,8 @@ def register(legs: SegmentedLegs, *, config: RegisterConfig) -> StageResult[LegM
     transform = halves[0].then(flow).then(halves[1].inverse())
     inverse = transform.inverse()
     spacing = _OVERLAP_SHARE * config.working_voxel_mm
-    overlap = overlaps(left, right, inverse, spacing_mm=spacing)
-    if not overlap:
+    agreement = label_agreement(left, right, inverse, spacing_mm=spacing)
+    if not agreement:
         return _failed(before, "no structure is seen in both legs at matching levels")
     points = left.leg.grid.index_to_world(np.argwhere(left.labels.data)[::97])
     there_and_back = inverse.apply(transform.apply(points))
@@ -92,8 +91,15 @@ def register(legs: SegmentedLegs, *, config: RegisterConfig) -> StageResult[LegM
     match = LegMatch(
         left_to_right=transform,
         right_to_left=inverse,
-        overlap=overlap,
-        overlap_before=overlaps(left, right, before.inverse(), spacing_mm=spacing),
+        overlap={name: a.dice for name, a in agreement.items()},
+        overlap_before={
+            name: a.dice
+            for name, a in label_agreement(
+                left, right, before.inverse(), spacing_mm=spacing
+            ).items()
+        },
+        disagreement_ml={name: a.disagreement_ml for name, a in agreement.items()},
+        outside_share={name: a.outside_share for name, a in agreement.items()},
         surface_distance_mm=surface_distances(shown[0], shown[1], transform),
         similarity=similarity[1],
         similarity_before=similarity[0],

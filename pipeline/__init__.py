@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.stages.canonicalise import canonicalise
     from pipeline.stages.load import load_subject
     from pipeline.stages.measure import measure
+    from pipeline.stages.reconcile import reconcile
     from pipeline.stages.register import register
     from pipeline.stages.segment import segment
     from pipeline.stages.separate import separate_legs
@@ -63,6 +64,7 @@ _HOMES = {
     "stages.canonicalise": ("canonicalise",),
     "stages.load": ("load_subject",),
     "stages.measure": ("measure",),
+    "stages.reconcile": ("reconcile",),
     "stages.register": ("register",),
     "stages.segment": ("segment",),
     "stages.separate": ("separate_legs",),
@@ -106,6 +108,7 @@ __all__ = [
     "load_subject",
     "measure",
     "process_subject",
+    "reconcile",
     "register",
     "render_report",
     "segment",

@@ -165,6 +165,13 @@ class RegisterConfig(_Section):
     largest_boundary_distance_mm: Positive
 
 
+class ReconcileConfig(_Section):
+    """A consensus of both legs' labels."""
+
+    consensus: bool
+    consensus_reach_mm: Positive
+
+
 class ExpectedVolume(_Section):
     """A muscle's volume by body size: slope_ml_per_m_kg x height x mass + intercept_ml."""
 
@@ -248,6 +255,7 @@ class Config(_Section):
     separate: SeparateConfig
     segment: SegmentConfig
     register_: RegisterConfig = Field(alias="register")
+    reconcile: ReconcileConfig
     measure: MeasureConfig
     compare: CompareConfig
     report: ReportConfig

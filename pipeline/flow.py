@@ -1,10 +1,11 @@
 """The pipeline. Read this first: the stages in order, what is saved, and how a run resumes.
 
-    load -> canonicalise -> separate -> segment -> register -> measure -> report
+    load -> canonicalise -> separate -> segment -> register -> (reconcile) -> measure -> report
 
 `segment` and `register` cost time and are saved; they are reused when nothing they rest on has
 changed (inputs, their configuration, the code). The other stages are cheap and always run. The
-report is built from what was saved, and then the results file is published, last.
+report is built from what was saved, and then the results file is published, last. `reconcile` is
+part of the step `register` and changes nothing unless the configuration asks for a consensus.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ from pipeline.io.derivatives import (
     write_text,
 )
 from pipeline.io.discover import subject_labels
+from pipeline.io.nifti import write_label_map
 from pipeline.io.stage_results import (
     confidences,
     labelled_levels,
@@ -67,6 +69,7 @@ from pipeline.provenance import provenance, stage_key
 from pipeline.stages.canonicalise import canonicalise
 from pipeline.stages.load import load_subject
 from pipeline.stages.measure import measure
+from pipeline.stages.reconcile import reconcile
 from pipeline.stages.register import register
 from pipeline.stages.segment import SIDES_FROM_ANATOMY, describe_engine, segment, with_labels
 from pipeline.stages.separate import separate_legs
@@ -204,6 +207,7 @@ def _process(
         segmented = run.segment(loaded, scan, legs, config)
         run.begin("register")
         match = run.register(scan, legs, segmented, config)
+        segmented = run.reconcile(scan, segmented, match, config)
         run.begin("measure")
         limb = run.note(
             measure(segmented, match, participant=loaded.participant, config=config.measure)
@@ -334,9 +338,9 @@ class _Run:
             return self.note(StageResult(legs_again, tuple(findings)))
         result = segment(legs, config=config.segment)
         segmented = self.note(result)
-        labels = restore(join_labels(segmented, scan.grid), scan.storage)
-        stored = LabelMap(labels, scan.storage.input_grid, OWN_SCHEME)
-        save_segmentation(self._folder, stored, segmented, result.findings, self._segment_key)
+        save_segmentation(
+            self._folder, _as_stored(segmented, scan), segmented, result.findings, self._segment_key
+        )
         return segmented
 
     def register(
@@ -362,6 +366,22 @@ class _Run:
             )
         save_match(self._folder, scan.grid, legs, match, change, result.findings, key)
         return match
+
+    def reconcile(
+        self, scan: CanonicalScan, segmented: SegmentedLegs, match: LegMatch, config: Config
+    ) -> SegmentedLegs:
+        """The labels to be measured: each leg's own, or the consensus that was asked for."""
+        self._folder.consensus_labels.unlink(missing_ok=True)
+        agreed = self.note(reconcile(segmented, match, config=config.reconcile))
+        if agreed is not segmented:
+            write_label_map(self._folder.consensus_labels, _as_stored(agreed, scan))
+        return agreed
+
+
+def _as_stored(segmented: SegmentedLegs, scan: CanonicalScan) -> LabelMap:
+    """Labels of both legs on the grid of the input."""
+    labels = restore(join_labels(segmented, scan.grid), scan.storage)
+    return LabelMap(labels, scan.storage.input_grid, OWN_SCHEME)
 
 
 def _leave_failure(folder: SubjectFolder, run: _Run, error: Exception) -> None:

@@ -23,6 +23,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.results import Measures, Status
 from pipeline.flow import STAGES, process_subject, read_measures
 from pipeline.io.derivatives import SubjectFolder, exclusive
+from pipeline.report.check import check_results
 
 ROOT = Path(__file__).resolve().parent.parent
 WITH_LABELS = ("--engine", "given")
@@ -129,6 +130,28 @@ def test_reused_stages_give_the_same_results_as_fresh_ones(data, processed, tmp_
     assert comparable(out / "sub-01/sub-01_measures.json") == comparable(
         processed / "sub-01/sub-01_measures.json"
     )
+
+
+def test_a_consensus_is_measured_shown_and_forgotten_again(data, processed, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(processed, out)
+    asked = {"segment": {"engine": "given"}, "reconcile": {"consensus": True}}
+    results = process_subject(data, out, "sub-01", config=load_config(overrides=asked)).measures
+    assert "labels_are_consensus" in {f.code for f in results.findings}
+    assert results.provenance.configuration["reconcile"]["consensus"] is True
+    assert not any(m.asymmetry.verdict for m in results.measures.muscles)
+    folder = SubjectFolder(out, "sub-01", None)
+    own, agreed = (
+        np.asarray(nib.load(path).dataobj) for path in (folder.labels, folder.consensus_labels)
+    )
+    assert np.count_nonzero(own != agreed) > 100
+    # The volumes published are those of the consensus: validate counts its voxels.
+    assert not check_results(out).problems
+    rough = {"measure": {"scan_rescan_cv_percent": 3.0}, "segment": {"engine": "given"}}
+    again = process_subject(data, out, "sub-01", config=load_config(overrides=rough)).measures
+    assert not folder.consensus_labels.exists()
+    first = read_measures(processed / "sub-01/sub-01_measures.json")
+    assert again.measures.muscles[0].right == first.measures.muscles[0].right
 
 
 def test_findings_of_a_reused_registration_are_told_again(data, tmp_path):

@@ -100,6 +100,17 @@ class SubjectFolder:
         return self._file("dseg.nii.gz", "anat")
 
     @property
+    def consensus_labels(self) -> Path:
+        """Labels that took the place of each leg's own, where a consensus was asked for."""
+        return self._file("desc-consensus_dseg.nii.gz", "anat")
+
+    @property
+    def measured_labels(self) -> Path:
+        """The label map that was measured."""
+        consensus = self.consensus_labels
+        return consensus if consensus.is_file() else self.labels
+
+    @property
     def label_table(self) -> Path:
         """Look-up table of the labels."""
         return self._file("dseg.tsv", "anat")

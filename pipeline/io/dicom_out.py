@@ -65,7 +65,7 @@ def export_dicom(
         InputError: no series below the source lies on the grid of the label map.
     """
     _require_highdicom()
-    labels = read_label_map(folder.labels, OWN_SCHEME)
+    labels = read_label_map(folder.measured_labels, OWN_SCHEME)
     slices = _slices(source, labels, rules, largest_image_million_voxels)
     segmentation = make_segmentation(labels, measures, slices)
     report = make_structured_report(measures, segmentation, slices)

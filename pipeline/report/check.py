@@ -228,18 +228,19 @@ class _Subject:
                 for row in csv.DictReader(io.StringIO(text), delimiter="\t")
                 if (row.get("index") or "").isdigit()
             }
-        if not folder.labels.is_file():
+        path = folder.measured_labels
+        if not path.is_file():
             return
         try:
-            labels = read_label_map(folder.labels, OWN_SCHEME)
+            labels = read_label_map(path, OWN_SCHEME)
         except MyosymmetryError as error:
-            yield self._problem(folder.labels, f"cannot be read ({error})", _PROCESS)
+            yield self._problem(path, f"cannot be read ({error})", _PROCESS)
             return
         unknown = sorted(set(labels.values()) - listed)
         if unknown and listed:
             said = f"holds values that its table does not list: {', '.join(map(str, unknown))}"
-            yield self._problem(folder.labels, said, _PROCESS)
-        yield from self._some(folder.labels, _wrong_volumes(labels, measures), _PROCESS)
+            yield self._problem(path, said, _PROCESS)
+        yield from self._some(path, _wrong_volumes(labels, measures), _PROCESS)
 
     def _tables(self, folder: SubjectFolder, measures: Measures) -> Iterator[Problem]:
         """The tables hold the numbers of the JSON."""

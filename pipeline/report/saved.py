@@ -18,11 +18,11 @@ from pipeline.report.evidence import ReportEvidence
 def load_evidence(folder: SubjectFolder) -> ReportEvidence | None:
     """Labels, pictures and transforms of a processed subject; None where they are not saved."""
     record = read_json(folder.transform)
-    if not isinstance(record, dict) or not folder.labels.is_file():
+    if not isinstance(record, dict) or not folder.measured_labels.is_file():
         return None
     stated = record["canonical_grid"]
     grid = Grid(tuple(stated["shape"]), np.array(stated["affine"]), stated["space"])
-    stored = read_label_map(folder.labels, OWN_SCHEME)
+    stored = read_label_map(folder.measured_labels, OWN_SCHEME)
     axes, flips = nearest_axes(stored.grid.affine)
     turned = reoriented_grid(stored.grid, axes, flips)
     labels = crop_of(turned, grid, reorient(stored.data, axes, flips))

@@ -189,7 +189,7 @@ def local_difference(
         return no_local_difference(compared.reason or "there is nothing to compare")
     if not match.succeeded:
         return no_local_difference(f"the registration failed: {match.reason}")
-    courses = []
+    courses, extents = [], []
     for side in (Side.RIGHT, Side.LEFT):
         raw, grid = structures[side][name], legs[side].leg.grid
         assert raw.placed is not None
@@ -203,14 +203,16 @@ def local_difference(
             # As in the sums: voxels without a fraction count with the mean of the others.
             mean = np.average(raw.fractions[defined], weights=share[defined])
             amounts = amounts * (1.0 - np.where(defined, raw.fractions, mean))
-        courses.append(MatchedCourse(raw.placed, amounts, voxel_extent_mm=grid.voxel_sizes_mm[2]))
+        extents.append(grid.voxel_sizes_mm[2])
+        courses.append(MatchedCourse(raw.placed, amounts, voxel_extent_mm=extents[-1]))
     return describe(
         courses[0],
         courses[1],
         (legs.right.axis, legs.left.axis),
         name=name,
         asymmetry=compared,
-        step_mm=config.local_step_mm,
+        # A slice has one area: finer levels would hold shifted slices against each other.
+        step_mm=max(config.local_step_mm, *extents),
         smallest_share=config.smallest_area_share,
     )
 

@@ -161,7 +161,8 @@ def test_thick_slices_set_the_levels() -> None:
         assert local.sum_points == pytest.approx(m.asymmetry_total_volume.index_percent, abs=0.5)
     shown = [ratios(m.local_difference) for m in muscles]
     roughness = [np.sqrt(np.nanmean(r**2)) for r in shown]
-    assert np.median(roughness) < 0.08
+    # Levels of 10 mm hold shifted slices against each other: 0.14.
+    assert np.median(roughness) < 0.10
 
 
 def test_levels_and_thirds_add_up_to_the_muscle(plain: Results) -> None:

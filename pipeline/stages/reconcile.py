@@ -52,7 +52,7 @@ def reconcile(
         )
         for side in (Side.RIGHT, Side.LEFT)
     )
-    agreed = SegmentedLegs(right, left, legs.engine, legs.doubt or _DOUBT)
+    agreed = replace(legs, right=right, left=left, doubt=legs.doubt or _DOUBT)
     return StageResult(agreed, (_shrunk(legs, agreed),))
 
 

@@ -12,10 +12,10 @@ from pipeline.imaging.cleaning import boxed
 from pipeline.imaging.decision import decide, labelled_levels
 from pipeline.imaging.slices import (
     axis_weights,
-    half_a_pixel_back,
     neighbour_offsets,
     plane_weights,
     resample_slices,
+    shifted_back,
     stack_over,
     window_around,
     with_neighbours,
@@ -60,23 +60,26 @@ def test_a_ramp_stays_where_it_is(voxel_mm):
     np.testing.assert_allclose(found[inside], expected[inside], atol=2e-3)
 
 
-def test_what_is_seen_half_a_pixel_off_comes_back_to_its_place():
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.5, 0.5), (-2.5, 2.5), (5.0, -5.0)])
+def test_what_is_seen_off_its_place_comes_back(shift):
     grid = leg_grid((1.1, 1.2, 5.0), (61, 70, 3))
     tissue = np.zeros(grid.shape, dtype=bool)
     tissue[20:41, 22:50] = True
     stack = stack_of(grid, tissue)
     image = ramp(grid, (0.9, -0.4, 0.2))
-    half = stack.pixel_mm / 2.0
-    seen = resample_slices(image, stack.levels, plane_weights(grid, stack, (half, half)))
+    moved = (shift[0] * stack.pixel_mm, shift[1] * stack.pixel_mm)
+    seen = resample_slices(image, stack.levels, plane_weights(grid, stack, moved))
     wanted = resample_slices(image, stack.levels, plane_weights(grid, stack))
     columns, rows = (
         (index > 3) & (index < size - 4) for index, size in ((stack.columns, 61), (stack.rows, 70))
     )
-    # The first row and column have no pixel before them.
-    columns[0] = rows[0] = False
+    # Near the edge there is no pixel to come back from.
+    for kept in (columns, rows):
+        kept[:6] = kept[-6:] = False
     inside = np.ix_(np.arange(len(seen)), rows, columns)
-    np.testing.assert_allclose(half_a_pixel_back(seen)[inside], wanted[inside], atol=2e-3)
-    assert np.abs(seen[inside] - wanted[inside]).max() > 0.05
+    np.testing.assert_allclose(shifted_back(seen, shift)[inside], wanted[inside], atol=2e-3)
+    if any(shift):
+        assert np.abs(seen[inside] - wanted[inside]).max() > 0.05
 
 
 def test_weights_add_up_inside_and_vanish_outside():

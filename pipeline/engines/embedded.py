@@ -25,10 +25,10 @@ from pipeline.imaging.plausibility import levels_of_structures
 from pipeline.imaging.pose import LOOKS, certainty, pose_seen, upright_by_levels
 from pipeline.imaging.slices import (
     Stack,
-    half_a_pixel_back,
     neighbour_offsets,
     plane_weights,
     resample_slices,
+    shifted_back,
     stack_over,
     window_around,
     with_neighbours,
@@ -197,26 +197,34 @@ def _no_leg(leg: Leg, found: str) -> SubjectUnusableError:
 def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
     """Memberships (class, level, row, column) as bytes; outside the windows all background.
 
-    Where the network's pixels happen to lie must not decide a border: levels are looked at on two
-    lattices, half a pixel apart. Thick slices are looked at on both; thin ones, which are smoothed
-    through the plane afterwards, on either by turns.
+    Where the network's pixels happen to lie must not decide a border: levels are looked at on
+    several lattices. Thick slices are looked at on all of them; thin ones, which are smoothed
+    through the plane afterwards, on one of them by turns.
     """
     leg, stack = view.leg, view.stack
     first = int(stack.levels[0])
     native = np.arange(first, int(stack.levels[-1]) + 1)
-    half_mm = stack.pixel_mm / 2.0
     count = len(stack.levels)
     everything = np.arange(count)
     thick = stack.grid.voxel_sizes_mm[2] > config.look_by_turns_mm
-    plan = [(everything, (0, 1))] if thick else [(everything[k::2], (k,)) for k in (0, 1)]
+    shifts = config.look_shifts_pixels
+    plan = (
+        [(everything, shifts)]
+        if thick
+        else [(everything[k :: len(shifts)], (shift,)) for k, shift in enumerate(shifts)]
+    )
     shape = (len(network.contract.class_ids), count, len(stack.rows), len(stack.columns))
     out = np.zeros(shape, dtype=np.uint8)
     out[0] = FULL
     for positions, used in plan:
         # Neighbours are the scanner's own slices, also where only every n-th is predicted.
         lattices = {
-            k: _slices_on(view, native, plane_weights(leg.grid, stack, (k * half_mm, k * half_mm)))
-            for k in used
+            (across, along): _slices_on(
+                view,
+                native,
+                plane_weights(leg.grid, stack, (across * stack.pixel_mm, along * stack.pixel_mm)),
+            )
+            for across, along in used
         }
         for start in range(0, len(positions), config.batch_slices):
             batch = positions[start : start + config.batch_slices]
@@ -232,10 +240,10 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
             if window is None:
                 continue
             looks = []
-            for k in used:
-                here = lattices[k][:, :, window[0], window[1]]
+            for shift in used:
+                here = lattices[shift][:, :, window[0], window[1]]
                 found = network.predict(with_neighbours(here, levels - first, view.offsets))
-                looks.append(half_a_pixel_back(found) if k else found)
+                looks.append(shifted_back(found, shift))
             mean = sum(looks[1:], looks[0]) / np.float32(len(looks))
             out[:, batch, window[0], window[1]] = _as_bytes(mean).transpose(1, 0, 2, 3)
     return out

@@ -199,12 +199,26 @@ def with_neighbours(slices: Singles, at: NDArray[np.intp], offsets: Sequence[int
     return out
 
 
-def half_a_pixel_back(values: Singles) -> Singles:
-    """Values (..., row, column) seen half a pixel too far along both axes, on the pixels meant."""
+def shifted_back(values: Singles, shift_pixels: tuple[float, float]) -> Singles:
+    """Values (..., row, column) seen too far along columns and rows, on the pixels meant.
+
+    Linear interpolation; beyond the outermost pixels their values go on.
+
+    Args:
+        values: what was found on pixels that lay shifted.
+        shift_pixels: by how much, along columns (the last axis) and rows.
+    """
     out = values
-    for axis in (-1, -2):
-        before = np.concatenate([out.take([0], axis), out], axis=axis)
-        out = 0.5 * (before.take(range(out.shape[axis]), axis) + out)
+    for axis, shift in ((-1, shift_pixels[0]), (-2, shift_pixels[1])):
+        last = out.shape[axis] - 1
+        whole = int(np.floor(-shift))
+        part = np.float32(-shift - whole)
+        low = np.arange(out.shape[axis]) + whole
+        near = out.take(np.clip(low, 0, last), axis)
+        if part:
+            far = out.take(np.clip(low + 1, 0, last), axis)
+            near = (1 - part) * near + part * far
+        out = near
     return np.asarray(out, dtype=np.float32)
 
 

@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.acquisition import acquisition_doubts, gain_of_fat, not_stated, unknown_gain
 from pipeline.config import CanonicaliseConfig
 from pipeline.core.anatomy import OWN_SCHEME, LabelScheme
 from pipeline.core.errors import InputError, SubjectUnusableError
 from pipeline.core.grid import Grid
 from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import (
-    FAT_SHIFT_HZ_PER_T,
     ArraySource,
     CanonicalScan,
     ImageSource,
     Index3,
     LoadedSubject,
-    ScanSettings,
     StageResult,
     StorageMap,
 )
@@ -31,7 +30,6 @@ from pipeline.imaging.noise import above_noise
 from pipeline.imaging.orientation import input_box, nearest_axes, reorient, reoriented_grid
 from pipeline.imaging.sampling import centred_lattice, odd_step
 from pipeline.imaging.sides import place_sides
-from pipeline.imaging.spoiled_echo import fat_gain, signal_fraction
 from pipeline.imaging.stations import Seam, Station, join_stations
 from pipeline.imaging.swaps import exchange, find_swaps
 from pipeline.io.schemes import settle_version
@@ -48,12 +46,6 @@ _LARGEST_NEGATIVE_SHARE = 2.0
 _SMALLEST_RANGE_SHARE = 0.01
 #: Water and fat are of one acquisition; their largest signals are alike.
 _LARGEST_SIGNAL_RATIO = 1000.0
-#: Images of one station and of neighbours agree in the gain of fat to rounding of their headers.
-_SAME_GAIN = 0.01
-#: The T1 bias is told at this fat fraction: that of a muscle with some fat.
-_TOLD_AT = 0.1
-#: Nearer than 45 degrees to left-right, an axis runs across the legs.
-_ACROSS_COSINE = 0.7071
 
 
 @dataclass(frozen=True)
@@ -116,13 +108,13 @@ def canonicalise(
             findings += _undo_swaps(images)
         water, fat = images[Quantity.WATER], images[Quantity.FAT]
         valid, fat_noise = above_noise(water.data, fat.data, config.noise_multiple)
-        gain, told = _gain_of_fat(subject, config)
+        gain, told = gain_of_fat(subject, config)
         findings.append(told)
         dixon = DixonPair(water, fat, valid, gain, fat_noise)
     elif Quantity.FAT_FRACTION in images:
-        findings.append(_t1_note("t1_bias_unknown", "the map was made elsewhere", None))
+        findings.append(unknown_gain("the map was made elsewhere"))
     settings = [one for stated in subject.settings.values() for one in stated]
-    doubts = [*_distortion(settings), *_chemical_shift(subject, canonical, config)]
+    doubts = acquisition_doubts(subject, canonical, config)
     scan = CanonicalScan(
         canonical,
         images,
@@ -132,168 +124,8 @@ def canonicalise(
         from_isocentre=bool(settings) and all(one.from_isocentre for one in settings),
         caveats=tuple(doubt.code for doubt in doubts),
     )
-    unchecked = _unchecked(settings) if images else []
+    unchecked = not_stated(settings) if images else []
     return StageResult(scan, (*joining, *findings, *doubts, *unchecked))
-
-
-def _gain_of_fat(subject: LoadedSubject, config: CanonicaliseConfig) -> tuple[float, Finding]:
-    """How much brighter fat is than as much water, by which fat fractions are corrected, and what
-    is said of it; 1 where nothing is corrected."""
-    settings = [one for q in (Quantity.WATER, Quantity.FAT) for one in subject.settings.get(q, ())]
-    lacking = {words for one in settings or [ScanSettings()] for words in _lacking(one)}
-    if lacking:
-        not_stated = f"not stated: {', '.join(sorted(lacking))}"
-        return 1.0, _t1_note("t1_bias_unknown", not_stated, None)
-    gains = [_gain(one, config) for one in settings]
-    known = [gain for gain in gains if gain is not None]
-    if len(known) < len(gains):
-        fields = sorted({f"{one.field_t:g} T" for one in settings})
-        why = f"the T1 of muscle and fat at {', '.join(fields)} is not in the configuration"
-        return 1.0, _t1_note("t1_bias_unknown", why, None)
-    if max(known) > (1.0 + _SAME_GAIN) * min(known):
-        return 1.0, _t1_note("t1_bias_unknown", "the images differ in their settings", None)
-    gain, one = known[0], settings[0]
-    points = 100.0 * (signal_fraction(_TOLD_AT, gain) - _TOLD_AT)
-    how = f"repetition time {one.repetition_ms:g} ms, flip angle {one.flip_deg:g} degrees, "
-    how += f"{one.field_t:g} T"
-    if abs(points) < config.smallest_t1_bias_points:
-        return 1.0, _t1_note("t1_bias_negligible", how, points)
-    if not config.correct_t1_bias:
-        return 1.0, _t1_note("t1_bias_left", how, points)
-    return gain, _t1_note("t1_bias_corrected", how, points)
-
-
-def _lacking(one: ScanSettings) -> list[str]:
-    """What must be known of an image to know its T1 bias, and is not."""
-    return [
-        words
-        for words, known in (
-            ("field strength", one.field_t is not None),
-            ("repetition time", one.repetition_ms is not None),
-            ("flip angle", one.flip_deg is not None and one.flip_deg <= 90.0),
-            ("that it is a spoiled gradient echo", one.gradient_echo is True),
-        )
-        if not known
-    ]
-
-
-def _gain(one: ScanSettings, config: CanonicaliseConfig) -> float | None:
-    """The gain of fat over water of an image; None where no T1 is known at its field strength."""
-    assert one.field_t is not None
-    assert one.repetition_ms is not None
-    assert one.flip_deg is not None
-    for t1 in config.t1_by_field:
-        if abs(one.field_t - t1.field_t) <= config.same_field_t:
-            return fat_gain(
-                t1.muscle_ms, t1.fat_ms, repetition_ms=one.repetition_ms, flip_deg=one.flip_deg
-            )
-    return None
-
-
-def _t1_note(code: str, how: str, points: float | None) -> Finding:
-    reads = "" if points is None else f"{100.0 * _TOLD_AT + points:.1f} %"
-    true = f"{100.0 * _TOLD_AT:g} %"
-    messages = {
-        "t1_bias_unknown": "The T1 bias of fat fractions was not corrected, for it is not known "
-        f"({how}). At large flip angles they read too high, on both sides alike.",
-        "t1_bias_negligible": f"The T1 bias of fat fractions is small ({how}: a true {true} "
-        f"reads as {reads}) and was left.",
-        "t1_bias_left": f"Fat fractions read too high by their T1 bias ({how}: a true {true} "
-        f"reads as {reads}); the configuration leaves them so.",
-        "t1_bias_corrected": f"Fat fractions were corrected for their T1 bias ({how}): in the "
-        f"images a true {true} reads as {reads}.",
-    }
-    return Finding(
-        code=code,
-        severity=Severity.INFO,
-        stage="canonicalise",
-        message=messages[code],
-        value=points,
-        unit=None if points is None else f"points at a fat fraction of {true}",
-    )
-
-
-def _distortion(settings: Sequence[ScanSettings]) -> list[Finding]:
-    if all(one.distortion_corrected is not False for one in settings):
-        return []
-    return [
-        Finding(
-            code="distortion_not_corrected",
-            severity=Severity.WARNING,
-            stage="canonicalise",
-            message="The scanner did not correct the distortion of its gradients. Far from the "
-            "centre of the magnet muscles look larger or smaller than they are, and the side that "
-            "lay further away more so: this alone can make the legs differ. Export the images "
-            "with distortion correction.",
-        )
-    ]
-
-
-def _chemical_shift(
-    subject: LoadedSubject, grid: Grid, config: CanonicaliseConfig
-) -> list[Finding]:
-    """Fat moved against water across the legs: outwards in the one, inwards in the other."""
-    most = 0.0
-    for quantity, stated in subject.settings.items():
-        # No fat is seen in a water image alone.
-        if quantity is Quantity.WATER and Quantity.FAT not in subject.settings:
-            continue
-        for one in stated:
-            if _across_the_legs(one) and one.field_t and one.bandwidth_hz:
-                most = max(most, FAT_SHIFT_HZ_PER_T * one.field_t / one.bandwidth_hz)
-    shift_mm = most * grid.voxel_sizes_mm[0]
-    if shift_mm <= config.largest_chemical_shift_mm:
-        return []
-    return [
-        Finding(
-            code="chemical_shift_across_legs",
-            severity=Severity.WARNING,
-            stage="canonicalise",
-            message=f"The frequency was encoded across the legs, which moves fat sideways against "
-            f"water by {shift_mm:.1f} mm ({most:.1f} pixels): towards the outside of one leg and "
-            "the inside of the other. This alone can make muscles that border on fat differ.",
-            value=shift_mm,
-            threshold=config.largest_chemical_shift_mm,
-            unit="mm",
-        )
-    ]
-
-
-def _across_the_legs(one: ScanSettings) -> bool:
-    return one.frequency_axis is not None and abs(one.frequency_axis[0]) >= _ACROSS_COSINE
-
-
-def _unchecked(settings: Sequence[ScanSettings]) -> list[Finding]:
-    """What the headers do not state, so that its part in a difference cannot be told."""
-    stated = list(settings) or [ScanSettings()]
-    lacking = [
-        words
-        for words, known in (
-            (
-                "whether the distortion of the gradients was corrected",
-                all(one.distortion_corrected is not None for one in stated),
-            ),
-            ("where in the magnet the body lay", all(one.from_isocentre for one in stated)),
-            (
-                "how far fat is shifted against water, and which way",
-                all(one.frequency_axis and one.field_t and one.bandwidth_hz for one in stated),
-            ),
-        )
-        if not known
-    ]
-    if not lacking:
-        return []
-    return [
-        Finding(
-            code="acquisition_not_stated",
-            severity=Severity.INFO,
-            stage="canonicalise",
-            message="The headers do not say, so that it was not checked as a cause of a "
-            f"difference: {'; '.join(lacking)}.",
-            value=float(len(lacking)),
-            unit="of 3 causes",
-        )
-    ]
 
 
 def _joined(

@@ -278,3 +278,18 @@ def test_a_level_that_runs_backwards_is_put_straight() -> None:
     at = np.linspace(-20.0, 140.0, 400)
     assert np.all(np.diff(jumbled.own_at(at)) > 0)
     assert jumbled.below(at)[[0, -1]] == pytest.approx([0.0, 30e3])
+
+
+def test_a_third_that_one_side_does_not_reach_has_nothing_in_it_and_never_less():
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        # Two thick slices on one side, five on the other: amounts add up with rounding.
+        amounts = [rng.uniform(0.1, 40.0, n) for n in (200, 500)]
+        own = [np.repeat(np.arange(len(a) // 100) * 24.0, 100) for a in amounts]
+        right, left = (
+            MatchedCourse(Placed(o, o, np.ones_like(o)), a, voxel_extent_mm=24.0)
+            for o, a in zip(own, amounts, strict=True)
+        )
+        _, parts = thirds(right, left)
+        assert parts.amount_mm3.min() >= 0.0
+        assert parts.amount_mm3.sum(axis=1) == pytest.approx([a.sum() for a in amounts])

@@ -210,7 +210,8 @@ def thirds(right: MatchedCourse, left: MatchedCourse) -> tuple[Floats, MatchedLe
     for k, course in enumerate((right, left)):
         below = course.below(edges)
         amounts[k, 0] += below[0]
-        amounts[k, -1] += course.total_mm3 - below[-1]
+        # Sums of many voxels round: where nothing is left, nothing is left.
+        amounts[k, -1] += max(0.0, course.total_mm3 - float(below[-1]))
     return edges, MatchedLevels(edges, amounts, inner.length_mm)
 
 

@@ -1,4 +1,4 @@
-"""Real label maps through the engine "given": volumes against an independent count of voxels."""
+"""Real scans and label maps: with given labels against a count of voxels, and from images alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from bodies import run_stages
 
-from pipeline import default_config, load_subject
-from pipeline.core.anatomy import STRUCTURE_IDS, UNIONS
+from pipeline import default_config, load_subject, process_subject
+from pipeline.core.anatomy import STRUCTURE_IDS, UNIONS, Side
+from pipeline.io.derivatives import read_measures
+from pipeline.report.check import check_results
 
 QUICK = ["hua_003_t1", "hua_026_water", "hel_123_stir"]
 
@@ -69,3 +71,38 @@ def test_all_other_real_label_maps(shared_data, tmp_path):
         name = path.name.removesuffix(".nii.gz")
         if name.startswith(("hua", "vh")) and name not in QUICK:
             check_against_count(link(tmp_path / name / "sub-real", (path, "dseg")), path)
+
+
+#: What each real scan shows, and its images by ending.
+SCANS = {
+    "thigh_dixon_a": ("vastus_lateralis", {"_water": "water", "_fat": "fat"}),
+    "thigh_water_b": ("vastus_lateralis", {"": "water"}),
+    "thigh_water_c": ("vastus_lateralis", {"": "water"}),
+    "leg_water_d": ("soleus", {"": "water"}),
+    "leg_dixon_e": ("soleus", {"_water": "water", "_fat": "fat"}),
+    "leg_dwi_f": ("soleus", {"": "T1w"}),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if "dixon" in name else pytest.param(name, marks=pytest.mark.slow)
+        for name in sorted(SCANS)
+    ],
+)
+def test_real_scans_from_images_alone(shared_data, tmp_path, name):
+    muscle, endings = SCANS[name]
+    files = [
+        (shared_data / "images" / f"{name}{stored}.nii.gz", suffix)
+        for stored, suffix in endings.items()
+    ]
+    data = link(tmp_path / "data/sub-real", *files).parent
+    process_subject(data, tmp_path / "out", "sub-real")
+    checked = check_results(tmp_path / "out")
+    assert (checked.results, checked.problems) == (1, ())
+    measures = read_measures(tmp_path / "out/sub-real/sub-real_measures.json")
+    row = next(row for row in measures.measures.muscles if row.name == muscle)
+    for side in Side:
+        assert getattr(row, side).volume_in_view_ml > 100.0
+    assert row.asymmetry.index_percent is not None or "dixon" not in name

@@ -42,6 +42,8 @@ _SINGLE = (Quantity.T1W, Quantity.WATER, Quantity.IN_PHASE, Quantity.FAT, Quanti
 #: Share of the tissue's voxels brighter than the full scale.
 _BRIGHTEST_PERCENT = 1.0
 _LARGEST_SIGNAL = 1.5
+#: A pixel with less tissue than this is air: borders are left to the network.
+_LEAST_TISSUE = 0.25
 _MUSCLES = frozenset(muscle.id for muscle in MUSCLES)
 _NAMES = {structure.id: structure.name for structure in STRUCTURES}
 
@@ -200,6 +202,9 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
     Where the network's pixels happen to lie must not decide a border: levels are looked at on
     several lattices. Thick slices are looked at on all of them; thin ones, which are smoothed
     through the plane afterwards, on one of them by turns.
+
+    Outside the leg's tissue all is background: noise in the air can look like anything, and the
+    order of levels is told from what is found.
     """
     leg, stack = view.leg, view.stack
     first = int(stack.levels[0])
@@ -246,6 +251,11 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
                 looks.append(shifted_back(found, shift))
             mean = sum(looks[1:], looks[0]) / np.float32(len(looks))
             out[:, batch, window[0], window[1]] = _as_bytes(mean).transpose(1, 0, 2, 3)
+    weights = plane_weights(leg.grid, stack)
+    for position, level in enumerate(stack.levels):
+        air = resample_slices(leg.tissue, [int(level)], weights)[0] < _LEAST_TISSUE
+        out[:, position, air] = 0
+        out[0, position, air] = FULL
     return out
 
 

@@ -150,7 +150,9 @@ def plane_weights(
 
 
 def resample_slices(
-    image: Singles, levels: Sequence[int] | NDArray[np.intp], weights: tuple[Singles, Singles]
+    image: Singles | Flags,
+    levels: Sequence[int] | NDArray[np.intp],
+    weights: tuple[Singles, Singles],
 ) -> Singles:
     """Slices of an image (nx, ny, nz) on the pixels of a stack.
 

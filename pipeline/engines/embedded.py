@@ -253,9 +253,9 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
             out[:, batch, window[0], window[1]] = _as_bytes(mean).transpose(1, 0, 2, 3)
     weights = plane_weights(leg.grid, stack)
     for position, level in enumerate(stack.levels):
-        air = resample_slices(leg.tissue, [int(level)], weights)[0] < _LEAST_TISSUE
-        out[:, position, air] = 0
-        out[0, position, air] = FULL
+        near = resample_slices(leg.tissue, [int(level)], weights)[0] >= _LEAST_TISSUE
+        out[:, position] *= near
+        out[0, position][~near] = FULL
     return out
 
 

@@ -20,6 +20,7 @@ from pipeline.core.soft import Confidence, LegPose, SoftLabels
 from pipeline.core.volume import Quantity
 from pipeline.engines.session import Network, embedded_network
 from pipeline.imaging.cleaning import FULL, Rules, boxed, clean, decided
+from pipeline.imaging.fat_border import without_holes
 from pipeline.imaging.perturbation import Perturbation, disturbed, overlap_sums, perturbations
 from pipeline.imaging.plausibility import levels_of_structures
 from pipeline.imaging.pose import LOOKS, certainty, pose_seen, upright_by_levels
@@ -203,7 +204,7 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
     several lattices. Thick slices are looked at on all of them; thin ones, which are smoothed
     through the plane afterwards, on one of them by turns.
 
-    Outside the leg's tissue all is background: noise in the air can look like anything, and the
+    Outside the leg's outline all is background: noise in the air can look like anything, and the
     order of levels is told from what is found.
     """
     leg, stack = view.leg, view.stack
@@ -251,11 +252,12 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
                 looks.append(shifted_back(found, shift))
             mean = sum(looks[1:], looks[0]) / np.float32(len(looks))
             out[:, batch, window[0], window[1]] = _as_bytes(mean).transpose(1, 0, 2, 3)
-    weights = plane_weights(leg.grid, stack)
-    for position, level in enumerate(stack.levels):
-        near = resample_slices(leg.tissue, [int(level)], weights)[0] >= _LEAST_TISSUE
-        out[:, position] *= near
-        out[0, position][~near] = FULL
+    shown = resample_slices(leg.tissue, stack.levels, plane_weights(leg.grid, stack))
+    # Bone is dark in many images; what tissue encloses is no air.
+    outline = without_holes((shown >= _LEAST_TISSUE).transpose(2, 1, 0)).transpose(2, 1, 0)
+    for position, inside in enumerate(outline):
+        out[:, position] *= inside
+        out[0, position][~inside] = FULL
     return out
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not a dependency of the pipeline")
 
-from training.codes import CLASS_COUNT, CODE_COUNT  # noqa: E402
+from training.codes import CLASS_COUNT, CODE_COUNT, OTHER_MUSCLE  # noqa: E402
 from training.network import LegNetwork, marginal_loss  # noqa: E402
 from training.prepare import Source, prepare  # noqa: E402
 from training.synthesis import Geometry, Synthesiser, context_offsets  # noqa: E402
@@ -32,6 +34,23 @@ def test_the_same_seed_gives_the_same_image() -> None:
     assert one.slices.shape == (10, 96, 96)
     assert 0.0 <= float(one.slices.min()) <= float(one.slices.max()) <= 1.5
     assert {9, 10} <= set(torch.unique(one.codes).tolist())
+
+
+def test_a_leg_is_cut_from_the_other_one() -> None:
+    """Two thighs that touch: of the other one at most a strip at the cut is left."""
+    one = ring().body
+    codes, distance = one.codes[:, :, 74:-74], one.distance[:, :, 37:-37]
+    codes = np.concatenate([np.where(codes > 0, codes + 100, 0), codes], axis=2)
+    both = Geometry(replace(one, codes=codes, distance=np.tile(distance, (1, 1, 2))))
+    middle = codes.shape[2] / 2 - 0.5
+    assert both.middle.tolist() == pytest.approx([middle] * len(codes), abs=1.0)
+    synthesiser = Synthesiser([both], [1.0], sizes=(96,))
+    shares = []
+    for seed in range(40):
+        sample = synthesiser.sample(96, torch.Generator().manual_seed(seed))
+        shares.append(float((sample.codes == OTHER_MUSCLE).float().mean()))
+    whole = [share > 0.05 for share in shares]
+    assert 0 < sum(whole) < 0.4 * len(shares)
 
 
 def test_context_is_near_and_far_in_millimetres() -> None:

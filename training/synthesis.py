@@ -9,7 +9,7 @@ on CPU and GPU alike; all randomness comes from the generator that is passed.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -37,6 +37,8 @@ NETWORK_PIXEL_MM = 1.5
 NEAR_MM, FAR_MM = 6.0, 27.0
 #: Room around a leg, network pixels.
 _MARGIN = 22
+#: Further from everything than any distance that matters, mm or pixels.
+_FAR = 1000.0
 
 
 def context_offsets(spacing_mm: float) -> tuple[int, int]:
@@ -85,6 +87,33 @@ class Geometry:
                 rows.append((level, y.mean(), x.mean(), np.ptp(y), np.ptp(x)))
             found[offset] = np.array(rows, dtype=np.float64).reshape(-1, 5)
         return found
+
+    @cached_property
+    def middle(self) -> Tensor:
+        """Column between the legs at each level: the fewest labels lie on the wrong side of it.
+
+        The middle of all such columns; levels that show one leg only have that of the level
+        nearest to them. NaN, beyond which nothing lies, where the body has one leg.
+        """
+        planes = self.body.codes
+        right, left = (
+            ((planes > offset) & (planes < offset + SEAM)).sum(axis=1)
+            for offset in (0, LEFT_OFFSET)
+        )
+        wrong = np.cumsum(right, axis=1) + left.sum(axis=1, keepdims=True) - np.cumsum(left, axis=1)
+        best = wrong == wrong.min(axis=1, keepdims=True)
+        columns = (best * np.arange(1, best.shape[1] + 1)).sum(axis=1) / best.sum(axis=1) - 0.5
+        both = np.flatnonzero(right.any(axis=1) & left.any(axis=1))
+        if not len(both):
+            return torch.full((len(planes),), torch.nan)
+        levels = np.arange(len(planes))
+        nearest = both[np.abs(levels[:, None] - both).argmin(axis=1)]
+        return torch.from_numpy(columns[nearest].astype(np.float32))
+
+    def beyond(self, z: float, x: Tensor, offset: int) -> Tensor:
+        """How far points of a level lie on the other leg's side of the middle, pixels."""
+        middle = self.middle[min(max(round(z), 0), len(self.middle) - 1)]
+        return x - middle if offset == LEFT_OFFSET else middle - x
 
     def look_up(self, z: Tensor, y: Tensor, x: Tensor, offset: int) -> tuple[Tensor, Tensor]:
         """Codes in right-leg pose, and distance from the fascia in mm, at continuous indices."""
@@ -148,9 +177,13 @@ class Synthesiser:
             complete=geometry.body.complete,
         )
         drawn_whole = geometry.body.source.kind in ("whole", "between")
-        tissue = _Tissue(draw, size, unknown_is_muscle=0.1 if drawn_whole else 0.6)
+        unknown_is_muscle = draw.chance(0.1 if drawn_whole else 0.6)
+        tissue = _Tissue(draw, size, unknown_is_muscle=unknown_is_muscle)
+        if unknown_is_muscle and not drawn_whole:
+            # What looks like muscle is one, of those that this slice may hide.
+            allowed[UNKNOWN, 0] = False
         water, fat = tissue.water_and_fat(planes)
-        slices = _scan(draw, water, fat)
+        slices = _scan(draw, water, fat, torch.stack([plane.own for plane in planes]))
         return Sample(slices, targets, torch.from_numpy(allowed))
 
     def _geometry(
@@ -198,6 +231,9 @@ class Synthesiser:
         points = {2: (x, y, dz)}
         points[1] = tuple(functional.avg_pool2d(t[None, None], 2)[0, 0] for t in (x, y, dz))
         drift = (draw.normal(0.0, 0.05), draw.normal(0.0, 0.05))
+        # Legs are cut from each other before the network sees them, not quite in the middle.
+        wobble = draw.normal(0.0, 4.0) + 4.0 * draw.smooth(2 * size, 4, 1.0)
+        edge = {2: wobble, 1: wobble[::2, ::2]} if draw.chance(0.85) else {2: _FAR, 1: _FAR}
         planes = []
         for slot in (-far, -near, 0, near, far):
             detail = 2 if slot == 0 else 1
@@ -208,27 +244,31 @@ class Synthesiser:
                 z = float(level) + slot * step
                 if slot == 0:
                     z += thick * ((part + 0.5) / parts - 0.5)
-                layers.append(
-                    geometry.look_up(z + pz, py + shift * drift[1], px + shift * drift[0], offset)
-                )
-            codes, distance = (torch.stack(list(t)) for t in zip(*layers, strict=True))
-            planes.append(_Plane(codes, distance, detail))
-        targets = geometry.look_up(float(level) + points[1][2], points[1][1], points[1][0], offset)[
-            0
-        ]
+                x = px + shift * drift[0]
+                found = geometry.look_up(z + pz, py + shift * drift[1], x, offset)
+                layers.append((*found, geometry.beyond(z, x, offset) > edge[detail]))
+            codes, distance, cut = (torch.stack(list(t)) for t in zip(*layers, strict=True))
+            codes, distance = codes.masked_fill(cut, OUTSIDE), distance.masked_fill(cut, _FAR)
+            own = 1.0 - cut.to(torch.float32).mean(dim=0)[::detail, ::detail]
+            planes.append(_Plane(codes, distance, own, detail))
+        x, y, dz = points[1]
+        targets, _ = geometry.look_up(float(level) + dz, y, x, offset)
+        cut = geometry.beyond(float(level), x, offset) > edge[1]
+        targets = targets.masked_fill(cut, OUTSIDE)
         if draw.chance(0.12):
             # The end of the stack, or of what was imaged.
             for slot in ((0, 1), (3, 4), (0,), (4,))[draw.index(4)]:
-                planes[slot] = _Plane(planes[slot].codes, planes[slot].distance, 0)
+                planes[slot] = replace(planes[slot], detail=0)
         return planes, targets
 
     def _bend(self, draw: _Draw, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Smooth displacement: random bends, and muscles blown up or shrunk where they lie."""
-        du, dv = draw.smooth(len(u), 5, 3.0), draw.smooth(len(u), 5, 3.0)
-        du, dv = du + draw.smooth(len(u), 10, 1.3), dv + draw.smooth(len(u), 10, 1.3)
-        for _ in range(draw.index(5)):
+        wide, narrow = draw.uniform(1.5, 6.0), draw.uniform(0.7, 2.4)
+        du, dv = draw.smooth(len(u), 5, wide), draw.smooth(len(u), 5, wide)
+        du, dv = du + draw.smooth(len(u), 10, narrow), dv + draw.smooth(len(u), 10, narrow)
+        for _ in range(draw.index(7)):
             cu, cv = draw.uniform(-90, 90), draw.uniform(-90, 90)
-            radius, amount = draw.uniform(15, 50), draw.uniform(-0.28, 0.28)
+            radius, amount = draw.uniform(15, 55), draw.uniform(-0.32, 0.32)
             bump = amount * torch.exp(-((u - cu) ** 2 + (v - cv) ** 2) / (2 * radius**2))
             du, dv = du + bump * (u - cu), dv + bump * (v - cv)
         return du, dv
@@ -236,13 +276,17 @@ class Synthesiser:
 
 @dataclass(frozen=True, eq=False)
 class _Plane:
-    """Codes and distance from the fascia (parts, H, W) of one slice.
+    """One slice.
 
-    detail: 2 at half the network's pixel, 1 at the network's pixel, 0 not imaged.
+    Attributes:
+        codes, distance: codes and distance from the fascia in mm (parts, H, W).
+        own: on the network's pixel, 1 on this leg's side of the cut and 0 on the other.
+        detail: 2 at half the network's pixel, 1 at the network's pixel, 0 not imaged.
     """
 
     codes: Tensor
     distance: Tensor
+    own: Tensor
     detail: int
 
 
@@ -283,7 +327,7 @@ class _Draw:
 class _Tissue:
     """Water and fat of every pixel: one tissue for all slices of a sample."""
 
-    def __init__(self, draw: _Draw, size: int, *, unknown_is_muscle: float) -> None:
+    def __init__(self, draw: _Draw, size: int, *, unknown_is_muscle: bool) -> None:
         fine = 2 * size
         self._size = size
         self._share, self._signal = _tables(draw, unknown_is_muscle)
@@ -373,8 +417,8 @@ class _Tissue:
         return share, amount
 
 
-def _tables(draw: _Draw, unknown_is_muscle: float) -> tuple[Tensor, Tensor]:
-    """Fat share and signal by code; what is unlabelled looks like muscle at the given rate."""
+def _tables(draw: _Draw, unknown_is_muscle: bool) -> tuple[Tensor, Tensor]:
+    """Fat share and signal by code; what is unlabelled looks like muscle, or like anything."""
     share, signal = torch.zeros(CODE_COUNT), torch.ones(CODE_COUNT)
     alike = draw.chance(0.6)
     share += draw.uniform(0.01, 0.13)
@@ -390,7 +434,7 @@ def _tables(draw: _Draw, unknown_is_muscle: float) -> tuple[Tensor, Tensor]:
     if draw.chance(0.2):
         # Fascia that is dark in every image.
         share[SEAM], signal[SEAM] = draw.uniform(0.1, 0.6), draw.uniform(0.1, 0.4)
-    if draw.chance(unknown_is_muscle):
+    if unknown_is_muscle:
         share[UNKNOWN], signal[UNKNOWN] = share[13], signal[13]
     else:
         share[UNKNOWN], signal[UNKNOWN] = draw.uniform(0.0, 1.0), draw.uniform(0.3, 1.1)
@@ -436,16 +480,21 @@ def _grow(mask: Tensor, pixels: int) -> Tensor:
     return out
 
 
-def _scan(draw: _Draw, water: Tensor, fat: Tensor) -> Tensor:
-    """What the scanner makes of it, scaled as the network's contract says; (10, H, W)."""
+def _scan(draw: _Draw, water: Tensor, fat: Tensor, own: Tensor) -> Tensor:
+    """What the scanner makes of it, scaled as the network's contract says; (10, H, W).
+
+    Args:
+        water, fat: pure signals (5, H, W).
+        own: 1 on this leg's side of the cut, as large.
+    """
     shift = draw.index(3) - 1 if draw.chance(0.3) else 0
     if shift:
         fat = torch.roll(fat, shift, dims=draw.index(2) + 1)
     mode = draw.uniform(0.0, 1.0)
     images: tuple[Tensor, ...]
-    if mode < 0.36:
+    if mode < 0.34:
         images = (water, fat)
-    elif mode < 0.55:
+    elif mode < 0.52:
         images = (water,)
     elif mode < 0.61:
         images = (fat,)
@@ -491,8 +540,11 @@ def _scan(draw: _Draw, water: Tensor, fat: Tensor) -> Tensor:
     level = level.clamp(min=1e-3) * float(np.exp(draw.normal(0.0, 0.1)))
     empty = torch.zeros_like(out[0])
     pair = [(image / level).clamp(0.0, 1.5) for image in (*out, empty)[:2]]
+    if draw.chance(0.35):
+        # Another balance of dim and bright: coils, saturation, weighting.
+        pair = [image ** float(np.exp(draw.normal(0.0, 0.3))) for image in pair]
     seen = (water.amax(dim=(1, 2)) > 0)[:, None, None]
-    return torch.cat([image * seen for image in pair])
+    return torch.cat([image * seen * own for image in pair])
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:

@@ -120,13 +120,16 @@ class _View:
 
     Attributes:
         leg: the leg.
-        images: one or two images of it, raw.
+        outline: boolean on the leg's grid: its tissue and what that encloses in a slice (bone is
+            dark in many images).
+        images: one or two images of it, raw; 0 outside the outline, where the other leg is.
         scale: signal that counts as 1.
         stack: the network's pixels.
         offsets: neighbours of a slice, in the leg's own slices.
     """
 
     leg: Leg
+    outline: NDArray[np.bool_]
     images: tuple[Singles, ...]
     scale: float
     stack: Stack
@@ -151,7 +154,8 @@ class _View:
 
 
 def _look_at(leg: Leg, network: Network, config: EmbeddedConfig) -> _View:
-    images = _images(leg)
+    outline = without_holes(leg.tissue)
+    images = tuple(np.where(outline, image, np.float32(0.0)) for image in _images(leg))
     inside = leg.tissue & leg.seen
     if not inside.any():
         raise _no_leg(leg, "no tissue at all")
@@ -170,7 +174,7 @@ def _look_at(leg: Leg, network: Network, config: EmbeddedConfig) -> _View:
         multiple=contract.size_multiple,
     )
     offsets = neighbour_offsets(stack.spacing_mm, contract.near_mm, contract.far_mm)
-    return _View(leg, images, scale, stack, offsets)
+    return _View(leg, outline, images, scale, stack, offsets)
 
 
 def _images(leg: Leg) -> tuple[Singles, ...]:
@@ -252,10 +256,8 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
                 looks.append(shifted_back(found, shift))
             mean = sum(looks[1:], looks[0]) / np.float32(len(looks))
             out[:, batch, window[0], window[1]] = _as_bytes(mean).transpose(1, 0, 2, 3)
-    shown = resample_slices(leg.tissue, stack.levels, plane_weights(leg.grid, stack))
-    # Bone is dark in many images; what tissue encloses is no air.
-    outline = without_holes((shown >= _LEAST_TISSUE).transpose(2, 1, 0)).transpose(2, 1, 0)
-    for position, inside in enumerate(outline):
+    shown = resample_slices(view.outline, stack.levels, plane_weights(leg.grid, stack))
+    for position, inside in enumerate(shown >= _LEAST_TISSUE):
         out[:, position] *= inside
         out[0, position][~inside] = FULL
     return out

@@ -345,6 +345,9 @@ class _Tissue:
         self._fascia_lean = draw.uniform(0.02, 0.12)
         self._septa = _septa(draw, fine) if draw.chance(0.35) else None
         self._septa_share = draw.uniform(0.3, 1.0)
+        # The fascia of the whole leg, where water and fat also cancel: a line under the fat.
+        self._wrap_mm = draw.uniform(0.4, 3.0) if draw.chance(0.45) else 0.0
+        self._wrap_share, self._wrap_signal = draw.uniform(0.1, 0.9), draw.uniform(0.05, 0.6)
         self._wide = draw.chance(0.35)
         self._wide_part, self._wide_share = draw.uniform(0.3, 1.0), draw.uniform(0.5, 1.0)
         self._arm = _arm(draw, fine) if draw.chance(0.15) else None
@@ -409,6 +412,13 @@ class _Tissue:
         air = outside & ~fat & ~cover
         share = share.masked_fill(fat, self._fat_share).masked_fill(cover, 0.25)
         amount = torch.where(fat, self._fat_signal[cut], amount)
+        if self._septa is not None:
+            # Thin membranes part the fat under the skin too.
+            amount = torch.where(fat & self._septa[cut], 0.5 * amount, amount)
+        if self._wrap_mm:
+            wrap = fat & (plane.distance < self._wrap_mm)
+            share = share.masked_fill(wrap, self._wrap_share)
+            amount = amount.masked_fill(wrap, self._wrap_signal)
         amount = amount.masked_fill(cover, self._skin_signal).masked_fill(air, 0.0)
         if self._arm is not None:
             inner, outer = (mask[cut] & air for mask in self._arm)
@@ -498,9 +508,9 @@ def _scan(draw: _Draw, water: Tensor, fat: Tensor, own: Tensor) -> Tensor:
         images = (water,)
     elif mode < 0.61:
         images = (fat,)
-    elif mode < 0.71:
+    elif mode < 0.69:
         images = (draw.uniform(0.2, 0.7) * water + fat,)
-    elif mode < 0.81:
+    elif mode < 0.82:
         # In phase: fat can be as bright as muscle, and then only thin lines part them.
         images = (water + fat * draw.uniform(0.4, 1.0),)
     elif mode < 0.96:
@@ -524,7 +534,7 @@ def _scan(draw: _Draw, water: Tensor, fat: Tensor, own: Tensor) -> Tensor:
             )[0]
             for image in images
         )
-    field = torch.exp(draw.uniform(0.0, 0.33) * draw.smooth(water.shape[-1], 3, 1.0))
+    field = torch.exp(draw.uniform(0.0, 0.42) * draw.smooth(water.shape[-1], 3, 1.0))
     sigma = float(np.exp(draw.uniform(np.log(0.005), np.log(0.10))))
     ghost, places = draw.uniform(0.0, 0.05) if draw.chance(0.15) else 0.0, 10 + draw.index(50)
     out = []

@@ -54,8 +54,8 @@ def test_a_leg_is_cut_from_the_other_one() -> None:
 
 
 def test_context_is_near_and_far_in_millimetres() -> None:
-    assert context_offsets(3.0) == (2, 9)
-    assert context_offsets(6.0) == (1, 4)
+    assert context_offsets(3.0) == (2, 13)
+    assert context_offsets(6.0) == (1, 7)
     assert context_offsets(24.0) == (1, 2)
 
 

@@ -34,7 +34,7 @@ from training.prepare import PIXEL_MM, Body
 #: Pixel of the network, mm; images are synthesised at half of it and averaged down.
 NETWORK_PIXEL_MM = 1.5
 #: Wanted distance of the near and the far context slices, mm.
-NEAR_MM, FAR_MM = 6.0, 27.0
+NEAR_MM, FAR_MM = 6.0, 40.0
 #: Room around a leg, network pixels.
 _MARGIN = 22
 #: Further from everything than any distance that matters, mm or pixels.
@@ -196,7 +196,7 @@ class Synthesiser:
         spacing = body.spacing_mm
         if fine:
             # The slices of the scan lie at any distance; a body is longer or shorter than it was.
-            stretch = draw.uniform(0.85, 1.18)
+            stretch = float(np.exp(draw.uniform(-0.22, 0.22)))
             spacing = float(np.exp(draw.uniform(np.log(1.5), np.log(12.0))))
             if draw.chance(0.15):
                 spacing = draw.uniform(12.0, 26.0)
@@ -255,7 +255,7 @@ class Synthesiser:
         targets, _ = geometry.look_up(float(level) + dz, y, x, offset)
         cut = geometry.beyond(float(level), x, offset) > edge[1]
         targets = targets.masked_fill(cut, OUTSIDE)
-        if draw.chance(0.12):
+        if draw.chance(0.2):
             # The end of the stack, or of what was imaged.
             for slot in ((0, 1), (3, 4), (0,), (4,))[draw.index(4)]:
                 planes[slot] = replace(planes[slot], detail=0)

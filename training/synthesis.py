@@ -510,9 +510,12 @@ def _scan(draw: _Draw, water: Tensor, fat: Tensor, own: Tensor) -> Tensor:
         images = (fat,)
     elif mode < 0.69:
         images = (draw.uniform(0.2, 0.7) * water + fat,)
-    elif mode < 0.82:
+    elif mode < 0.84:
         # In phase: fat can be as bright as muscle, and then only thin lines part them.
-        images = (water + fat * draw.uniform(0.4, 1.0),)
+        part = draw.uniform(0.4, 1.0)
+        if draw.chance(0.5):
+            part = draw.uniform(0.75, 1.1) / float(torch.quantile(fat, 0.98).clamp(min=0.2))
+        images = (water + fat * part,)
     elif mode < 0.96:
         # Opposed phase: borders of water and fat cancel into dark lines.
         images = ((water - fat * draw.uniform(0.25, 1.1)).abs(),)

@@ -211,17 +211,25 @@ def shifted_back(values: Singles, shift_pixels: tuple[float, float]) -> Singles:
         shift_pixels: by how much, along columns (the last axis) and rows.
     """
     out = values
-    for axis, shift in ((-1, shift_pixels[0]), (-2, shift_pixels[1])):
-        last = out.shape[axis] - 1
+    for axis, shift in ((values.ndim - 1, shift_pixels[0]), (values.ndim - 2, shift_pixels[1])):
+        if shift == 0:
+            continue
         whole = int(np.floor(-shift))
         part = np.float32(-shift - whole)
-        low = np.arange(out.shape[axis]) + whole
-        near = out.take(np.clip(low, 0, last), axis)
+        room = (max(0, -whole), max(0, whole + 1))
+        wide = np.pad(out, [room if k == axis else (0, 0) for k in range(out.ndim)], mode="edge")
+        count = out.shape[axis]
+        out = _part(wide, axis, room[0] + whole, count)
         if part:
-            far = out.take(np.clip(low + 1, 0, last), axis)
-            near = (1 - part) * near + part * far
-        out = near
+            out = (1 - part) * out + part * _part(wide, axis, room[0] + whole + 1, count)
     return np.asarray(out, dtype=np.float32)
+
+
+def _part(values: Singles, axis: int, first: int, count: int) -> Singles:
+    """So many places along an axis, as a view."""
+    place = [slice(None)] * values.ndim
+    place[axis] = slice(first, first + count)
+    return values[tuple(place)]
 
 
 def window_around(

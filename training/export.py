@@ -16,7 +16,7 @@ from training.codes import CLASS_IDS
 from training.network import CHANNELS_IN, LegNetwork, WithProbabilities
 from training.synthesis import FAR_MM, NEAR_MM, NETWORK_PIXEL_MM
 
-VERSION = "3"
+VERSION = "4"
 
 
 def export(checkpoint: Path | None, out: Path) -> None:

@@ -126,6 +126,7 @@ class EmbeddedConfig(_Section):
     smallest_muscle_ml: Positive
     perturbations: Annotated[int, Field(ge=1)]
     look_shifts_pixels: Annotated[tuple[tuple[float, float], ...], Field(min_length=1)]
+    look_every_mm: Positive
     look_by_turns_mm: Positive
     confidence_every_mm: Positive
     noise_share: Share

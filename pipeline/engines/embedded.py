@@ -205,8 +205,8 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
     """Memberships (class, level, row, column) as bytes; outside the windows all background.
 
     Where the network's pixels happen to lie must not decide a border: levels are looked at on
-    several lattices. Thick slices are looked at on all of them; thin ones, which are smoothed
-    through the plane afterwards, on one of them by turns.
+    several lattices, the more the thicker the slices. Thin ones, which are smoothed through the
+    plane afterwards, are looked at on one of them by turns.
 
     Outside the leg's outline all is background: noise in the air can look like anything, and the
     order of levels is told from what is found.
@@ -216,11 +216,10 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
     native = np.arange(first, int(stack.levels[-1]) + 1)
     count = len(stack.levels)
     everything = np.arange(count)
-    thick = stack.grid.voxel_sizes_mm[2] > config.look_by_turns_mm
-    shifts = config.look_shifts_pixels
+    level_mm, shifts = stack.grid.voxel_sizes_mm[2], config.look_shifts_pixels
     plan = (
-        [(everything, shifts)]
-        if thick
+        [(everything, shifts[: max(1, round(level_mm / config.look_every_mm))])]
+        if level_mm > config.look_by_turns_mm
         else [(everything[k :: len(shifts)], (shift,)) for k, shift in enumerate(shifts)]
     )
     shape = (len(network.contract.class_ids), count, len(stack.rows), len(stack.columns))

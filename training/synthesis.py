@@ -176,11 +176,12 @@ class Synthesiser:
             never_labelled=geometry.body.never_labelled,
             complete=geometry.body.complete,
         )
-        drawn_whole = geometry.body.source.kind in ("whole", "between")
-        unknown_is_muscle = draw.chance(0.1 if drawn_whole else 0.6)
+        kind = geometry.body.source.kind
+        unknown_is_muscle = draw.chance(0.1 if kind in ("whole", "between") else 0.6)
         tissue = _Tissue(draw, size, unknown_is_muscle=unknown_is_muscle)
-        if unknown_is_muscle and not drawn_whole:
-            # What looks like muscle is one, of those that this slice may hide.
+        if unknown_is_muscle and kind == "thigh":
+            # What looks like muscle inside a thigh is one, of those that this slice may hide. (In
+            # bodies with a belly it may be the belly.)
             allowed[UNKNOWN, 0] = False
         water, fat = tissue.water_and_fat(planes)
         slices = _scan(draw, water, fat, torch.stack([plane.own for plane in planes]))

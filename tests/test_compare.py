@@ -15,12 +15,12 @@ from bodies import GIVEN, PERSON, VOXEL_MM, write_subject
 from factories import make_measures
 from test_report import Page, assert_cell, at
 
+from benchmarks.follow_up import shaved
 from pipeline import cli, load_config, process_subject
-from pipeline.core.anatomy import OWN_SCHEME, Side
+from pipeline.core.anatomy import Side
 from pipeline.core.change import Changes, ChangeVerdict
 from pipeline.core.errors import UsageError
 from pipeline.core.results import Finding, Measures, Severity, Status
-from pipeline.core.volume import LabelMap, Quantity
 from pipeline.imaging.change import (
     detectable_asymmetry_points,
     detectable_fraction_points,
@@ -28,7 +28,7 @@ from pipeline.imaging.change import (
     judge_change,
     volume_interval_percent,
 )
-from pipeline.phantom import Acquisition, Pose, Scan, acquire, grid_for, make_body
+from pipeline.phantom import Acquisition, Pose, acquire, grid_for, make_body
 from pipeline.report.change import change_table, render_change
 from pipeline.report.format import Style, show
 from pipeline.stages.compare import compare
@@ -300,25 +300,6 @@ class TestPage:
         assert "http:" not in text
 
 
-def shaved(scanned: Scan, name: str, side: Side, share: float) -> Scan:
-    """A scan whose muscle has lost a share of its lean volume: voxels at its border, unlabelled."""
-    from scipy import ndimage
-
-    labels = scanned.labels.data.copy()
-    mask = labels == OWN_SCHEME.value_of(name, side)
-    water, fat = (
-        scanned.images[q].data.astype(float)[mask] for q in (Quantity.WATER, Quantity.FAT)
-    )
-    lean = water / (water + fat)
-    depth = ndimage.distance_transform_edt(mask, scanned.labels.grid.voxel_sizes_mm)[mask]
-    order = np.argsort(depth, kind="stable")
-    gone = order[: np.searchsorted(np.cumsum(lean[order]), share * lean.sum())]
-    places = np.flatnonzero(mask)[gone]
-    labels.ravel()[places] = 0
-    changed = LabelMap(labels, scanned.labels.grid, OWN_SCHEME)
-    return Scan(scanned.images, changed, scanned.truth_on_grid, scanned.noise_sd)
-
-
 OTHER_POSE = Pose(
     gap_mm=14.0, rotation_deg=(-2.0, 6.0), knee_flexion_deg=(3.0, 1.0), shift_mm=(4.0, -3.0)
 )
@@ -334,7 +315,8 @@ def check_two_scans_of_one_body(changes: Changes) -> None:
     assert planted.volume_right.verdict is ChangeVerdict.DECREASED
     assert planted.volume_right.change_percent == pytest.approx(-6.0, abs=1.5)
     assert planted.volume_left.verdict is ChangeVerdict.NONE
-    for quantity in ("volume_right", "volume_left", "fat_fraction_right", "fat_fraction_left"):
+    sides = ("volume_right", "volume_left", "fat_fraction_right", "fat_fraction_left")
+    for quantity in (*sides, "asymmetry"):
         others = [c for c in muscles if c.name != SHRUNK]
         verdicts = {c.name: getattr(c, quantity).verdict for c in others}
         judged = [v for v in verdicts.values() if v is not None]

@@ -41,7 +41,7 @@ from pipeline.stages.compare import compare
 FIRST_SEED = 30_000
 #: Whoever has this much higher a seed lends the pose of the second scan.
 _LENDER = 500
-SAME_MM, OTHER_MM = (2.0, 2.0, 6.0), (1.6, 1.6, 8.0)
+SAME_MM, OTHER_MM = (2.0, 2.0, 8.0), (1.6, 1.6, 12.0)
 LOSS = 0.06
 LOSS_ML = 300.0
 LARGE_ML = 50.0
@@ -70,6 +70,7 @@ class _Labeller:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.engine = engine_of(options)
+        self.labels_given = options.engine == "given"
         self.kept = options.out / "follow_up" / options.engine
         # The shipped weights are a part of the code's own digest.
         self.inputs = {"engine": options.engine}
@@ -107,7 +108,9 @@ def _measures(
     earlier = read_measures(path)
     if earlier is not None and earlier.provenance == used:
         return earlier
-    scan = _scanned(body(), voxel_mm, noise=seed + len(what), lost=lost)
+    scan = _scan(body(), voxel_mm, noise=seed + len(what))
+    if lost is not None:
+        scan = shaved(scan, *lost, LOSS) if labeller.labels_given else shrunk(scan, *lost, LOSS)
     found = label(scan.images, labeller.engine, given=scan.labels)
     info = found.legs.engine
     results = Measures(
@@ -127,33 +130,24 @@ def _measures(
     return results
 
 
-def _scanned(
-    body: Body,
-    voxel_mm: tuple[float, float, float],
-    *,
-    noise: int,
-    lost: tuple[str, Side] | None,
-) -> Scan:
-    """A scan of a body, one of whose muscles has lost a share of itself where `lost` names it.
+def _scan(body: Body, voxel_mm: tuple[float, float, float], *, noise: int) -> Scan:
+    grid = grid_for(body, voxel_mm)
+    return acquire(body, Acquisition(grid, snr=30.0, bias_field=0.2, water_in_fat=0.03, seed=noise))
 
-    Images show the loss by a deformation finer than a voxel. Labels cannot: they lose voxels.
-    """
-    scan = acquire(
-        body,
-        Acquisition(
-            grid_for(body, voxel_mm), snr=30.0, bias_field=0.2, water_in_fat=0.03, seed=noise
-        ),
-    )
-    if lost is None:
-        return scan
-    mask = scan.labels.data == OWN_SCHEME.value_of(*lost)
+
+def shrunk(scan: Scan, name: str, side: Side, share: float) -> Scan:
+    """The scan with images in which a muscle has lost a share of its volume; labels stay."""
+    mask = scan.labels.data == OWN_SCHEME.value_of(name, side)
     air = ~ndimage.binary_dilation(foreground(scan.images), iterations=2)
-    warp = planted(mask, -LOSS, air=air, sizes_mm=voxel_mm[:2])
-    return replace(shaved(scan, *lost, LOSS), images=warped(scan.images, warp))
+    warp = planted(mask, -share, air=air, sizes_mm=scan.labels.grid.voxel_sizes_mm[:2])
+    return replace(scan, images=warped(scan.images, warp))
 
 
 def shaved(scan: Scan, name: str, side: Side, share: float) -> Scan:
-    """The scan with labels of which one muscle lacks a share of its lean volume at its border."""
+    """The scan with labels in which a muscle lacks a share of its lean volume, at its border.
+
+    Labels cannot show a loss finer than a voxel, as images do.
+    """
     labels = scan.labels.data.copy()
     mask = labels == OWN_SCHEME.value_of(name, side)
     water, fat = (scan.images[q].data[mask].astype(float) for q in (Quantity.WATER, Quantity.FAT))

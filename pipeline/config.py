@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -31,6 +32,17 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"a regular expression ({error})") from error
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+
+
 class ContrastRule(_Section):
     """What images of a vendor show, by their header.
 
@@ -43,22 +55,37 @@ class ContrastRule(_Section):
 
     shows: Literal["water", "fat", "inphase", "opposedphase", "fatfraction", "T1w"]
     image_type: frozenset[str] = frozenset()
-    name: str = ""
+    name: Pattern = ""
     last_word: frozenset[str] = frozenset()
-
-    @field_validator("name")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"a regular expression ({error})") from error
-        return value
 
     @field_serializer("image_type", "last_word")
     def _in_order(self, words: frozenset[str]) -> list[str]:
         """Sets have another order in every process; digests of a configuration must not."""
         return sorted(words)
+
+
+class DistortionMark(_Section):
+    """A private DICOM element that says whether the distortion of the gradients was corrected.
+
+    Attributes:
+        creator: its private creator.
+        group, element: its odd group, and its number in the creator's block (0 to 0xff).
+        value: regular expression on its value (lower case, several values parted by blanks).
+        corrected: what it says where the value fits.
+    """
+
+    creator: str
+    group: Annotated[int, Field(ge=0x0009, le=0xFFFF)]
+    element: Annotated[int, Field(ge=0, le=0xFF)]
+    value: Pattern
+    corrected: bool
+
+    @field_validator("group")
+    @classmethod
+    def _private(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("an odd group: others hold no private elements")
+        return value
 
 
 class LoadConfig(_Section):
@@ -68,6 +95,8 @@ class LoadConfig(_Section):
     station_pattern: str
     own_dicom_contrasts: dict[str, tuple[ContrastRule, ...]]
     dicom_contrasts: dict[str, tuple[ContrastRule, ...]]
+    own_distortion_marks: tuple[DistortionMark, ...]
+    distortion_marks: tuple[DistortionMark, ...]
     affine_tolerance_mm: Positive
     largest_image_million_voxels: Positive
 

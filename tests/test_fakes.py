@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 from bodies import GIVEN, VOXEL_MM, body, loaded
 from matches import unregistered
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MRImageStorage,
+    generate_uid,
+)
 from scanner import SECRETS, save, slice_of
 from test_scans import random_scan, swapped
 
@@ -31,6 +37,7 @@ from pipeline import (
     segment,
     separate_legs,
 )
+from pipeline.core.errors import ConfigError
 from pipeline.core.results import Finding, Severity, Status
 from pipeline.core.scan import FAT_SHIFT_HZ_PER_T, SCANNER_SPACE, ScanSettings, SegmentedLegs
 from pipeline.core.volume import DixonPair, Quantity, Volume
@@ -39,6 +46,7 @@ from pipeline.imaging.spoiled_echo import fat_gain, signal_fraction, steady_stat
 from pipeline.imaging.swaps import doubted_swaps
 from pipeline.imaging.tissue import fat_fraction
 from pipeline.io.contrast import ImageFacts
+from pipeline.io.dicom import planes_of, read_header
 from pipeline.io.nifti import write_volume
 from pipeline.io.settings import agreed, settings_of_header, settings_of_sidecar
 from pipeline.phantom import Acquisition, Scan, acquire, grid_for
@@ -269,6 +277,87 @@ def test_a_frame_of_an_enhanced_file_comes_first() -> None:
     assert (found.field_t, found.repetition_ms, found.flip_deg) == (3.0, 5.0, 8.0)
     assert (found.gradient_echo, found.distortion_corrected) == (True, True)
     assert found.frequency_axis == pytest.approx((0.0, -0.8, -0.6))
+
+
+MARKS = (*CONFIG.load.own_distortion_marks, *CONFIG.load.distortion_marks)
+SIEMENS_XA = ("SIEMENS MR SDI 02", 0x0021, 0x75)
+GE = ("GEMS_PARM_01", 0x0043, 0x2D)
+PHILIPS = ("Philips MR Imaging DD 001", 0x2005, 0xA9)
+
+
+def marked(place: tuple[str, int, int], value: object, **fields: object) -> Dataset:
+    creator, group, element = place
+    data = header(ImageType=["ORIGINAL", "PRIMARY", "M"], **fields)
+    # Another creator has the first block: the element is found by the name of its own.
+    data.private_block(group, "SOMEONE ELSE", create=True).add_new(element, "LO", "w dis3d 3d")
+    data.private_block(group, creator, create=True).add_new(element, "LO", value)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "corrected"),
+    [
+        (SIEMENS_XA, ["ORIGINAL", "PRIMARY", "M", "NORM", "DIS2D"], True),
+        (SIEMENS_XA, ["ORIGINAL", "PRIMARY", "M", "ND"], False),
+        (SIEMENS_XA, ["ORIGINAL", "PRIMARY", "M", "INDEX"], None),
+        (GE, "ws", True),
+        (GE, "s", None),
+        (PHILIPS, "3D", True),
+        (PHILIPS, "DEFAULT", None),
+        (("ACME", 0x0043, 0x2D), "ws", None),
+    ],
+)
+@pytest.mark.parametrize("implicit", [True, False])
+def test_private_elements_that_say_whether_distortion_was_corrected(
+    tmp_path: Path,
+    place: tuple[str, int, int],
+    value: object,
+    corrected: bool | None,
+    implicit: bool,
+) -> None:
+    data = marked(place, value, Rows=4, Columns=4, SOPClassUID=MRImageStorage)
+    data.SOPInstanceUID = generate_uid()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = (
+        ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    )
+    path = tmp_path / "x"
+    data.save_as(path, enforce_file_format=True)
+    (plane,) = planes_of(path, read_header(path, MARKS), MARKS)
+    assert plane.settings.distortion_corrected is corrected
+    (plane,) = planes_of(path, read_header(path))
+    assert plane.settings.distortion_corrected is None
+
+
+def test_the_words_of_image_type_come_before_private_elements() -> None:
+    data = marked(GE, "ws")
+    data.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
+    found = settings_of_header(data, None, ImageFacts.of(data).image_type, marks=MARKS)
+    assert found.distortion_corrected is False
+
+
+def test_a_mark_of_ones_own_comes_first_and_must_be_private() -> None:
+    own = {"creator": "ACME", "group": 0x0043, "element": 1, "value": "^yes$", "corrected": True}
+    load = load_config(overrides={"load": {"own_distortion_marks": [own]}}).load
+    data = marked(("ACME", 0x0043, 1), "YES")
+    found = settings_of_header(data, None, (), marks=load.own_distortion_marks)
+    assert found.distortion_corrected is True
+    with pytest.raises(ConfigError, match="odd group"):
+        load_config(overrides={"load": {"own_distortion_marks": [{**own, "group": 0x0028}]}})
+
+
+def test_private_groups_of_a_frame_are_asked_too(tmp_path: Path) -> None:
+    creator, group, element = SIEMENS_XA
+    private = Dataset()
+    private.private_block(group, creator, create=True).add_new(
+        element, "CS", ["ORIGINAL", "PRIMARY", "M", "DIS3D"]
+    )
+    frame = Dataset()
+    frame.private_block(group, creator, create=True).add_new(0xFE, "SQ", [private])
+    whole = header(ImageType=["ORIGINAL", "PRIMARY", "M"], Rows=4, Columns=4)
+    whole.PerFrameFunctionalGroupsSequence = [frame]
+    (plane,) = planes_of(tmp_path / "x", whole, MARKS)
+    assert plane.settings.distortion_corrected is True
 
 
 def test_what_slices_state_differently_is_not_stated() -> None:

@@ -21,12 +21,13 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
+from pipeline.config import DistortionMark
 from pipeline.core.errors import InputError
 from pipeline.core.grid import Grid
 from pipeline.core.scan import SCANNER_SPACE, Index3, ScanSettings
 from pipeline.core.volume import Quantity
 from pipeline.io.contrast import ContrastRules, ImageFacts, no_image_reason, quantity_of
-from pipeline.io.settings import agreed, settings_of_header
+from pipeline.io.settings import agreed, mark_tags, settings_of_header
 
 with warnings.catch_warnings():
     # nibabel calls its DICOM readers experimental; of them only the private header is used.
@@ -242,18 +243,23 @@ def _not_as_stated(number: int, stated: Index3, found: tuple[int, ...]) -> Input
 
 
 def find_dicom(
-    files: Sequence[Path], rules: ContrastRules
+    files: Sequence[Path], rules: ContrastRules, marks: Sequence[DistortionMark] = ()
 ) -> tuple[list[DicomSeries], list[LeftOut]]:
     """The series of a folder that show a known contrast, and what is left out and why.
 
     A series that shows several contrasts, or several echoes of one, gives one entry for each.
+
+    Args:
+        files: all that may be DICOM.
+        rules: what images show.
+        marks: private elements that say whether distortion was corrected.
     """
     numbers: dict[str, int] = {}
     groups: dict[tuple[str, Quantity], list[Plane]] = {}
     left: Counter[tuple[int | None, str]] = Counter()
     seen: set[str] = set()
     for path in files:
-        header = read_header(path)
+        header = read_header(path, marks)
         if header is None:
             left[None, "no DICOM image"] += 1
             continue
@@ -270,7 +276,7 @@ def find_dicom(
         kept = False
         reason = "its contrast is not known"
         try:
-            planes = planes_of(path, header)
+            planes = planes_of(path, header, marks)
         except InputError as error:
             left[number, error.problem] += 1
             continue
@@ -292,12 +298,13 @@ def find_dicom(
     return found, [LeftOut(n, count, reason) for (n, reason), count in left.items()]
 
 
-def read_header(path: Path) -> pydicom.Dataset | None:
+def read_header(path: Path, marks: Sequence[DistortionMark] = ()) -> pydicom.Dataset | None:
     """The header of a DICOM image; None for anything else."""
     try:
         if _inflates_too_far(path):
             return None
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+        tags = [*_TAGS, *mark_tags(marks)]
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
         # Values are decoded when first asked for, and numbers once more where they are passed on:
         # a damaged one is found here.
         for element in header:
@@ -353,14 +360,16 @@ def _unusable(header: pydicom.Dataset) -> str | None:
     return None if header.get("SeriesInstanceUID") else "it names no series"
 
 
-def planes_of(path: Path, header: pydicom.Dataset) -> list[Plane]:
+def planes_of(
+    path: Path, header: pydicom.Dataset, marks: Sequence[DistortionMark] = ()
+) -> list[Plane]:
     """The slices of a file: one, the frames of an enhanced file, or the tiles of a mosaic."""
     frames = header.get("PerFrameFunctionalGroupsSequence") or []
     size = (int(header.Columns), int(header.Rows))
     if frames:
-        return _frames(path, header, size)
+        return _frames(path, header, size, marks)
     if "MOSAIC" in [str(part).upper() for part in header.get("ImageType") or ()]:
-        return _tiles(path, header, size)
+        return _tiles(path, header, size, marks)
     acquisition = str(header.get("AcquisitionNumber") or "")
     facts = ImageFacts.of(header)
     scaled = "RescaleSlope" in header
@@ -375,7 +384,7 @@ def planes_of(path: Path, header: pydicom.Dataset) -> list[Plane]:
         scaled,
         SideTags.of(header),
         _least_bytes(header),
-        settings_of_header(header, None, facts.image_type),
+        settings_of_header(header, None, facts.image_type, marks=marks),
     )
     return [plane]
 
@@ -399,25 +408,41 @@ def _place(*stated: pydicom.Dataset) -> pydicom.Dataset:
     return place
 
 
-def _frames(path: Path, header: pydicom.Dataset, size: tuple[int, int]) -> list[Plane]:
+def _frames(
+    path: Path,
+    header: pydicom.Dataset,
+    size: tuple[int, int],
+    marks: Sequence[DistortionMark],
+) -> list[Plane]:
     """Frames of one enhanced file: what each shows and where stands in its functional groups."""
     shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
     planes = []
     for number, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
-        merged = pydicom.Dataset()
+        merged, private = pydicom.Dataset(), []
         for groups in (shared, frame):
             for element in groups:
-                if element.VR == "SQ" and not element.tag.is_private and element.value:
+                if element.VR != "SQ" or not element.value:
+                    continue
+                if element.tag.is_private:
+                    private.append(element.value[0])
+                else:
                     merged.update(element.value[0])
         acquisition = str(merged.get("StackID") or "")
         facts = ImageFacts.of(header, merged)
-        settings = settings_of_header(header, merged, facts.image_type)
+        settings = settings_of_header(
+            header, merged, facts.image_type, private=private, marks=marks
+        )
         place = _place(merged)
         planes.append(Plane(path, number, None, size, place, acquisition, facts, settings=settings))
     return planes
 
 
-def _tiles(path: Path, header: pydicom.Dataset, size: tuple[int, int]) -> list[Plane]:
+def _tiles(
+    path: Path,
+    header: pydicom.Dataset,
+    size: tuple[int, int],
+    marks: Sequence[DistortionMark],
+) -> list[Plane]:
     """Slices of a Siemens mosaic; their order stands in its private header only."""
     try:
         csa = csareader.get_csa_header(header) or {}  # type: ignore[no-untyped-call]
@@ -453,7 +478,7 @@ def _tiles(path: Path, header: pydicom.Dataset, size: tuple[int, int]) -> list[P
         place.ImagePositionPatient = [f"{value:.8g}" for value in position]
         tile = (k % across * columns, k // across * rows)
         facts = ImageFacts.of(header)
-        settings = settings_of_header(header, None, facts.image_type)
+        settings = settings_of_header(header, None, facts.image_type, marks=marks)
         planes.append(Plane(path, 0, tile, (columns, rows), place, "", facts, settings=settings))
     return planes
 

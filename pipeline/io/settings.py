@@ -6,6 +6,7 @@ Only the fields named here are read of a sidecar; what else it holds is passed o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -14,18 +15,21 @@ from typing import Any
 import numpy as np
 import pydicom
 
+from pipeline.config import DistortionMark
 from pipeline.core.grid import Grid
 from pipeline.core.scan import ScanSettings
 from pipeline.io.contrast import number
 
-#: Parts of ImageType that say whether gradient distortion was undone (Siemens; of other vendors
-#: no public field is known).
+#: Parts of ImageType that say whether gradient distortion was undone (Siemens). Where else it may
+#: stand, the configuration says (load.distortion_marks).
 _CORRECTED, _UNCORRECTED = frozenset({"dis2d", "dis3d", "dis3d2d"}), "nd"
 #: Nothing but a gradient echo is repeated this fast, ms.
 _SURELY_GRADIENT_MS = 50.0
 #: Steady states other than the spoiled one (Steady State Pulse Sequence, 0018,9017).
 _NOT_SPOILED = frozenset({"FREE_PRECESSION", "TRANSVERSE", "TIME_REVERSED"})
 _LARGEST_SIDECAR_BYTES = 2**20
+#: Private creators are looked for in so many blocks of a group; few groups hold more than three.
+_PRIVATE_BLOCKS = 16
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 #: In which axis of the array the phase is encoded -> in which the frequency is.
 _OTHER_AXIS = {"i": 1, "j": 0}
@@ -34,7 +38,12 @@ _ALONG_ROW, _ALONG_COLUMN = frozenset({"ROW"}), frozenset({"COL", "COLUMN"})
 
 
 def settings_of_header(
-    header: pydicom.Dataset, frame: pydicom.Dataset | None, image_type: Iterable[str]
+    header: pydicom.Dataset,
+    frame: pydicom.Dataset | None,
+    image_type: Iterable[str],
+    *,
+    private: Sequence[pydicom.Dataset] = (),
+    marks: Sequence[DistortionMark] = (),
 ) -> ScanSettings:
     """The settings of a DICOM image, or of one frame of an enhanced file.
 
@@ -42,12 +51,18 @@ def settings_of_header(
         header: of the file.
         frame: the functional groups of a frame in one data set, which then count first.
         image_type: parts of ImageType from the third on, lower case.
+        private: private functional groups of the frame.
+        marks: private elements that say whether distortion was corrected, asked in order where
+            ImageType does not.
     """
 
     def stated(keyword: str) -> Any:
         own = None if frame is None else frame.get(keyword)
         return header.get(keyword) if own is None else own
 
+    corrected = _distortion_corrected(image_type)
+    if corrected is None:
+        corrected = _marked([*private, header], marks)
     repetition = _positive(stated("RepetitionTime"))
     steady = str(stated("SteadyStatePulseSequence") or "").upper()
     words = [*_words(stated("ScanningSequence")), *_words(stated("EchoPulseSequence"))]
@@ -60,7 +75,7 @@ def settings_of_header(
         frequency_axis=_across_phase(
             stated("ImageOrientationPatient"), stated("InPlanePhaseEncodingDirection")
         ),
-        distortion_corrected=_distortion_corrected(image_type),
+        distortion_corrected=corrected,
         from_isocentre=True,
     )
 
@@ -142,6 +157,34 @@ def _distortion_corrected(image_type: Iterable[str]) -> bool | None:
     if parts & _CORRECTED:
         return True
     return False if _UNCORRECTED in parts else None
+
+
+def mark_tags(marks: Iterable[DistortionMark]) -> list[int]:
+    """Elements of a header in which marks, and the creators that name them, may stand."""
+    blocks = range(0x10, 0x10 + _PRIVATE_BLOCKS)
+    return [
+        mark.group << 16 | low
+        for mark in marks
+        for block in blocks
+        for low in (block, block << 8 | mark.element)
+    ]
+
+
+def _marked(data: Iterable[pydicom.Dataset], marks: Sequence[DistortionMark]) -> bool | None:
+    """What the first mark that fits says; None where none does."""
+    everywhere = list(data)
+    for mark in marks:
+        for dataset in everywhere:
+            try:
+                value = dataset.private_block(mark.group, mark.creator)[mark.element].value
+            # Private elements are nobody's standard: what cannot be read says nothing.
+            except (KeyError, ValueError, TypeError, AttributeError, NotImplementedError):
+                continue
+            # An element that no dictionary names comes as its bytes.
+            text = value.decode("latin-1") if isinstance(value, bytes) else value
+            if re.search(mark.value, " ".join(_words(text, lower=True))):
+                return mark.corrected
+    return None
 
 
 def _across_phase(orientation: object, phase: object) -> tuple[float, float, float] | None:

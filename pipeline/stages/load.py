@@ -233,7 +233,8 @@ def _dicom(
     """The DICOM images of a folder, what was left out and why, and what their headers say of
     sides."""
     rules = [*config.own_dicom_contrasts.items(), *config.dicom_contrasts.items()]
-    series, left = find_dicom(files, rules)
+    marks = [*config.own_distortion_marks, *config.distortion_marks]
+    series, left = find_dicom(files, rules, marks)
     dixon = {Quantity.WATER, Quantity.FAT} <= {one.quantity for one in series}
     findings = [_left_out(one.number, one.files, one.reason) for one in left]
     images: list[_Image] = []

@@ -484,11 +484,14 @@ def _interval_basis(limb: LimbMeasures, config: Config) -> str:
 
 
 def _engine_used(engine: EngineInfo, *, manual: bool) -> EngineUsed:
-    note = f"Labels: found by the engine {engine.name!r} of this program."
+    note = (
+        f"The muscles were outlined automatically (engine {engine.name!r} of this program); nobody "
+        "has corrected the outlines."
+    )
     if engine.name == _GIVEN:
-        note = "Labels: given with the scan; this program did not find the muscles itself."
+        note = "The outlines of the muscles came with the scan; this program did not find them."
     if manual:
-        note = "Labels: corrected by hand; the manual label map beside the automatic one was used."
+        note = "The outlines of the muscles were corrected by hand: the manual label map was used."
     return EngineUsed(name=engine.name, version=engine.version, digest=engine.digest, note=note)
 
 

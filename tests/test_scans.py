@@ -226,6 +226,29 @@ def test_one_swapped_leg_in_one_station_is_found_and_corrected(side: Side, where
     assert largest_change_percent(expected, result.value) < 1.0
 
 
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+@pytest.mark.parametrize("first", [8, 30, 58, 83, 105])
+def test_a_swap_over_a_few_levels_of_one_leg_is_undone_exactly(
+    side: Side, first: int, count: int
+) -> None:
+    """From a single level on, anywhere from the ankle to the hip."""
+    whole = small_scan()
+    water, fat = (whole.images[q].data for q in (W, F))
+    bad = swapped(whole, side)
+    levels = np.s_[:, :, first : first + count]
+    images = [water.copy(), fat.copy()]
+    for image, quantity in zip(images, (W, F), strict=True):
+        image[levels] = bad.images[quantity].data[levels]
+    grid = whole.labels.grid
+    swaps = find_swaps(*images, grid)
+    tissue = (water + fat)[levels] > 0.25 * np.percentile(water, 99)
+    assert [(s.side, s.first, s.last) for s in swaps] == [(side, first, first + count)]
+    back = exchange(*images, grid, swaps)
+    for image, right in zip(back, (water, fat), strict=True):
+        assert np.mean((image != right)[levels] & tissue) < 0.01 * tissue.mean()
+
+
 def test_a_swap_of_both_legs_of_a_single_scan() -> None:
     whole = thighs()
     scan, codes = run(loaded(swapped(swapped(whole, Side.RIGHT), Side.LEFT)))

@@ -1,7 +1,8 @@
 """Fat/water swaps: water and fat exchanged in a leg, seen from where fat must lie.
 
 Under the skin of a leg lies fat, inside it muscle. Where the rim is water and the inside fat,
-reconstruction exchanged the two.
+reconstruction exchanged the two. Where a stretch begins or ends, a level resembles the next one
+with its water and fat exchanged and not as it stands: so even a single level is found.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ _RIM_BELOW, _DEEP_ABOVE = 0.40, 0.50
 _RIGHT_WAY = 0.15
 #: Exchanged levels over less than this are no swap: feet and kneecaps look alike.
 _SHORTEST_MM = 60.0
+#: Two levels next to each other differ at the edge of a swap by this much in their fat fraction,
+#: and by less than this share of it once one of them is exchanged.
+_EDGE_ABOVE, _EDGE_SHARE = 0.30, 0.5
 #: A leg with this share of its judged levels exchanged is exchanged as a whole.
 _WHOLE_SHARE = 0.6
 #: Labels tell the inside of a leg apart: levels exchanged over this much, and at least so many, are
@@ -82,7 +86,8 @@ def find_swaps(water: Singles, fat: Singles, grid: Grid) -> list[Swap]:
     threshold = otsu(signal.ravel())
     if threshold is None:
         return []
-    body = signal > _BODY_SHARE * float(np.median(signal[signal > threshold]))
+    least = _BODY_SHARE * float(np.median(signal[signal > threshold]))
+    body = signal > least
     fraction = np.divide(small_fat, signal, out=np.zeros_like(signal), where=signal > 0)
     in_plane = (sizes[0] * steps[0], sizes[1] * steps[1])
     levels = body.shape[2]
@@ -105,15 +110,71 @@ def find_swaps(water: Singles, fat: Singles, grid: Grid) -> list[Swap]:
     at = np.arange(levels) * steps[2] + steps[2] // 2
     columns = ndimage.median_filter(middle[known], 5, mode="nearest") * steps[0] + steps[0] // 2
     line = np.interp(np.arange(grid.shape[2]), at[known], columns)
+    flips = _flips(water[every[:2]], fat[every[:2]], least, line / steps[0], in_plane)
     found = []
     for side in Side:
-        for first, last in _runs(verdict[side], sizes[2] * steps[2]):
-            low, high = first * steps[2], min(last * steps[2], grid.shape[2])
-            if last == levels:
-                high = grid.shape[2]
+        flipped = flips[side if x_grows_right else side.other]
+        exchanged = np.zeros(grid.shape[2], dtype=np.bool_)
+        for first, last in _runs(
+            np.where(flipped[at], -verdict[side], verdict[side]), sizes[2] * steps[2]
+        ):
+            exchanged[first * steps[2] : grid.shape[2] if last == levels else last * steps[2]] = (
+                True
+            )
+        parts, count = ndimage.label(exchanged ^ flipped)
+        for part in range(1, count + 1):
+            members = np.flatnonzero(parts == part)
+            low, high = int(members[0]), int(members[-1]) + 1
             z = [grid.index_to_world([0, 0, k])[2] for k in (low, high - 1)]
             found.append(Swap(side, low, high, min(z), max(z), line))
     return found
+
+
+def _flips(
+    water: Singles,
+    fat: Singles,
+    least: float,
+    line: FloatArray,
+    in_plane: tuple[float, float],
+) -> dict[Side, NDArray[np.bool_]]:
+    """Levels that are the other way round than the lowest one of an array whose x grows to the
+    right, told from one level to the next.
+
+    Args:
+        water, fat: every level, some voxels of it.
+        least: signal of the body.
+        line: column between the legs by level.
+        in_plane: size of the voxels, mm.
+    """
+    beyond = np.arange(water.shape[0])[:, None] > line[None, :]
+    fewest = _SMALLEST_AREA_MM2 / (in_plane[0] * in_plane[1])
+    turned = {side: np.zeros(water.shape[2], dtype=np.bool_) for side in Side}
+    last: dict[Side, tuple[Singles, NDArray[np.bool_]] | None] = dict.fromkeys(Side)
+    for k in range(water.shape[2]):
+        signal = water[:, :, k] + fat[:, :, k]
+        body = signal > least
+        fraction = np.divide(fat[:, :, k], signal, out=np.zeros_like(signal), where=body)
+        for side in Side:
+            mine = body & (beyond[:, k] == (side is Side.RIGHT))[:, None]
+            before = last[side]
+            if k:
+                turned[side][k] = turned[side][k - 1]
+            if np.count_nonzero(mine) < fewest:
+                continue
+            last[side] = fraction, mine
+            if before is None:
+                continue
+            both = mine & before[1]
+            if np.count_nonzero(both) >= fewest:
+                turned[side][k] ^= _is_edge(fraction[both], before[0][both])
+    return turned
+
+
+def _is_edge(fractions: Singles, of_neighbour: Singles) -> bool:
+    """Whether one of two levels is exchanged against the other, from their fat fractions."""
+    as_is = float(np.mean(np.abs(fractions - of_neighbour)))
+    exchanged = float(np.mean(np.abs(1.0 - fractions - of_neighbour)))
+    return as_is > _EDGE_ABOVE and exchanged < _EDGE_SHARE * as_is
 
 
 def exchange(

@@ -23,7 +23,6 @@ from pipeline.core.results import (
     Measures,
     MuscleResult,
     Severity,
-    Verdict,
 )
 from pipeline.report import charts, legs, pictures, words
 from pipeline.report.context import context_of
@@ -221,7 +220,6 @@ def _context(
     ]
     first_groups = [groups[i] for i in words.summary_groups(measures, lead)]
     compared = [r for r in first_groups if words.leading(r.result, lead).index_percent is not None]
-    verdicts = [words.leading(m, lead).verdict for m in limb.muscles]
     return {
         "measures": measures,
         "lead": lead,
@@ -244,14 +242,9 @@ def _context(
             _sentence(muscles[i], lead, num)
             for i in words.largest(measures, lead, config.largest_differences)
         ],
-        "counts": {verdict.name: verdicts.count(verdict) for verdict in Verdict},
-        "judged": sum(v is not None for v in verdicts),
+        "how_many_differ": words.how_many_differ(measures, lead),
         "unjudged": words.unjudged(measures, lead),
-        "partly": [
-            row.title
-            for row in muscles
-            if (a := words.leading(row.result, lead)).extent == "matched" and a.verdict is not None
-        ],
+        "partly": words.judged_in_part(measures, lead),
         "undrawn": words.by_reasons(
             [
                 (row.title, row.reasons)

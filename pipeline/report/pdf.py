@@ -355,23 +355,18 @@ def _group_bars(
 
 def _trust(measures: Measures, lead: words.Lead, num: Numbers) -> list[str]:
     """How many were judged, how many stand out by chance, what was not judged and why."""
-    muscles = measures.measures.muscles
-    judged = [v for m in muscles if (v := words.leading(m, lead).verdict) is not None]
-    within = judged.count(Verdict.WITHIN_ERROR)
-    outside = judged.count(Verdict.OUTSIDE_HEALTHY)
-    said = [
-        f"Of {len(muscles)} muscles {len(judged)} were judged: {within} differ by no more than "
-        f"the measurement error, {len(judged) - within - outside} measurably, {outside or 'none'} "
-        "by more than healthy people do as far as limits are published."
-    ]
+    said = [words.how_many_differ(measures, lead)]
     if measures.measures.expected_flagged_by_chance is not None:
         count = num.text("/measures/expected_flagged_by_chance", "count")
         said[0] += f" By chance alone about {count} would stand out: look at the groups first."
     for kind in words.unjudged(measures, lead):
         reasons = "; ".join(reason for reason, _ in kind.reasons)
         said.append(f"Not judged, {kind.heading.lower()}: {words.names(kind.muscles)} ({reasons}).")
-    if len(judged) == len(muscles):
+    if not words.unjudged(measures, lead):
         said.append("Not judged: none.")
+    partly = words.judged_in_part(measures, lead)
+    if partly:
+        said.append(f"Judged in part, where both legs show them: {words.names(partly)}.")
     return said
 
 
@@ -388,7 +383,7 @@ def _muscles(measures: Measures, lead: words.Lead, num: Numbers) -> _Sheet:
         title = words.muscle_title(muscle.name)
         _table_row(sheet, y, title, muscle, f"/measures/muscles/{i}", lead, num)
         y += _ROW_MM
-    sheet.paragraph(
+    y = sheet.paragraph(
         _MARGIN_MM,
         y + 4.0,
         178.0,
@@ -397,6 +392,10 @@ def _muscles(measures: Measures, lead: words.Lead, num: Numbers) -> _Sheet:
         "judged stands on the first page and, muscle by muscle, in the HTML report.",
         size=_SMALL,
         colour="muted",
+    )
+    key = " ".join(f"{verdict}: {meaning}" for verdict, meaning in words.VERDICT_KEY.items())
+    sheet.paragraph(
+        _MARGIN_MM, y + 1.5, 178.0, f"{words.INTERVAL_KEY}. {key}", size=_SMALL, colour="muted"
     )
     return sheet
 

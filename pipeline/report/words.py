@@ -65,6 +65,19 @@ _VERDICTS: Mapping[Verdict, str] = MappingProxyType(
     }
 )
 
+#: What the verdicts mean, for whoever meets them first.
+VERDICT_KEY: Mapping[str, str] = MappingProxyType(
+    {
+        "Within measurement error": "may be no difference at all.",
+        "Measurable": "larger than that error.",
+        "Healthy spread": "how much the sides of healthy young adults differ, where published.",
+    }
+)
+
+INTERVAL_KEY = (
+    "A 95 % interval is the range that should hold the true difference 19 times out of 20"
+)
+
 #: Short names for style sheets.
 _VERDICT_CLASSES: Mapping[Verdict, str] = MappingProxyType(
     {
@@ -113,6 +126,42 @@ def lead_key(lead: Lead) -> str:
 def leading(result: MuscleResult | GroupResult, lead: Lead) -> Asymmetry:
     """The leading asymmetry of a muscle or group."""
     return result.asymmetry if lead == "lean_volume" else result.asymmetry_total_volume
+
+
+def how_many_differ(measures: Measures, lead: Lead) -> str:
+    """How many muscles were judged, and how many of them came out how, in a sentence or two."""
+    verdicts = [leading(muscle, lead).verdict for muscle in measures.measures.muscles]
+    judged = sum(verdict is not None for verdict in verdicts)
+    within, unknown, healthy, outside = (
+        verdicts.count(verdict)
+        for verdict in (
+            Verdict.WITHIN_ERROR,
+            Verdict.MEASURABLE,
+            Verdict.WITHIN_HEALTHY,
+            Verdict.OUTSIDE_HEALTHY,
+        )
+    )
+    said = f"Of {len(verdicts)} muscles {judged} were judged"
+    if not judged:
+        return f"{said}."
+    said += f": {within} differ by no more than the measurement error, "
+    said += f"{unknown + healthy + outside or 'none'} measurably"
+    parts = []
+    if healthy + outside:
+        parts.append(f"{healthy or 'none'} no more than healthy legs do")
+        parts.append(f"{outside or 'none'} more than that")
+    if unknown:
+        parts.append(f"{unknown} where it is not published how much healthy legs differ")
+    return f"{said} ({', '.join(parts)})." if parts else f"{said}."
+
+
+def judged_in_part(measures: Measures, lead: Lead) -> list[str]:
+    """Titles of muscles of which only the part that both legs show was judged."""
+    return [
+        muscle_title(muscle.name)
+        for muscle in measures.measures.muscles
+        if (a := leading(muscle, lead)).extent == "matched" and a.verdict is not None
+    ]
 
 
 def muscle_title(name: str) -> str:

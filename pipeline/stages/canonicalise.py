@@ -182,7 +182,7 @@ def _undo_swaps(images: dict[Quantity, Volume]) -> list[Finding]:
             f"{swap.low_mm:.0f} to {swap.high_mm:.0f} mm (z); they were exchanged back. "
             "Look at the pictures of this leg.",
             side=swap.side,
-            value=swap.high_mm - swap.low_mm,
+            value=(swap.last - swap.first) * water.grid.voxel_sizes_mm[2],
             unit="mm",
         )
         for swap in swaps

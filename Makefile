@@ -16,7 +16,7 @@ SNAKEMAKE_OPTIONS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 VALIDATION := whole_runs real_scans planted_change pseudo_replicates robustness side_blind phantoms \
-  unseen_anatomy interval_coverage segmentation_speed not_legs report_speed registration
+  unseen_anatomy interval_coverage follow_up segmentation_speed not_legs report_speed registration
 STAMP := $(VENV)/.installed
 BATCH_VENV := .venv-batch
 WHEELHOUSE := wheelhouse

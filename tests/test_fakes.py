@@ -685,6 +685,22 @@ def test_a_swap_is_seen_in_a_water_image_alone(levels: slice) -> None:
     assert (low, high) == pytest.approx(tuple(z))
 
 
+@pytest.mark.parametrize("levels", [slice(9, 10), slice(0, 2), slice(20, 32)])
+def test_a_swap_of_a_few_levels_is_seen_in_a_fraction_map(levels: slice) -> None:
+    scan = thighs()
+    grid, labels = scan.labels.grid, scan.labels.data
+    muscle = (labels > 100) & (labels % 100 <= 30)
+    image = fraction_map(scan).data.copy()
+
+    def found() -> list[tuple[float, float]]:
+        return doubted_swaps(image, muscle, labels == 0, grid, of_water=False)
+
+    assert found() == []
+    image[:, :, levels] = 1.0 - image[:, :, levels]
+    z = [float(grid.index_to_world([0, 0, k])[2]) for k in (levels.start, levels.stop - 1)]
+    assert found() == [pytest.approx(tuple(z))]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100))
 def test_no_leg_of_a_random_phantom_is_doubted(seed: int) -> None:

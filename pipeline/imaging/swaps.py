@@ -7,7 +7,7 @@ with its water and fat exchanged and not as it stands: so even a single level is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,64 +110,56 @@ def find_swaps(water: Singles, fat: Singles, grid: Grid) -> list[Swap]:
     at = np.arange(levels) * steps[2] + steps[2] // 2
     columns = ndimage.median_filter(middle[known], 5, mode="nearest") * steps[0] + steps[0] // 2
     line = np.interp(np.arange(grid.shape[2]), at[known], columns)
-    flips = _flips(water[every[:2]], fat[every[:2]], least, line / steps[0], in_plane)
+    beyond = np.arange(water[every[:2]].shape[0])[:, None] > line[None, :] / steps[0]
+    fewest = _SMALLEST_AREA_MM2 / (in_plane[0] * in_plane[1])
     found = []
     for side in Side:
-        flipped = flips[side if x_grows_right else side.other]
-        exchanged = np.zeros(grid.shape[2], dtype=np.bool_)
-        for first, last in _runs(
-            np.where(flipped[at], -verdict[side], verdict[side]), sizes[2] * steps[2]
-        ):
-            exchanged[first * steps[2] : grid.shape[2] if last == levels else last * steps[2]] = (
-                True
-            )
-        parts, count = ndimage.label(exchanged ^ flipped)
-        for part in range(1, count + 1):
-            members = np.flatnonzero(parts == part)
-            low, high = int(members[0]), int(members[-1]) + 1
-            z = [grid.index_to_world([0, 0, k])[2] for k in (low, high - 1)]
-            found.append(Swap(side, low, high, min(z), max(z), line))
+        mine = beyond == ((side is Side.RIGHT) == x_grows_right)
+        flipped = _flipped(_levels(water[every[:2]], fat[every[:2]], mine, least), fewest)
+        exchanged = _exchanged(verdict[side], flipped, steps[2], sizes[2])
+        for low, high in _stretches(exchanged):
+            found.append(Swap(side, low, high, *_between(grid, low, high), line))
     return found
 
 
-def _flips(
-    water: Singles,
-    fat: Singles,
-    least: float,
-    line: FloatArray,
-    in_plane: tuple[float, float],
-) -> dict[Side, NDArray[np.bool_]]:
-    """Levels that are the other way round than the lowest one of an array whose x grows to the
-    right, told from one level to the next.
+def _levels(
+    water: Singles, fat: Singles, mine: NDArray[np.bool_], least: float
+) -> Iterator[tuple[Singles, NDArray[np.bool_]]]:
+    """Fat fraction and body of one side, level by level.
 
     Args:
         water, fat: every level, some voxels of it.
+        mine: columns of this side (first axis) by level.
         least: signal of the body.
-        line: column between the legs by level.
-        in_plane: size of the voxels, mm.
     """
-    beyond = np.arange(water.shape[0])[:, None] > line[None, :]
-    fewest = _SMALLEST_AREA_MM2 / (in_plane[0] * in_plane[1])
-    turned = {side: np.zeros(water.shape[2], dtype=np.bool_) for side in Side}
-    last: dict[Side, tuple[Singles, NDArray[np.bool_]] | None] = dict.fromkeys(Side)
     for k in range(water.shape[2]):
         signal = water[:, :, k] + fat[:, :, k]
         body = signal > least
         fraction = np.divide(fat[:, :, k], signal, out=np.zeros_like(signal), where=body)
-        for side in Side:
-            mine = body & (beyond[:, k] == (side is Side.RIGHT))[:, None]
-            before = last[side]
-            if k:
-                turned[side][k] = turned[side][k - 1]
-            if np.count_nonzero(mine) < fewest:
-                continue
-            last[side] = fraction, mine
-            if before is None:
-                continue
-            both = mine & before[1]
+        yield fraction, body & mine[:, k, None]
+
+
+def _flipped(
+    levels: Iterable[tuple[Singles, NDArray[np.bool_]]], fewest: float
+) -> NDArray[np.bool_]:
+    """Levels that are the other way round than the first one, told from one to the next.
+
+    Args:
+        levels: fat fraction, and where it is known, of one leg.
+        fewest: voxels that a level must show to be told.
+    """
+    turned: list[bool] = []
+    before: tuple[Singles, NDArray[np.bool_]] | None = None
+    for fraction, known in levels:
+        turned.append(bool(turned) and turned[-1])
+        if np.count_nonzero(known) < fewest:
+            continue
+        if before is not None:
+            both = known & before[1]
             if np.count_nonzero(both) >= fewest:
-                turned[side][k] ^= _is_edge(fraction[both], before[0][both])
-    return turned
+                turned[-1] ^= _is_edge(fraction[both], before[0][both])
+        before = fraction, known
+    return np.array(turned, dtype=np.bool_)
 
 
 def _is_edge(fractions: Singles, of_neighbour: Singles) -> bool:
@@ -223,6 +215,47 @@ def _verdict(at_rim: float, inside: float) -> int:
     return -1 if at_rim > inside + _RIGHT_WAY else 0
 
 
+def _exchanged(
+    verdict: NDArray[np.int_],
+    flipped: NDArray[np.bool_],
+    step: int,
+    level_mm: float,
+    *,
+    shortest_mm: float = _SHORTEST_MM,
+    fewest: int = 1,
+) -> NDArray[np.bool_]:
+    """Levels that are exchanged, from what some of them look like and where they turn over.
+
+    Args:
+        verdict: of every step-th level, from the middle of a step on: see _verdict.
+        flipped: of every level: the other way round than the first one.
+        step: levels per verdict.
+        level_mm: distance of levels.
+        shortest_mm: levels that look exchanged over less than this are no swap by themselves.
+        fewest: so many must look exchanged.
+    """
+    turned = np.where(flipped[step // 2 :: step], -verdict, verdict)
+    exchanged = np.zeros(len(flipped), dtype=np.bool_)
+    for first, last in _runs(turned, step * level_mm, shortest_mm):
+        if np.count_nonzero(turned[first:last] > 0) >= fewest:
+            end = len(flipped) if last == len(verdict) else last * step
+            exchanged[first * step : end] = True
+    return exchanged ^ flipped
+
+
+def _stretches(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First and last + 1 of the levels that are set, stretch by stretch."""
+    parts, count = ndimage.label(flags)
+    members = [np.flatnonzero(parts == part) for part in range(1, count + 1)]
+    return [(int(some[0]), int(some[-1]) + 1) for some in members]
+
+
+def _between(grid: Grid, first: int, last: int) -> tuple[float, float]:
+    """Lowest and highest z of the levels first <= k < last, mm."""
+    z = [float(grid.index_to_world([0, 0, k])[2]) for k in (first, last - 1)]
+    return min(z), max(z)
+
+
 def doubted_swaps(
     image: Singles,
     muscle: NDArray[np.bool_],
@@ -247,9 +280,11 @@ def doubted_swaps(
     wanted = (_IN_PLANE_MM, _IN_PLANE_MM, _LEVEL_MM)
     steps = [max(1, round(w / size)) for w, size in zip(wanted, sizes, strict=True)]
     every = tuple(slice(step // 2, None, step) for step in steps)
+    all_muscle = muscle
     values, muscle, outside = image[every], muscle[every], outside[every]
     known = np.isfinite(values) & (values != 0)
     in_plane = (sizes[0] * steps[0], sizes[1] * steps[1])
+    fewest = _SMALLEST_AREA_MM2 / (in_plane[0] * in_plane[1])
     start = max(_AROUND_MM[0], 1.01 * max(in_plane))
     verdict = np.zeros(values.shape[2], dtype=int)
     for k in np.flatnonzero(muscle.any(axis=(0, 1))):
@@ -258,19 +293,33 @@ def doubted_swaps(
         around = known[level] & outside[level] & (away >= start)
         around &= away <= start + _AROUND_MM[1] - _AROUND_MM[0]
         inside = known[level] & muscle[level]
-        if inside.sum() * in_plane[0] * in_plane[1] < _SMALLEST_AREA_MM2 or not around.any():
+        if inside.sum() < fewest or not around.any():
             continue
         rim, deep = (float(np.median(values[level][part])) for part in (around, inside))
         if of_water:
             rim, deep = deep / (rim + deep), rim / (rim + deep)
         verdict[k] = _verdict(rim, deep)
-    found = []
-    for first, last in _runs(verdict, sizes[2] * steps[2], _SHORTEST_DOUBTED_MM):
-        if np.count_nonzero(verdict[first:last] > 0) >= _FEWEST_DOUBTED:
-            levels = (first * steps[2], min(last * steps[2], grid.shape[2]) - 1)
-            z = [float(grid.index_to_world([0, 0, level])[2]) for level in levels]
-            found.append((min(z), max(z)))
-    return found
+    flipped = np.zeros(grid.shape[2], dtype=np.bool_)
+    if not of_water:
+        flipped = _flipped(_muscle_levels(image[every[:2]], all_muscle[every[:2]]), fewest)
+    exchanged = _exchanged(
+        verdict,
+        flipped,
+        steps[2],
+        sizes[2],
+        shortest_mm=_SHORTEST_DOUBTED_MM,
+        fewest=_FEWEST_DOUBTED,
+    )
+    return [_between(grid, low, high) for low, high in _stretches(exchanged)]
+
+
+def _muscle_levels(
+    fraction: Singles, muscle: NDArray[np.bool_]
+) -> Iterator[tuple[Singles, NDArray[np.bool_]]]:
+    """Fat fraction and where muscle shows one, level by level."""
+    for k in range(fraction.shape[2]):
+        level = fraction[:, :, k]
+        yield level, muscle[:, :, k] & np.isfinite(level) & (level != 0)
 
 
 def _runs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from mutations import mutated, two_legs, write_dicom, write_nifti
 
+from pipeline import cli
 from pipeline.config import default_config
 from pipeline.core.errors import MyosymmetryError
 from pipeline.core.scan import CanonicalScan
@@ -56,10 +58,21 @@ def wrong_with(scan: CanonicalScan) -> str | None:
     return None
 
 
-def in_a_child(data: Path, answer: Connection) -> None:
+def limit_this_process() -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+
+
+def command_line(data: Path, answer: Connection) -> None:
+    """The command on a subject whose labels nobody gave: it can only end in an error."""
+    limit_this_process()
+    code = cli.main([str(data), str(data.parent / "out"), "participant", "--engine", "given"])
+    answer.send((f"exit code {code}", None))
+
+
+def in_a_child(data: Path, answer: Connection) -> None:
+    limit_this_process()
     try:
         answer.send(("result", wrong_with(run(data))))
     except MyosymmetryError as error:
@@ -70,11 +83,13 @@ def in_a_child(data: Path, answer: Connection) -> None:
         answer.send(("broken", traceback.format_exc()))
 
 
-def outcome(data: Path) -> tuple[str, str | None]:
+def outcome(
+    data: Path, work: Callable[[Path, Connection], None] = in_a_child
+) -> tuple[str, str | None]:
     """How a run in a process of its own ended, and what is wrong with it (None: nothing)."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=in_a_child, args=(data, theirs))
+    child = context.Process(target=work, args=(data, theirs))
     child.start()
     theirs.close()
     try:
@@ -106,6 +121,20 @@ def test_an_undamaged_subject_gives_the_result(tmp_path: Path, write) -> None:
 @pytest.mark.parametrize("seed", range(40))
 def test_damaged_subjects(tmp_path: Path, seed: int) -> None:
     assert_ends_well(tmp_path, seed)
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(6), *(pytest.param(n, marks=pytest.mark.slow) for n in range(6, 60))]
+)
+def test_the_command_leaves_nothing_that_looks_finished(tmp_path: Path, seed: int) -> None:
+    what = mutated(tmp_path / "in" / "sub-01", seed)
+    before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
+    how, _ = outcome(tmp_path / "in", command_line)
+    # 3: the input, 4: nothing to measure, 6: memory. A bug would be 70.
+    assert how in ("exit code 3", "exit code 4", "exit code 6"), f"{what}: {how}"
+    after = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
+    assert [p for p in after if p.parts[0] != "out"] == before
+    assert not [p for p in after if p.name.endswith("_measures.json")]
 
 
 @pytest.mark.slow

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from bodies import small_scan
 from scipy import ndimage
 
 from benchmarks.agreement import dice, rank_correlation, surface_dice, tolerance_dice
 from benchmarks.common import Report
+from benchmarks.follow_up import shaved, shrunk
 from benchmarks.perturb import (
     bias_field,
     coarser,
@@ -290,3 +292,23 @@ def test_the_page_of_the_benchmark_puts_ratios_first():
     assert "| again, s | 1.5 | 3 | <= 2 | **no** |" in text
     assert "- threads: 2" in text
     assert text.index("found / limit") < text.index("| stages |")
+
+
+@pytest.mark.parametrize("side", Side)
+def test_a_planted_loss_takes_the_stated_share_of_one_muscle(side):
+    scan, name, share = small_scan(), "soleus", 0.06
+    value = OWN_SCHEME.value_of(name, side)
+    lean = scan.images[Quantity.WATER].data / sum(v.data for v in scan.images.values())
+
+    in_labels = shaved(scan, name, side, share)
+    gone = in_labels.labels.data != scan.labels.data
+    before = scan.labels.data == value
+    assert not (gone & ~before).any()
+    assert lean[gone].sum() / lean[before].sum() == pytest.approx(share, abs=0.005)
+    assert in_labels.images is scan.images
+
+    in_images = shrunk(scan, name, side, share)
+    assert in_images.labels is scan.labels
+    water, new = (s.images[Quantity.WATER].data for s in (scan, in_images))
+    # Other tissue moves but keeps its area: what is missing from the image is the muscle's loss.
+    assert (water.sum() - new.sum()) / water[before].sum() == pytest.approx(share, abs=0.02)

@@ -20,6 +20,7 @@ from benchmarks.perturb import (
     shifted,
 )
 from benchmarks.planted_change import slope_of
+from benchmarks.segmentation_speed import network_peer, peer_patches
 from benchmarks.simulator import (
     CORTEX,
     MARROW,
@@ -283,10 +284,56 @@ def test_the_page_of_the_benchmark_puts_ratios_first():
     report.at_most("whole legs, s", 45.0, 90.0)
     report.at_most("again, s", 3.0, 2.0)
     report.report("threads", 2)
-    for table in ("stages", "floor", "voxels", "subjects"):
+    report.notes.append("registration peers: skipped: no interpreter")
+    for table in ("stages", "floor", "extent", "voxels", "subjects"):
         report.add(table, what=table, seconds=1.5)
+    report.add("peers", tool="this one", wall_s=2.0)
+    report.add("peers", tool="another", wall_s=8.0, settings="its defaults")
     text = page(report)
     assert "| whole legs, s | 0.5 | 45 | <= 90 | yes |" in text
     assert "| again, s | 1.5 | 3 | <= 2 | **no** |" in text
     assert "- threads: 2" in text
-    assert text.index("found / limit") < text.index("| stages |")
+    assert text.index("found / limit") < text.index("| another |") < text.index("| stages |")
+    assert "| this one | 2 |  |" in text
+    assert "- registration peers: skipped: no interpreter" in text
+    assert "TotalSegmentator" not in text
+
+
+def test_patches_of_a_sliding_window():
+    # 384 x 312 x 1080 mm are 256 x 208 x 720 voxels of 1.5 mm: patches of 128 begin every 64 at
+    # most, at 0, 64, 128 along the first axis.
+    assert peer_patches((320, 260, 360), (1.2, 1.2, 3.0), 0.5) == 3 * 3 * 11
+    # Steps of 102.4: three along the first axis, since two patches would be 128 apart.
+    assert peer_patches((320, 260, 360), (1.2, 1.2, 3.0), 0.8) == 3 * 2 * 7
+    assert peer_patches((50, 50, 50), (1.5, 1.5, 1.5), 0.5) == 1
+
+
+def test_peers_that_are_not_there_leave_a_note(tmp_path):
+    report = Report()
+    network_peer(report, None, 20.0, 2)
+    broken = tmp_path / "python"
+    broken.write_text(
+        "#!/bin/sh\necho \"ModuleNotFoundError: No module named 'torch'\" >&2\nexit 1\n"
+    )
+    broken.chmod(0o755)
+    network_peer(report, broken, 20.0, 2)
+    assert not report.tables
+    assert report.notes == [
+        "segmentation peers: skipped: no interpreter with torch was named",
+        "segmentation peers: skipped: ModuleNotFoundError: No module named 'torch'",
+    ]
+
+
+def test_networks_of_a_peer_are_counted_from_one_patch(tmp_path):
+    report = Report()
+    peer = tmp_path / "python"
+    row = {"patch_s": 2.0, "million_parameters": 31.2, "settings": "torch"}
+    peer.write_text(f"#!/bin/sh\necho '{json.dumps(row)}'\n")
+    peer.chmod(0o755)
+    network_peer(report, peer, 22.0, 2)
+    found = {
+        row["task"]: (row["seconds"], row["times_ours"])
+        for row in report.tables["segmentation_peers"]
+    }
+    assert found["TotalSegmentator thigh_shoulder_muscles_mr"] == (198.0, 9.0)
+    assert found["TotalSegmentator total_mr"] == (396.0, 18.0)

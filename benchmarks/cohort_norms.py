@@ -24,7 +24,7 @@ from pipeline.core.anatomy import MUSCLES
 from pipeline.engines.session import allocated_threads
 from pipeline.io.derivatives import SubjectFolder
 from pipeline.io.nifti import write_label_map, write_volume
-from pipeline.phantom import Acquisition, BodyParameters, Scan, acquire, grid_for, make_body
+from pipeline.phantom import Acquisition, BodyParameters, acquire, grid_for, make_body
 
 #: Training draws seeds below 1000, the fits of the intervals seeds below 1100.
 FIRST_SEED = 2000
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> Report:
     rows = ["participant_id\theight_m\tmass_kg"]
     for number, subject in enumerate(subjects):
         parameters = person(FIRST_SEED + number)
-        _write(data / subject, _scan(parameters))
+        write_person(data / subject, parameters)
         planted.append([parameters.asymmetry_percent[muscle.name] for muscle in MUSCLES])
         rows.append(f"{subject}\t{parameters.height_m:.6f}\t{parameters.mass_kg:.6f}")
     (data / "participants.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -59,13 +59,10 @@ def run(options: argparse.Namespace) -> Report:
     return report
 
 
-def _scan(parameters: BodyParameters) -> Scan:
-    body = make_body(parameters, detail="reduced")
-    return acquire(body, Acquisition(grid_for(body, VOXEL_MM), seed=parameters.seed))
-
-
-def _write(folder: Path, scan: Scan) -> None:
+def write_person(folder: Path, parameters: BodyParameters) -> None:
     """A subject's folder; the true labels are used with the engine "given" only."""
+    body = make_body(parameters, detail="reduced")
+    scan = acquire(body, Acquisition(grid_for(body, VOXEL_MM), seed=parameters.seed))
     folder.mkdir(parents=True, exist_ok=True)
     for quantity, volume in scan.images.items():
         write_volume(folder / f"{folder.name}_{quantity}.nii.gz", volume, dtype=np.int16)

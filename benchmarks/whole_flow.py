@@ -6,12 +6,10 @@ import argparse
 import gzip
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from multiprocessing import get_context
@@ -21,7 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import Report, SkippedError, columns, command_line
+from benchmarks.common import (
+    PROGRAM,
+    Cost,
+    Report,
+    SkippedError,
+    columns,
+    command_line,
+    cost_of,
+)
 from benchmarks.registration import peers as registration_peers
 from benchmarks.segmentation_speed import (
     SHAPE,
@@ -38,7 +44,6 @@ from pipeline.engines.session import WEIGHTS, allocated_threads, embedded_networ
 from pipeline.flow import STAGES, process_subject
 from pipeline.io.nifti import write_volume
 
-ROOT = Path(__file__).resolve().parents[1]
 SUBJECT = "sub-bench"
 #: A thigh as it is scanned slice by slice: fine in the plane, thick slices.
 THIGH_SHAPE, THIGH_VOXEL_MM, THIGH_ABOVE_MM = (512, 512, 16), (0.75, 0.61, 6.0), 220.0
@@ -57,14 +62,6 @@ STAGE_LIMITS_S = (
     (("separate", "measure"), 9.0),
 )
 _COPIED_MIB = 256
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a command took: seconds on the clock and the peak of its resident memory."""
-
-    seconds: float
-    peak_gib: float
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -114,27 +111,9 @@ def write_scan(data: Path, loaded: LoadedSubject, subject: str = SUBJECT) -> lis
 
 
 def command(folder: Path, engine: str, *more: str) -> Cost:
-    """Process every subject of folder/data on the command line, in one process of its own.
-
-    Raises:
-        RuntimeError: it did not end well; the message holds what it said.
-    """
+    """Process every subject of folder/data on the command line, in one process of its own."""
     arguments = [str(folder / "data"), str(folder / "out"), "participant", "--engine", engine]
-    log = folder / "log.txt"
-    started = time.perf_counter()
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", *arguments, *more],
-            cwd=ROOT,
-            stdout=stream,
-            stderr=stream,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise RuntimeError(f"exit code {process.returncode}: {log.read_text()[-2000:]}")
-    return Cost(seconds, usage.ru_maxrss / 2**20)
+    return cost_of([*PROGRAM, *arguments, *more], folder / "log.txt")
 
 
 def staged(folder: Path, engine: str) -> tuple[list[dict[str, Any]], float, int]:

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> Report:
     if code != 0:
         raise RuntimeError(f"the command line ended with exit code {code}")
     report = Report()
-    _compare(report, out, subjects, np.array(planted))
+    compare(report, out, subjects, np.array(planted))
     return report
 
 
@@ -69,8 +69,15 @@ def write_person(folder: Path, parameters: BodyParameters) -> None:
     write_label_map(folder / f"{folder.name}_dseg.nii.gz", scan.labels)
 
 
-def _compare(report: Report, out: Path, subjects: list[str], planted: Floats) -> None:
-    """Limits and spreads by muscle, and their sum over all muscles."""
+def compare(report: Report, out: Path, subjects: list[str], planted: Floats) -> None:
+    """Hold what `norms` wrote of people against what was planted in them.
+
+    Args:
+        report: gets a table "muscles" and the criteria.
+        out: folder with the results and group/norms.tsv.
+        subjects: the people.
+        planted: asymmetry of total volume by person and muscle (in the order of MUSCLES), percent.
+    """
     with (out / FOLDER / "norms.tsv").open(encoding="utf-8", newline="") as stream:
         norms = {row["name"]: row for row in csv.DictReader(stream, delimiter="\t")}
     outcomes = list(read_outcomes([SubjectFolder(out, s, None) for s in subjects], rows=False))

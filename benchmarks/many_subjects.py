@@ -32,7 +32,7 @@ _ONE = "sub-one"
 
 
 @dataclass(frozen=True)
-class _One:
+class OneResult:
     """What a processed person leaves behind: results as JSON values, the record of the run."""
 
     measures: dict[str, Any]
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> Report:
     _dry_run(report, data, folder / "planned", table)
     one = _one_result(folder / "one")
     for number, subject in enumerate(_names(options.subjects)):
-        _write_varied(SubjectFolder(out, subject, None), one, np.random.default_rng([number, 7]))
+        write_varied(SubjectFolder(out, subject, None), one, np.random.default_rng([number, 7]))
     status = cost_of(
         [*PROGRAM, "status", str(data), str(out), "--table", str(table)], folder / "log"
     )
@@ -124,18 +124,16 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream, delimiter="\t"))
 
 
-def _one_result(folder: Path) -> _One:
+def _one_result(folder: Path) -> OneResult:
     """Process one person."""
     write_person(folder / "data" / _ONE, person(FIRST_SEED))
     config = load_config(overrides={"segment": {"engine": "given"}})
     process_subject(folder / "data", folder / "out", _ONE, config=config)
-    values: dict[str, Any] = json.loads(
-        SubjectFolder(folder / "out", _ONE, None).measures.read_bytes()
-    )
-    return values
+    one = SubjectFolder(folder / "out", _ONE, None)
+    return OneResult(json.loads(one.measures.read_bytes()), one.run_record.read_bytes())
 
 
-def _write_varied(folder: SubjectFolder, one: _One, random: np.random.Generator) -> None:
+def write_varied(folder: SubjectFolder, one: OneResult, random: np.random.Generator) -> None:
     """The same results for another subject, volumes and differences spread as over people."""
     measures = dict(one.measures["measures"])
     size = random.normal(1.0, 0.1)

@@ -7,10 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from factories import asymmetry, make_measures
 from scipy import ndimage
 
 from benchmarks.agreement import dice, rank_correlation, surface_dice, tolerance_dice
+from benchmarks.cohort_norms import compare
 from benchmarks.common import Report
+from benchmarks.many_subjects import OneResult, write_varied
 from benchmarks.perturb import (
     bias_field,
     coarser,
@@ -19,6 +22,7 @@ from benchmarks.perturb import (
     rotated_labels,
     shifted,
 )
+from benchmarks.phantoms import SPREAD_PERCENT
 from benchmarks.planted_change import slope_of
 from benchmarks.segmentation_speed import network_peer, peer_patches
 from benchmarks.simulator import (
@@ -36,7 +40,13 @@ from benchmarks.unseen_anatomy import completed
 from benchmarks.warp import PlaneWarp, planted
 from benchmarks.whole_flow import STAGE_LIMITS_S, line_through, page
 from pipeline import OWN_SCHEME, Grid, LabelMap, Quantity, Side, Volume
+from pipeline.batch.jobs import Job
+from pipeline.batch.norms import write_norms
+from pipeline.batch.results import read_outcome
+from pipeline.config import default_config
+from pipeline.core.anatomy import MUSCLES
 from pipeline.flow import STAGES
+from pipeline.io.derivatives import SubjectFolder, write_json
 
 
 def ball(radius: float, size: int = 64, levels: int = 9) -> np.ndarray:
@@ -337,3 +347,36 @@ def test_networks_of_a_peer_are_counted_from_one_patch(tmp_path):
     }
     assert found["TotalSegmentator thigh_shoulder_muscles_mr"] == (198.0, 9.0)
     assert found["TotalSegmentator total_mr"] == (396.0, 18.0)
+
+
+@pytest.mark.parametrize(("spread", "met"), [(SPREAD_PERCENT, True), (1.4 * SPREAD_PERCENT, False)])
+def test_a_cohort_of_another_spread_does_not_pass_for_the_planted_one(tmp_path, spread, met):
+    planted = spread * np.random.default_rng(11).standard_normal((20, len(MUSCLES)))
+    subjects = [f"sub-{k:02d}" for k in range(len(planted))]
+    for subject, row in zip(subjects, planted, strict=True):
+        values = make_measures(subject=subject).model_dump(mode="json")
+        by_name = {result["name"]: result for result in values["measures"]["muscles"]}
+        for muscle, percent in zip(MUSCLES, row, strict=True):
+            found = asymmetry(200.0 + percent, 200.0 - percent, of="total_volume")
+            by_name[muscle.name]["asymmetry_total_volume"] = found.model_dump(mode="json")
+        write_json(SubjectFolder(tmp_path, subject, None).measures, values)
+    write_norms(tmp_path, tmp_path, [Job(s, None) for s in subjects], config=default_config().group)
+    report = Report()
+    compare(report, tmp_path, subjects, planted)
+    assert [row["people"] for row in report.tables["muscles"]] == [20] * len(MUSCLES)
+    held = {row["what"]: row["met"] for row in report.criteria if row["met"] is not None}
+    assert held["muscles with a limit of their own"]
+    assert held["pooled measured spread over planted"] is met
+
+
+def test_varied_results_are_valid_results_of_other_people(tmp_path):
+    one = OneResult(make_measures().model_dump(mode="json"), b"{}")
+    outcomes = []
+    for k in range(2):
+        folder = SubjectFolder(tmp_path, f"sub-{k}", None)
+        write_varied(folder, one, np.random.default_rng(k))
+        outcomes.append(read_outcome(folder, rows=True))
+    assert [outcome.failure for outcome in outcomes] == [None, None]
+    assert {row["participant_id"] for row in outcomes[1].rows} == {"sub-1"}
+    assert outcomes[0].values.keys() == outcomes[1].values.keys()
+    assert outcomes[0].values != outcomes[1].values

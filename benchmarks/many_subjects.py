@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic_core import to_json
 
 from benchmarks.cohort_norms import FIRST_SEED, write_person
 from benchmarks.common import PROGRAM, ROOT, Cost, Report, command_line, cost_of
@@ -142,7 +143,7 @@ def write_varied(folder: SubjectFolder, one: OneResult, random: np.random.Genera
     values = {**one.measures, "subject": folder.subject, "measures": measures}
     folder.run_record.parent.mkdir(parents=True)
     folder.run_record.write_bytes(one.run_record)
-    folder.measures.write_text(json.dumps(values), encoding="utf-8")
+    folder.measures.write_bytes(to_json(values))
 
 
 def _varied(result: dict[str, Any], size: float, random: np.random.Generator) -> dict[str, Any]:

@@ -7,6 +7,7 @@ CONFIG ?= configs/default.yaml
 ENGINE ?=
 NAME ?=
 WEIGHTS ?=
+PEERS ?=
 SUBJECTS ?=
 PROFILE ?= local
 MEMORY_MB ?= 6000
@@ -16,7 +17,8 @@ SNAKEMAKE_OPTIONS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 VALIDATION := whole_runs real_scans planted_change pseudo_replicates robustness side_blind phantoms \
-  unseen_anatomy interval_coverage follow_up segmentation_speed not_legs report_speed registration
+  unseen_anatomy interval_coverage follow_up segmentation_speed not_legs report_speed registration \
+  cohort_norms many_subjects
 STAMP := $(VENV)/.installed
 BATCH_VENV := .venv-batch
 WHEELHOUSE := wheelhouse
@@ -94,8 +96,9 @@ lint: $(STAMP) ## Style, types and the direction of dependencies
 slow: $(STAMP) ## Tests that take minutes: full-size phantoms
 	$(BIN)/python -m pytest -m slow
 
-bench: $(STAMP) ## Time and memory of the whole flow on an idle machine; writes docs/benchmarks.md
-	$(BIN)/python -m benchmarks.whole_flow "$(OUT)/bench" --page docs/benchmarks.md
+bench: $(STAMP) ## Time and memory of the whole flow on an idle machine: [PEERS=python with them]; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks.whole_flow "$(OUT)/bench" --page docs/benchmarks.md \
+	  $(if $(PEERS),--peers-python "$(PEERS)")
 
 wheelhouse: $(STAMP) ## Everything that an install without a network needs, in wheelhouse/ (docs/batch.md)
 	rm -rf build
@@ -104,9 +107,10 @@ wheelhouse: $(STAMP) ## Everything that an install without a network needs, in w
 test-batch: $(STAMP) $(BATCH_STAMP) ## Snakemake and a one-node SLURM of its own (Debian: slurm-wlm, munge) on phantoms: minutes
 	$(BIN)/python -m pytest -m "slow or not slow" tests/test_workflow.py
 
-validate-engine: $(STAMP) ## Hold the engine against what was promised: [NAME=real_scans] [OUT=] [WEIGHTS=] (docs/validation.md)
+validate-engine: $(STAMP) ## Hold the engine against what was promised: [NAME=real_scans] [OUT=] [ENGINE=] [WEIGHTS=] (docs/validation.md)
 	@for name in $(or $(NAME),$(VALIDATION)); do \
-	  $(BIN)/python -m benchmarks.$$name "$(OUT)/validation" $(if $(WEIGHTS),--weights "$(WEIGHTS)") || exit $$?; done
+	  $(BIN)/python -m benchmarks.$$name "$(OUT)/validation" $(if $(ENGINE),--engine $(ENGINE)) \
+	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") || exit $$?; done
 
 sample: $(STAMP) ## Make the sample data again from the phantom
 	$(BIN)/python sample_data/generate.py

@@ -6,6 +6,9 @@ import argparse
 import csv
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +24,11 @@ Row = Mapping[str, Any]
 
 #: Names the folder of real scans; without it the folder beside the checkout is looked for.
 SHARED_DATA_VARIABLE = "MYOSYMMETRY_SHARED_DATA"
+
+
+ROOT = Path(__file__).resolve().parents[1]
+#: The command line of this project, with the interpreter that runs this.
+PROGRAM = (sys.executable, "-m", "pipeline.cli")
 
 
 class SkippedError(Exception):
@@ -87,6 +95,38 @@ class Report:
         if self.criteria:
             parts.append(f"## criteria\n{_as_text(self.criteria)}")
         return "\n\n".join([*parts, *self.notes])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command took.
+
+    Attributes:
+        seconds: on the clock.
+        processor_s: of processors, of all its processes together.
+        peak_gib: peak of the resident memory of its largest process.
+    """
+
+    seconds: float
+    processor_s: float
+    peak_gib: float
+
+
+def cost_of(command: Sequence[str], log: Path) -> Cost:
+    """Run a command in the root of this project and say what it took.
+
+    Raises:
+        RuntimeError: it did not end well; the message holds what it said.
+    """
+    started = time.perf_counter()
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=stream)
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"exit code {process.returncode}: {log.read_text()[-2000:]}")
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20)
 
 
 def columns(rows: Sequence[Row]) -> list[str]:

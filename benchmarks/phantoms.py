@@ -28,13 +28,15 @@ from pipeline.phantom import asymmetry_percent as true_asymmetry
 FIRST_SEED = 5000
 GRIDS_MM = ((1.7, 1.7, 5.0), (2.0, 2.0, 4.0), (1.4, 1.4, 6.0))
 LARGE_ML = 50.0
+#: Standard deviation of the asymmetry of every muscle over people.
+SPREAD_PERCENT = 6.0
 
 
 def person(seed: int) -> BodyParameters:
-    """A random person; asymmetries spread by 6 points."""
+    """A random person; asymmetries spread by SPREAD_PERCENT."""
     rng = np.random.default_rng([seed, 21])
     height = float(rng.uniform(1.52, 1.98))
-    spread = np.clip(6.0 * rng.standard_normal(len(MUSCLES)), -20.0, 20.0)
+    spread = np.clip(SPREAD_PERCENT * rng.standard_normal(len(MUSCLES)), -20.0, 20.0)
     turn, bend = rng.uniform(-8.0, 8.0, 2), rng.uniform(0.0, 6.0, 2)
     return BodyParameters(
         height_m=height,

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> Report:
     if "real" in options.parts:
         _real(report, options)
     if "peers" in options.parts:
-        _peers(report, options.peers_python)
+        peers(report, options.peers_python)
     return report
 
 
@@ -182,10 +182,17 @@ def _real(report: Report, options: argparse.Namespace) -> None:
         outlines(options.out / f"{name}.png", found.legs, result_match, title=name)
 
 
-def _peers(report: Report, python: Path | None) -> None:
-    """The same pair, the same working grid, one thread for each tool."""
+def peers(report: Report, python: Path | None) -> None:
+    """The same pair, the same working grid, one thread for each tool.
+
+    Args:
+        report: gets a table "peers", and a note for each peer that is left out.
+        python: an interpreter that has the peers.
+    """
     if python is None:
-        report.notes.append("peers: skipped: no interpreter with itk-elastix and antspyx was named")
+        report.notes.append(
+            "registration peers: skipped: no interpreter with itk-elastix and antspyx was named"
+        )
         return
     body = make_body(BodyParameters(pose=POSES["turned"]), detail="reduced")
     legs = _labelled(body, (3.0, 3.0, 6.0))
@@ -213,7 +220,7 @@ def _peers(report: Report, python: Path | None) -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                report.notes.append(f"peers: {tool} skipped: {reason}")
+                report.notes.append(f"registration peers: {tool} skipped: {reason}")
                 continue
             row = json.loads(done.stdout.strip().splitlines()[-1])
             report.add("peers", tool=tool, **row)

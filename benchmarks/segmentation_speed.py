@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -50,6 +52,15 @@ SHAPE, VOXEL_MM = (320, 260, 360), (1.2, 1.2, 3.0)
 _COARSE_MM = (2.4, 2.4, 6.0)
 _LIMIT_S, _LIMIT_GIB = 28.0, 2.0
 _MATRIX = 1536
+#: How TotalSegmentator works through a volume: voxels of 1.5 mm in every direction
+#: (totalsegmentator/map_tasks_config.py), patch after patch. Its plans are not published as text;
+#: 128 voxels along each axis are what nnU-Net's default planner gives large volumes of equal
+#: spacing. The sum hardly depends on them: at half a patch a step, every voxel is seen eight times.
+PEER_SPACING_MM, PEER_PATCH = 1.5, 128
+#: By task: networks that run one after the other, and steps as shares of a patch
+#: (totalsegmentator/nnunet.py). thigh_shoulder_muscles_mr tells four parts of the thigh, total_mr
+#: five muscles about the hip, total (for CT) the same; none tells a muscle below the knee.
+PEER_TASKS = {"thigh_shoulder_muscles_mr": (1, 0.5), "total_mr": (2, 0.5), "total": (5, 0.8)}
 _STATUS = Path("/proc/self/status")
 #: Writing 5 here sets the peak of the resident set back to what is resident now (Linux).
 _CLEAR = Path("/proc/self/clear_refs")
@@ -122,10 +133,71 @@ def run(options: argparse.Namespace) -> Report:
     report.report("network, GFLOP", flops / 1e9)
     report.report("matrix rate, GFLOP/s", rate / 1e9)
     report.report("threads", threads)
+    network_peer(report, options.peers_python, segment_s, threads)
     found = [int(np.unique(result.value[side].labels.data).size) - 1 for side in Side]
     report.report("structures found, left and right", f"{found[0]} and {found[1]}")
     report.report("load average when it ended", os.getloadavg()[0])
     return report
+
+
+def network_peer(report: Report, python: Path | None, ours_s: float, threads: int) -> None:
+    """What the networks of TotalSegmentator would take for the reference workload.
+
+    One patch is measured, on as many threads; the rest is counted: patches of the volume, networks
+    of a task. Loading, resampling and joining, which cost more, are left out.
+
+    Args:
+        report: gets a table "segmentation_peers", or a note why it has none.
+        python: an interpreter that has torch.
+        ours_s: seconds of our segmentation of the same workload, decision on the scanner's grid
+            included.
+        threads: of both.
+    """
+    if python is None:
+        report.notes.append("segmentation peers: skipped: no interpreter with torch was named")
+        return
+    script = Path(__file__).with_name("segmentation_peer.py")
+    # The interpreter is named by the person who runs this.
+    done = subprocess.run(
+        [str(python), str(script), str(threads), str(PEER_PATCH)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        report.notes.append(f"segmentation peers: skipped: {reason}")
+        return
+    peer = json.loads(done.stdout.strip().splitlines()[-1])
+    for task, (networks, step) in PEER_TASKS.items():
+        patches = peer_patches(SHAPE, VOXEL_MM, step)
+        seconds = networks * patches * peer["patch_s"]
+        report.add(
+            "segmentation_peers",
+            task=f"TotalSegmentator {task}",
+            times_ours=seconds / ours_s,
+            seconds=seconds,
+            networks=networks,
+            patches=patches,
+            seconds_per_patch=peer["patch_s"],
+            million_parameters=peer["million_parameters"],
+            settings=peer["settings"],
+        )
+
+
+def peer_patches(shape: tuple[int, ...], voxel_mm: tuple[float, ...], step: float) -> int:
+    """How many patches the sliding window of nnU-Net needs for a volume.
+
+    Along each axis the fewest patches whose steps are no longer than the given one (Isensee et al.
+    2021, doi 10.1038/s41592-020-01008-z).
+
+    Args:
+        shape, voxel_mm: of the volume as scanned.
+        step: longest step from patch to patch, as a share of a patch.
+    """
+    sizes = [round(n * v / PEER_SPACING_MM) for n, v in zip(shape, voxel_mm, strict=True)]
+    beyond = [max(size - PEER_PATCH, 0) for size in sizes]
+    return math.prod(math.ceil(rest / (PEER_PATCH * step)) + 1 for rest in beyond)
 
 
 def whole_legs(
@@ -235,5 +307,10 @@ def _operations(arguments: dict[str, object]) -> float:
     return 2.0 * float(np.prod(outputs[0])) * float(inputs[0][-1])
 
 
+def extend(parser: argparse.ArgumentParser) -> None:
+    """Arguments of this tool."""
+    parser.add_argument("--peers-python", type=Path, help="python with torch")
+
+
 if __name__ == "__main__":
-    sys.exit(command_line("segmentation_speed", __doc__, run))
+    sys.exit(command_line("segmentation_speed", __doc__, run, extend))

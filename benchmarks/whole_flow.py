@@ -6,12 +6,10 @@ import argparse
 import gzip
 import os
 import platform
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from multiprocessing import get_context
@@ -21,13 +19,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import Report, SkippedError, command_line
+from benchmarks.common import (
+    PROGRAM,
+    Cost,
+    Report,
+    SkippedError,
+    columns,
+    command_line,
+    cost_of,
+)
+from benchmarks.registration import peers as registration_peers
 from benchmarks.segmentation_speed import (
     SHAPE,
     VOXEL_MM,
     flops_per_pixel,
     matrix_rate,
     memory_mib,
+    network_peer,
     whole_legs,
 )
 from pipeline.core.scan import LoadedSubject
@@ -36,12 +44,14 @@ from pipeline.engines.session import WEIGHTS, allocated_threads, embedded_networ
 from pipeline.flow import STAGES, process_subject
 from pipeline.io.nifti import write_volume
 
-ROOT = Path(__file__).resolve().parents[1]
 SUBJECT = "sub-bench"
 #: A thigh as it is scanned slice by slice: fine in the plane, thick slices.
 THIGH_SHAPE, THIGH_VOXEL_MM, THIGH_ABOVE_MM = (512, 512, 16), (0.75, 0.61, 6.0), 220.0
-#: Parts of the voxels of the reference workload at which cost is looked at.
+#: Parts of the voxels of the reference workload at which cost is looked at: fewer levels, and
+#: coarser voxels.
+EXTENT_PARTS = (0.25, 0.5, 0.75, 1.0)
 PARTS = (0.125, 0.25, 0.5, 1.0)
+SIZES = {"extent": "more of the legs", "voxels": "finer voxels"}
 SUBJECTS = (1, 2, 4)
 #: Limits in seconds for parts of the flow, by the stages they add up.
 STAGE_LIMITS_S = (
@@ -52,14 +62,6 @@ STAGE_LIMITS_S = (
     (("separate", "measure"), 9.0),
 )
 _COPIED_MIB = 256
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a command took: seconds on the clock and the peak of its resident memory."""
-
-    seconds: float
-    peak_gib: float
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -82,6 +84,10 @@ def run(options: argparse.Namespace) -> Report:
     report.at_most("thighs of 512 x 512 x 16 voxels, s", small.seconds, 20.0)
     network = _stages(report, full, options.engine)
     _floor(report, files, network)
+    (ours,) = (row["seconds"] for row in report.tables["stages"] if row["stage"] == "segment")
+    network_peer(report, options.peers_python, ours, allocated_threads())
+    registration_peers(report, options.peers_python)
+    _by_extent(report, options, whole)
     _by_voxels(report, options, whole)
     _by_subjects(report, options)
     report.report("threads", allocated_threads())
@@ -105,27 +111,9 @@ def write_scan(data: Path, loaded: LoadedSubject, subject: str = SUBJECT) -> lis
 
 
 def command(folder: Path, engine: str, *more: str) -> Cost:
-    """Process every subject of folder/data on the command line, in one process of its own.
-
-    Raises:
-        RuntimeError: it did not end well; the message holds what it said.
-    """
+    """Process every subject of folder/data on the command line, in one process of its own."""
     arguments = [str(folder / "data"), str(folder / "out"), "participant", "--engine", engine]
-    log = folder / "log.txt"
-    started = time.perf_counter()
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", *arguments, *more],
-            cwd=ROOT,
-            stdout=stream,
-            stderr=stream,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise RuntimeError(f"exit code {process.returncode}: {log.read_text()[-2000:]}")
-    return Cost(seconds, usage.ru_maxrss / 2**20)
+    return cost_of([*PROGRAM, *arguments, *more], folder / "log.txt")
 
 
 def staged(folder: Path, engine: str) -> tuple[list[dict[str, Any]], float, int]:
@@ -230,23 +218,49 @@ def memory_bandwidth() -> float:
     return 2.0 * source.nbytes / best
 
 
+def _by_extent(report: Report, options: argparse.Namespace, whole: Cost) -> None:
+    """Cost of showing more of the legs, from the knees up and down, at one size of voxel."""
+    levels = [round(SHAPE[2] * part) for part in EXTENT_PARTS]
+    scans = {f"extent_{n}": ((*SHAPE[:2], n), VOXEL_MM) for n in levels}
+    explained = _by_size(report, options, whole, "extent", scans)
+    what = f"{SIZES['extent']}: share of the variance a line explains"
+    report.at_least(what, explained, 0.98)
+
+
 def _by_voxels(report: Report, options: argparse.Namespace, whole: Cost) -> None:
-    """Cost of the same legs at several numbers of voxels, and a line through it."""
-    counts, seconds = [], []
+    """Cost of the same legs on finer and finer voxels; the network keeps its own pixels."""
+    scans = {}
     for part in PARTS:
-        if part == 1.0:
-            shape, cost = SHAPE, whole
+        factor = part ** (1 / 3)
+        shape = tuple(round(n * factor) for n in SHAPE)
+        voxel_mm = tuple(v * n / m for v, n, m in zip(VOXEL_MM, SHAPE, shape, strict=True))
+        scans[f"voxels_{part:g}"] = (shape, voxel_mm)
+    explained = _by_size(report, options, whole, "voxels", scans)
+    report.report(f"{SIZES['voxels']}: share of the variance a line explains", explained)
+
+
+def _by_size(
+    report: Report,
+    options: argparse.Namespace,
+    whole: Cost,
+    table: str,
+    scans: Mapping[str, tuple[Any, Any]],
+) -> float:
+    """Cost of scans by the folder they go to, and a line through it; R squared."""
+    title = SIZES[table]
+    counts, seconds = [], []
+    for folder_name, (shape, voxel_mm) in scans.items():
+        if shape == SHAPE:
+            cost = whole
         else:
-            factor = part ** (1 / 3)
-            shape = tuple(round(n * factor) for n in SHAPE)
-            voxel_mm = tuple(v * n / m for v, n, m in zip(VOXEL_MM, SHAPE, shape, strict=True))
-            folder = options.out / f"voxels_{part:g}"
+            folder = options.out / folder_name
             write_scan(folder / "data", whole_legs(shape, voxel_mm))
             cost = command(folder, options.engine, "--force")
         millions = float(np.prod(shape)) / 1e6
         report.add(
-            "voxels",
+            table,
             shape=" x ".join(map(str, shape)),
+            voxel_mm=" x ".join(f"{v:.3g}" for v in voxel_mm),
             million_voxels=millions,
             seconds=cost.seconds,
             peak_gib=cost.peak_gib,
@@ -254,9 +268,9 @@ def _by_voxels(report: Report, options: argparse.Namespace, whole: Cost) -> None
         counts.append(millions)
         seconds.append(cost.seconds)
     slope, start, explained = line_through(counts, seconds)
-    report.report("seconds per million voxels", slope)
-    report.report("seconds that do not depend on voxels", start)
-    report.report("share of the variance that a line explains", explained)
+    report.report(f"{title}: seconds per million voxels", slope)
+    report.report(f"{title}: seconds that do not depend on voxels", start)
+    return explained
 
 
 def line_through(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
@@ -318,15 +332,20 @@ def page(report: Report) -> str:
     ]
     lines += [*_markdown(rows), ""]
     for table, title in (
+        ("segmentation_peers", "Networks of TotalSegmentator on the reference workload"),
+        ("peers", "Registration of one pair of legs, one thread each"),
         ("stages", "By stage"),
         ("floor", "The least that must be done, on the same machine in the same run"),
-        ("voxels", "By number of voxels"),
+        ("extent", "By number of voxels: more of the legs, from the knees up and down"),
+        ("voxels", "By number of voxels: the same legs on finer voxels"),
         ("subjects", "Subjects one after the other in one process"),
     ):
-        lines += [f"## {title}", "", *_markdown(report.tables[table]), ""]
+        if table in report.tables:
+            lines += [f"## {title}", "", *_markdown(report.tables[table]), ""]
     said = [row for row in report.criteria if row["met"] is None]
     lines += ["## Besides", ""]
     lines += [f"- {row['what']}: {_cell(row['found'])}" for row in said]
+    lines += [f"- {note}" for note in report.notes]
     return "\n".join(lines) + "\n"
 
 
@@ -343,12 +362,12 @@ def machine() -> str:
 
 
 def _markdown(rows: Sequence[dict[str, Any]]) -> list[str]:
-    names = list(rows[0])
+    names = columns(rows)
     lines = [
         f"| {' | '.join(name.replace('_', ' ') for name in names)} |",
         "|---" * len(names) + "|",
     ]
-    return lines + [f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows]
+    return lines + [f"| {' | '.join(_cell(row.get(name, '')) for name in names)} |" for row in rows]
 
 
 def _cell(value: Any) -> str:
@@ -358,6 +377,9 @@ def _cell(value: Any) -> str:
 def extend(parser: argparse.ArgumentParser) -> None:
     """Arguments of this tool."""
     parser.add_argument("--page", type=Path, help="Markdown page to write the results to")
+    parser.add_argument(
+        "--peers-python", type=Path, help="python with torch, itk-elastix and antspyx"
+    )
 
 
 if __name__ == "__main__":

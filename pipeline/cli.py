@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import logging
 import os
@@ -306,8 +307,22 @@ def _run_job(job: _Job) -> int:
             f"{traceback.format_exc()}"
         )
         return _BUG_EXIT_CODE
+    finally:
+        return_free_memory()
     sys.stdout.write(f"{path}\n")
     return 0
+
+
+def return_free_memory() -> None:
+    """Hand what this process no longer uses back to the system, where the C library can (glibc).
+
+    Nothing of a subject lives on after it, but glibc keeps the holes that arrays of up to 32 MiB
+    leave behind (100 MiB and more), and the peak of the next subject would stand on top of them.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 class _Progress:

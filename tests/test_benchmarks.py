@@ -8,11 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from bodies import small_scan
+from factories import asymmetry, make_measures
 from scipy import ndimage
 
 from benchmarks.agreement import dice, rank_correlation, surface_dice, tolerance_dice
+from benchmarks.cohort_norms import compare
 from benchmarks.common import Report
 from benchmarks.follow_up import shaved, shrunk
+from benchmarks.many_subjects import OneResult, write_varied
 from benchmarks.perturb import (
     bias_field,
     coarser,
@@ -21,7 +24,9 @@ from benchmarks.perturb import (
     rotated_labels,
     shifted,
 )
+from benchmarks.phantoms import SPREAD_PERCENT
 from benchmarks.planted_change import slope_of
+from benchmarks.segmentation_speed import network_peer, peer_patches
 from benchmarks.simulator import (
     CORTEX,
     MARROW,
@@ -37,7 +42,13 @@ from benchmarks.unseen_anatomy import completed
 from benchmarks.warp import PlaneWarp, planted
 from benchmarks.whole_flow import STAGE_LIMITS_S, line_through, page
 from pipeline import OWN_SCHEME, Grid, LabelMap, Quantity, Side, Volume
+from pipeline.batch.jobs import Job
+from pipeline.batch.norms import write_norms
+from pipeline.batch.results import read_outcome
+from pipeline.config import default_config
+from pipeline.core.anatomy import MUSCLES
 from pipeline.flow import STAGES
+from pipeline.io.derivatives import SubjectFolder, read_measures, write_json
 
 
 def ball(radius: float, size: int = 64, levels: int = 9) -> np.ndarray:
@@ -285,13 +296,92 @@ def test_the_page_of_the_benchmark_puts_ratios_first():
     report.at_most("whole legs, s", 45.0, 90.0)
     report.at_most("again, s", 3.0, 2.0)
     report.report("threads", 2)
-    for table in ("stages", "floor", "voxels", "subjects"):
+    report.notes.append("registration peers: skipped: no interpreter")
+    for table in ("stages", "floor", "extent", "voxels", "subjects"):
         report.add(table, what=table, seconds=1.5)
+    report.add("peers", tool="this one", wall_s=2.0)
+    report.add("peers", tool="another", wall_s=8.0, settings="its defaults")
     text = page(report)
     assert "| whole legs, s | 0.5 | 45 | <= 90 | yes |" in text
     assert "| again, s | 1.5 | 3 | <= 2 | **no** |" in text
     assert "- threads: 2" in text
-    assert text.index("found / limit") < text.index("| stages |")
+    assert text.index("found / limit") < text.index("| another |") < text.index("| stages |")
+    assert "| this one | 2 |  |" in text
+    assert "- registration peers: skipped: no interpreter" in text
+    assert "TotalSegmentator" not in text
+
+
+def test_patches_of_a_sliding_window():
+    # 384 x 312 x 1080 mm are 256 x 208 x 720 voxels of 1.5 mm: patches of 128 begin every 64 at
+    # most, at 0, 64, 128 along the first axis.
+    assert peer_patches((320, 260, 360), (1.2, 1.2, 3.0), 0.5) == 3 * 3 * 11
+    # Steps of 102.4: three along the first axis, since two patches would be 128 apart.
+    assert peer_patches((320, 260, 360), (1.2, 1.2, 3.0), 0.8) == 3 * 2 * 7
+    assert peer_patches((50, 50, 50), (1.5, 1.5, 1.5), 0.5) == 1
+
+
+def test_peers_that_are_not_there_leave_a_note(tmp_path):
+    report = Report()
+    network_peer(report, None, 20.0, 2)
+    broken = tmp_path / "python"
+    broken.write_text(
+        "#!/bin/sh\necho \"ModuleNotFoundError: No module named 'torch'\" >&2\nexit 1\n"
+    )
+    broken.chmod(0o755)
+    network_peer(report, broken, 20.0, 2)
+    assert not report.tables
+    assert report.notes == [
+        "segmentation peers: skipped: no interpreter with torch was named",
+        "segmentation peers: skipped: ModuleNotFoundError: No module named 'torch'",
+    ]
+
+
+def test_networks_of_a_peer_are_counted_from_one_patch(tmp_path):
+    report = Report()
+    peer = tmp_path / "python"
+    row = {"patch_s": 2.0, "million_parameters": 31.2, "settings": "torch"}
+    peer.write_text(f"#!/bin/sh\necho '{json.dumps(row)}'\n")
+    peer.chmod(0o755)
+    network_peer(report, peer, 22.0, 2)
+    found = {
+        row["task"]: (row["seconds"], row["times_ours"])
+        for row in report.tables["segmentation_peers"]
+    }
+    assert found["TotalSegmentator thigh_shoulder_muscles_mr"] == (198.0, 9.0)
+    assert found["TotalSegmentator total_mr"] == (396.0, 18.0)
+
+
+@pytest.mark.parametrize(("spread", "met"), [(SPREAD_PERCENT, True), (1.4 * SPREAD_PERCENT, False)])
+def test_a_cohort_of_another_spread_does_not_pass_for_the_planted_one(tmp_path, spread, met):
+    planted = spread * np.random.default_rng(11).standard_normal((20, len(MUSCLES)))
+    subjects = [f"sub-{k:02d}" for k in range(len(planted))]
+    for subject, row in zip(subjects, planted, strict=True):
+        values = make_measures(subject=subject).model_dump(mode="json")
+        by_name = {result["name"]: result for result in values["measures"]["muscles"]}
+        for muscle, percent in zip(MUSCLES, row, strict=True):
+            found = asymmetry(200.0 + percent, 200.0 - percent, of="total_volume")
+            by_name[muscle.name]["asymmetry_total_volume"] = found.model_dump(mode="json")
+        write_json(SubjectFolder(tmp_path, subject, None).measures, values)
+    write_norms(tmp_path, tmp_path, [Job(s, None) for s in subjects], config=default_config().group)
+    report = Report()
+    compare(report, tmp_path, subjects, planted)
+    assert [row["people"] for row in report.tables["muscles"]] == [20] * len(MUSCLES)
+    held = {row["what"]: row["met"] for row in report.criteria if row["met"] is not None}
+    assert held["muscles with a limit of their own"]
+    assert held["pooled measured spread over planted"] is met
+
+
+def test_varied_results_are_valid_results_of_other_people(tmp_path):
+    one = OneResult(make_measures().model_dump(mode="json"), b"{}")
+    outcomes = []
+    for k in range(2):
+        folder = SubjectFolder(tmp_path, f"sub-{k}", None)
+        write_varied(folder, one, np.random.default_rng(k))
+        outcomes.append(read_outcome(folder, rows=False))
+    assert [outcome.failure for outcome in outcomes] == [None, None]
+    assert read_measures(SubjectFolder(tmp_path, "sub-1", None).measures).subject == "sub-1"
+    assert outcomes[0].values.keys() == outcomes[1].values.keys()
+    assert outcomes[0].values != outcomes[1].values
 
 
 @pytest.mark.parametrize("side", Side)

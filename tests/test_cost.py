@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,35 @@ def test_weights_are_loaded_once(monkeypatch):
     for _ in range(2):
         network.predict(np.zeros((1, 10, size, size), dtype=np.float32))
     assert len(loaded) == 1
+
+
+_HOLES = """
+import numpy as np
+from pipeline.cli import return_free_memory
+
+def resident_mib():
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return pages * 4096 / 2**20
+
+del (large := [np.ones(2**21)])[:]  # glibc now takes arrays of up to 16 MiB from its heap
+arrays = [np.ones(2**17) for _ in range(200)]
+before = resident_mib()
+del arrays[::2]
+holes = resident_mib()
+return_free_memory()
+print(before - holes, holes - resident_mib())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_free_memory_goes_back_to_the_system():
+    """Every second of 200 arrays of 1 MiB is deleted: the holes are kept until asked for."""
+    result = subprocess.run(
+        [sys.executable, "-c", _HOLES], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    by_itself, when_asked = map(float, result.stdout.split())
+    assert by_itself < 20.0
+    assert when_asked > 80.0
 
 
 def numbers_of(value: object) -> list[float]:

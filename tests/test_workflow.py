@@ -23,6 +23,11 @@ COUNT = int(os.environ.get("MYOSYMMETRY_BATCH_SUBJECTS", "40"))
 #: The SLURM of the test keeps no accounts to ask.
 STATUS_BY_QUEUE = ("SNAKEMAKE_OPTIONS=--slurm-status-command squeue --slurm-no-account",)
 CORRUPT, KILLED, HUNGRY = "sub-03", "sub-04", "sub-05"
+#: A coarse registration and few pictures: the batch is looked at here, not what is measured.
+_CONFIG = """\
+register: {working_voxel_mm: 8, flow_node_mm: 14, flow_smoothing_mm: 16}
+report: {picture_dpi: 50, picture_levels: 1}
+"""
 
 needs_snakemake = pytest.mark.skipif(
     not (BATCH_VENV / "bin" / "snakemake").is_file(),
@@ -60,6 +65,7 @@ class Batch:
     data: Path
     out: Path
     table: Path
+    config: Path
     program: Path
     calls: Path
 
@@ -72,7 +78,7 @@ class Batch:
             "SUBJECTS": self.table,
             "PROGRAM": self.program,
             "ENGINE": "given",
-            "CONFIG": "",
+            "CONFIG": self.config,
             "MEMORY_MB": 1000,
             "VENV": VENV,
             "BATCH_VENV": BATCH_VENV,
@@ -97,7 +103,7 @@ class Batch:
         plan = subprocess.run(
             [
                 *(sys.executable, "-m", "pipeline.cli", "plan", self.data, self.out),
-                *("--table", self.table, "--engine", "given"),
+                *("--table", self.table, "--config", self.config, "--engine", "given"),
             ],
             cwd=ROOT,
             capture_output=True,
@@ -130,9 +136,9 @@ def phantoms(tmp_path_factory) -> Path:
 
 
 def make_batch(phantoms: Path, folder: Path) -> Batch:
-    batch = Batch(
-        phantoms, folder / "out", folder / "list.tsv", folder / "program", folder / "calls"
-    )
+    names = ("out", "list.tsv", "coarse.yaml", "program", "calls")
+    batch = Batch(phantoms, *(folder / name for name in names))
+    batch.config.write_text(_CONFIG)
     names = [f"sub-{number:02d}" for number in range(1, COUNT + 1)]
     rows = [f"{name}\t{350 if name == HUNGRY else 'n/a'}\n" for name in names]
     batch.table.write_text("participant_id\tmemory_mb\n" + "".join(rows))

@@ -148,6 +148,7 @@ class EmbeddedConfig(_Section):
     above_knee_reach_mm: Positive
     below_knee_reach_mm: Positive
     hip_above_knee_mm: Positive
+    above_crest_reach_mm: Positive
     bridge_mm: Positive
     smallest_piece_share: Share
     largest_gap_mm: Positive

@@ -38,6 +38,7 @@ RULES = Rules(
     above_knee_reach_mm=60.0,
     below_knee_reach_mm=60.0,
     hip_above_knee_mm=120.0,
+    above_crest_reach_mm=10.0,
     bridge_mm=6.0,
     smallest_piece_share=0.2,
     largest_gap_mm=50.0,
@@ -173,11 +174,30 @@ def test_muscles_of_the_leg_do_not_reach_the_hip():
     np.testing.assert_array_equal(out[26] > FULL // 2, labels == 26)
 
 
+def test_muscles_of_the_pelvis_end_at_the_crest():
+    """What looks like gluteus medius beside the belly is none; the psoas comes from the spine."""
+    labels = limb(60)
+    labels[45:54, 9:16, 10:17] = STRUCTURE_IDS["hip_bone"]
+    labels[45:60, 16:24, 16:24] = STRUCTURE_IDS["gluteus_medius"]
+    labels[45:60, 6:9, 6:14] = STRUCTURE_IDS["iliopsoas"]
+    expected = labels.copy()
+    # Two levels of 6 mm are 10 mm.
+    expected[56:, 16:24, 16:24] = 0
+    np.testing.assert_array_equal(cleaned(labels), expected)
+    # Specks of bone further up are none.
+    labels[58, 9:16, 16:24] = STRUCTURE_IDS["hip_bone"]
+    assert not np.isin(cleaned(labels)[56:], STRUCTURE_IDS["gluteus_medius"]).any()
+    labels[58, 9:16, 16:24] = 9
+    # A bone that shows on two levels only is not found.
+    labels[45:52, 9:16, 10:17] = 9
+    np.testing.assert_array_equal(cleaned(labels), labels)
+
+
 def test_what_a_class_loses_the_others_gain():
     memberships = np.zeros((3, 1, 1, 2), dtype=np.uint8)
     memberships[:, 0, 0, 0] = (55, 100, 100)
     memberships[:, 0, 0, 1] = (0, 0, 255)
-    refuse_levels(memberships, {2: slice(0, 1)})
+    refuse_levels(memberships, {2: np.array([True])})
     np.testing.assert_array_equal(memberships[:, 0, 0, 0], (90, 165, 0))
     np.testing.assert_array_equal(memberships[:, 0, 0, 1], (255, 0, 0))
     kept = np.zeros((1, 1, 2), dtype=np.uint8)

@@ -106,6 +106,7 @@ def _rules(config: EmbeddedConfig) -> Rules:
         above_knee_reach_mm=config.above_knee_reach_mm,
         below_knee_reach_mm=config.below_knee_reach_mm,
         hip_above_knee_mm=config.hip_above_knee_mm,
+        above_crest_reach_mm=config.above_crest_reach_mm,
         bridge_mm=config.bridge_mm,
         smallest_piece_share=config.smallest_piece_share,
         largest_gap_mm=config.largest_gap_mm,

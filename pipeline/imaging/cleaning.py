@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.core.anatomy import MUSCLES
+from pipeline.core.anatomy import MUSCLES, STRUCTURE_IDS
 from pipeline.core.soft import Membership
 
 Bytes = NDArray[np.uint8]
@@ -29,6 +29,12 @@ _ASLANT = 0.5
 _ABOVE_KNEE = tuple(m.id for m in MUSCLES if m.region in ("hip", "thigh"))
 _BELOW_KNEE = tuple(m.id for m in MUSCLES if m.region == "leg")
 _HIP = tuple(m.id for m in MUSCLES if m.region == "hip")
+_HIP_BONE = STRUCTURE_IDS["hip_bone"]
+#: Of the muscles of the hip only this one begins above the crest of the hip bone, at the spine.
+_FROM_SPINE = STRUCTURE_IDS["iliopsoas"]
+#: A level shows the hip bone with so much of it; it is found where so much of the limb shows it.
+_SMALLEST_BONE_MM2 = 100.0
+_SHORTEST_BONE_MM = 30.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Rules:
             parts thigh and leg best.
         below_knee_reach_mm: muscles of the leg begin at most this far above it.
         hip_above_knee_mm: muscles of the hip end at least this far above it.
+        above_crest_reach_mm: those that begin at the pelvis end at most this far above its crest.
         bridge_mm: pieces of a muscle nearer than this in the plane are one piece.
         smallest_piece_share: a further piece with a smaller share of the largest is dropped.
         largest_gap_mm: and one that begins further along the limb is another structure.
@@ -52,6 +59,7 @@ class Rules:
     above_knee_reach_mm: float
     below_knee_reach_mm: float
     hip_above_knee_mm: float
+    above_crest_reach_mm: float
     bridge_mm: float
     smallest_piece_share: float
     largest_gap_mm: float
@@ -84,7 +92,10 @@ def clean(
     for k in range(1, len(class_ids)):
         memberships[k] = smoothed(memberships[k], level_mm, rules.smoothing_mm)
     memberships[0] = FULL - np.minimum(memberships[1:].sum(axis=0, dtype=np.uint16), FULL)
-    refuse_levels(memberships, out_of_order(memberships, class_ids, level_mm, rules))
+    refused = out_of_order(
+        memberships, class_ids, pixel_mm=pixel_mm, level_mm=level_mm, rules=rules
+    )
+    refuse_levels(memberships, refused)
     labels = decided(memberships)
     kept = np.zeros_like(labels)
     boxes = ndimage.find_objects(labels, max_label=len(class_ids) - 1)
@@ -170,32 +181,62 @@ def knee_level(memberships: Bytes, class_ids: Sequence[int]) -> int:
     return int(np.concatenate([[0], np.cumsum(gain)]).argmax())
 
 
+def crest_level(
+    memberships: Bytes, class_ids: Sequence[int], pixel_mm: float, level_mm: float
+) -> int | None:
+    """The highest level that shows the hip bone; None where it is not found.
+
+    Of several stretches of levels the one with the most bone counts: specks above it are none.
+    """
+    if _HIP_BONE not in class_ids:
+        return None
+    bone = memberships[class_ids.index(_HIP_BONE)]
+    areas = np.count_nonzero(bone > FULL // 2, axis=(1, 2)) * pixel_mm**2
+    stretches, count = ndimage.label(areas >= _SMALLEST_BONE_MM2)
+    if count == 0:
+        return None
+    most = 1 + int(ndimage.sum(areas, stretches, np.arange(1, count + 1)).argmax())
+    shown = np.flatnonzero(stretches == most)
+    return int(shown[-1]) if len(shown) * level_mm >= _SHORTEST_BONE_MM else None
+
+
 def out_of_order(
-    memberships: Bytes, class_ids: Sequence[int], level_mm: float, rules: Rules
-) -> dict[int, slice]:
+    memberships: Bytes,
+    class_ids: Sequence[int],
+    *,
+    pixel_mm: float,
+    level_mm: float,
+    rules: Rules,
+) -> dict[int, Flags]:
     """By index of class, the levels where a muscle of that region of the limb cannot be."""
     knee = knee_level(memberships, class_ids)
+    crest = crest_level(memberships, class_ids, pixel_mm, level_mm)
     count = memberships.shape[1]
     lowest_thigh = max(0, knee - round(rules.above_knee_reach_mm / level_mm))
     highest_leg = min(count, knee + round(rules.below_knee_reach_mm / level_mm))
     lowest_hip = min(count, knee + round(rules.hip_above_knee_mm / level_mm))
+    highest_hip = count
+    if crest is not None:
+        highest_hip = min(count, crest + 1 + round(rules.above_crest_reach_mm / level_mm))
+    levels = np.arange(count)
     out = {}
     for k, value in enumerate(class_ids):
         if value in _BELOW_KNEE:
-            out[k] = slice(highest_leg, count)
-        elif value in _HIP and knee > 0:
-            out[k] = slice(0, lowest_hip)
+            out[k] = levels >= highest_leg
+        elif value in _HIP:
+            lowest = lowest_hip if knee > 0 else lowest_thigh
+            highest = count if value == _FROM_SPINE else highest_hip
+            out[k] = (levels < lowest) | (levels >= highest)
         elif value in _ABOVE_KNEE:
-            out[k] = slice(0, lowest_thigh)
+            out[k] = levels < lowest_thigh
     return out
 
 
-def refuse_levels(memberships: Bytes, refused: Mapping[int, slice]) -> None:
+def refuse_levels(memberships: Bytes, refused: Mapping[int, Flags]) -> None:
     """Take classes off the levels they cannot be on, in place; the rest of the voxel grows."""
     changed = np.zeros(memberships.shape[1], dtype=np.bool_)
     for k, levels in refused.items():
-        touched = memberships[k, levels].any(axis=(1, 2))
-        changed[levels] |= touched
+        changed |= levels & memberships[k].any(axis=(1, 2))
         memberships[k, levels] = 0
     for level in np.flatnonzero(changed):
         _renormalise(memberships[:, level])

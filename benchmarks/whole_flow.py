@@ -93,6 +93,8 @@ def run(options: argparse.Namespace) -> Report:
     report.report("threads", allocated_threads())
     report.report("load average when it ended", os.getloadavg()[0])
     if options.page is not None:
+        # What took minutes is not lost to a page that cannot be written.
+        report.write(options.out, "whole_flow")
         options.page.write_text(page(report), encoding="utf-8")
     return report
 
@@ -323,12 +325,12 @@ def page(report: Report) -> str:
     rows = [
         {
             "what": row["what"],
-            "found / limit": row["found"] / float(row["limit"].split()[-1]),
+            "found / limit": row["found"] / limit if limit else None,
             "found": row["found"],
             "limit": row["limit"],
             "met": "yes" if row["met"] else "**no**",
         }
-        for row in held
+        for row, limit in ((row, float(row["limit"].split()[-1])) for row in held)
     ]
     lines += [*_markdown(rows), ""]
     for table, title in (
@@ -371,6 +373,8 @@ def _markdown(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

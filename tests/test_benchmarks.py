@@ -295,6 +295,7 @@ def test_the_page_of_the_benchmark_puts_ratios_first():
     report = Report()
     report.at_most("whole legs, s", 45.0, 90.0)
     report.at_most("again, s", 3.0, 2.0)
+    report.at_most("folded voxels", 0.0, 0.0)
     report.report("threads", 2)
     report.notes.append("registration peers: skipped: no interpreter")
     for table in ("stages", "floor", "extent", "voxels", "subjects"):
@@ -304,6 +305,7 @@ def test_the_page_of_the_benchmark_puts_ratios_first():
     text = page(report)
     assert "| whole legs, s | 0.5 | 45 | <= 90 | yes |" in text
     assert "| again, s | 1.5 | 3 | <= 2 | **no** |" in text
+    assert "| folded voxels |  | 0 | <= 0 | yes |" in text
     assert "- threads: 2" in text
     assert text.index("found / limit") < text.index("| another |") < text.index("| stages |")
     assert "| this one | 2 |  |" in text

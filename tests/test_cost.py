@@ -175,6 +175,8 @@ def test_the_wheel_holds_everything_that_runs(tmp_path):
 def test_an_install_without_a_network(tmp_path):
     """`make wheelhouse`, then an install from it alone, and a subject measured with it."""
     house, venv = tmp_path / "wheelhouse", tmp_path / "venv"
+    # Else the checkout would count as installed already.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     subprocess.run(
         [
             *("make", "wheelhouse", f"WHEELHOUSE={house}", f"VENV={sys.prefix}"),
@@ -189,9 +191,9 @@ def test_an_install_without_a_network(tmp_path):
             *(venv / "bin/python", "-m", "pip", "install", "--quiet", "--no-index"),
             *("--find-links", house, "myosymmetry"),
         ],
+        env=environment,
         check=True,
     )
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     subprocess.run(
         [
             *(venv / "bin/myosymmetry", ROOT / "sample_data", tmp_path / "out", "participant"),

@@ -268,6 +268,24 @@ def test_a_swap_over_a_few_levels_of_one_leg_is_undone_exactly(
         assert np.mean((image != right)[levels] & tissue) < 0.01 * tissue.mean()
 
 
+@pytest.mark.parametrize("columns_off", [0, 1, 2])
+def test_a_swap_in_the_mirror_is_the_same_swap_of_the_other_leg(columns_off: int) -> None:
+    whole = small_scan()
+    bad = swapped(whole, Side.LEFT)
+    images = [bad.images[q].data[columns_off:] for q in (W, F)]
+    grid = replace(whole.labels.grid, shape=images[0].shape)
+    (found,) = find_swaps(*images, grid)
+    (mirrored,) = find_swaps(*(image[::-1] for image in images), grid)
+    assert {found.side, mirrored.side} == set(Side)
+    assert (mirrored.first, mirrored.last) == (found.first, found.last)
+    assert np.allclose(mirrored.middle, len(images[0]) - 1 - found.middle)
+    back, turned = (
+        exchange(*pair, grid, [swap])
+        for pair, swap in ((images, found), ([image[::-1] for image in images], mirrored))
+    )
+    assert all(np.array_equal(a, b[::-1]) for a, b in zip(back, turned, strict=True))
+
+
 def test_a_swap_of_both_legs_of_a_single_scan() -> None:
     whole = thighs()
     scan, codes = run(loaded(swapped(swapped(whole, Side.RIGHT), Side.LEFT)))

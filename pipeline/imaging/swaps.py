@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from pipeline.core.anatomy import Side
 from pipeline.core.grid import FloatArray, Grid
-from pipeline.imaging.sampling import otsu
+from pipeline.imaging.sampling import centred_lattice, odd_step, otsu
 
 Singles = NDArray[np.float32]
 
@@ -77,7 +77,11 @@ def find_swaps(water: Singles, fat: Singles, grid: Grid) -> list[Swap]:
     sizes = grid.voxel_sizes_mm
     wanted = (_IN_PLANE_MM, _IN_PLANE_MM, _LEVEL_MM)
     steps = [max(1, round(w / size)) for w, size in zip(wanted, sizes, strict=True)]
-    every = tuple(slice(step // 2, None, step) for step in steps)
+    # In the plane the same voxels whichever way round the image is stored.
+    steps[:2] = [odd_step(step) for step in steps[:2]]
+    starts = [centred_lattice(n, step)[0] for n, step in zip(grid.shape[:2], steps, strict=False)]
+    starts.append(steps[2] // 2)
+    every = tuple(slice(start, None, step) for start, step in zip(starts, steps, strict=True))
     small_water, small_fat = water[every], fat[every]
     signal = small_water + small_fat
     if signal.size == 0:
@@ -93,28 +97,26 @@ def find_swaps(water: Singles, fat: Singles, grid: Grid) -> list[Swap]:
     levels = body.shape[2]
     middle = np.full(levels, np.nan)
     verdict = {side: np.zeros(levels, dtype=int) for side in Side}
-    x_grows_right = grid.affine[0, 0] > 0
     for k in range(levels):
         filled = ndimage.binary_fill_holes(ndimage.binary_opening(body[:, :, k]))
         if not filled.any():
             continue
         middle[k] = _middle(filled)
         depth = ndimage.distance_transform_edt(np.pad(filled, 1), sampling=in_plane)[1:-1, 1:-1]
-        beyond = np.arange(filled.shape[0])[:, None] > middle[k]
         for side in Side:
-            mine = beyond == ((side is Side.RIGHT) == x_grows_right)
+            mine = _columns_of(side, np.arange(filled.shape[0]), middle[[k]], grid)
             verdict[side][k] = _judge(fraction[:, :, k], depth, mine, in_plane)
     known = np.isfinite(middle)
     if not known.any():
         return []
-    at = np.arange(levels) * steps[2] + steps[2] // 2
-    columns = ndimage.median_filter(middle[known], 5, mode="nearest") * steps[0] + steps[0] // 2
-    line = np.interp(np.arange(grid.shape[2]), at[known], columns)
-    beyond = np.arange(water[every[:2]].shape[0])[:, None] > line[None, :] / steps[0]
+    at = starts[2] + np.arange(levels) * steps[2]
+    smooth = ndimage.median_filter(middle[known], 5, mode="nearest")
+    line = np.interp(np.arange(grid.shape[2]), at[known], starts[0] + smooth * steps[0])
+    columns = np.arange(grid.shape[0])[every[0]]
     fewest = _SMALLEST_AREA_MM2 / (in_plane[0] * in_plane[1])
     found = []
     for side in Side:
-        mine = beyond == ((side is Side.RIGHT) == x_grows_right)
+        mine = _columns_of(side, columns, line, grid)
         flipped = _flipped(_levels(water[every[:2]], fat[every[:2]], mine, least), fewest)
         exchanged = _exchanged(verdict[side], flipped, steps[2], sizes[2])
         for low, high in _stretches(exchanged):
@@ -174,15 +176,27 @@ def exchange(
 ) -> tuple[Singles, Singles]:
     """The two images with the swaps undone; the given arrays stay as they are."""
     water, fat = water.copy(), fat.copy()
-    x_grows_right = grid.affine[0, 0] > 0
     for swap in swaps:
-        beyond = np.arange(grid.shape[0])[:, None] > swap.middle[None, swap.first : swap.last]
-        mine = (beyond == ((swap.side is Side.RIGHT) == x_grows_right))[:, None, :]
+        line = swap.middle[swap.first : swap.last]
+        mine = _columns_of(swap.side, np.arange(grid.shape[0]), line, grid)[:, None, :]
         levels = np.s_[:, :, swap.first : swap.last]
         before = water[levels].copy()
         water[levels] = np.where(mine, fat[levels], before)
         fat[levels] = np.where(mine, before, fat[levels])
     return water, fat
+
+
+def _columns_of(
+    side: Side, columns: NDArray[np.integer], middle: FloatArray, grid: Grid
+) -> NDArray[np.bool_]:
+    """Which columns (n,) lie on a side of the middle (m,) of each level, (n, m).
+
+    A column on the line itself is nobody's: giving it to one side would prefer that side.
+    """
+    right_is_beyond = grid.affine[0, 0] > 0
+    beyond = columns[:, None] > middle[None, :]
+    before = columns[:, None] < middle[None, :]
+    return beyond if (side is Side.RIGHT) == right_is_beyond else before
 
 
 def _middle(body: NDArray[np.bool_]) -> float:
@@ -279,7 +293,11 @@ def doubted_swaps(
     sizes = grid.voxel_sizes_mm
     wanted = (_IN_PLANE_MM, _IN_PLANE_MM, _LEVEL_MM)
     steps = [max(1, round(w / size)) for w, size in zip(wanted, sizes, strict=True)]
-    every = tuple(slice(step // 2, None, step) for step in steps)
+    # In the plane the same voxels whichever way round the image is stored.
+    steps[:2] = [odd_step(step) for step in steps[:2]]
+    starts = [centred_lattice(n, step)[0] for n, step in zip(grid.shape[:2], steps, strict=False)]
+    starts.append(steps[2] // 2)
+    every = tuple(slice(start, None, step) for start, step in zip(starts, steps, strict=True))
     all_muscle = muscle
     values, muscle, outside = image[every], muscle[every], outside[every]
     known = np.isfinite(values) & (values != 0)

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from legs import ENGINE, SPACES, segmented, swapped
+from legs import ENGINE, SPACES, both_legs, segmented, swapped
 
 from pipeline import LegMatch, SegmentedLegs, Side, default_config, load_config, measure, reconcile
-from pipeline.core.anatomy import STRUCTURE_IDS
-from pipeline.core.scan import SegmentedLeg
+from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURE_IDS
+from pipeline.core.grid import Grid
+from pipeline.core.scan import SCANNER_SPACE, SegmentedLeg
 from pipeline.core.transform import AffineTransform
+from pipeline.imaging.labels import join_labels
 
 NAME, OTHER = "gracilis", "sartorius"
 CONFIG = load_config(overrides={"reconcile": {"consensus": True}}).reconcile
@@ -155,3 +157,34 @@ def test_it_is_off_unless_asked_for_and_impossible_without_a_match():
     (finding,) = failed.findings
     assert finding.code == "no_consensus"
     assert "mean overlap 0.2" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("right_owns", "left_owns", "winner"),
+    [(True, False, Side.RIGHT), (False, True, Side.LEFT), (True, True, None), (False, False, None)],
+)
+def test_a_voxel_that_both_legs_claim_goes_to_the_one_whose_tissue_it_is(
+    right_owns: bool, left_owns: bool, winner: Side | None
+) -> None:
+    value = STRUCTURE_IDS[NAME]
+    scanned = np.zeros((2, 40, 8, 4), dtype=np.uint8)
+    scanned[0, 5:22, 2:6] = value
+    scanned[1, 18:35, 2:6] = value + LEFT_OFFSET
+    pairs = [both_legs(labels, np.diag([2.0, 2.0, 5.0, 1.0])) for labels in scanned]
+    contested = np.zeros((40, 8, 4), dtype=np.bool_)
+    contested[18:22, 2:6] = True
+
+    def owning(own: SegmentedLeg, owns: bool) -> SegmentedLeg:
+        mine = own.leg.to_canonical(contested)
+        return replace(own, leg=replace(own.leg, tissue=own.leg.tissue & (owns | ~mine)))
+
+    legs = SegmentedLegs(
+        owning(pairs[0].right, right_owns), owning(pairs[1].left, left_owns), ENGINE
+    )
+    joined = join_labels(legs, Grid(contested.shape, np.diag([2.0, 2.0, 5.0, 1.0]), SCANNER_SPACE))
+    claimed = {None: 0, Side.RIGHT: value, Side.LEFT: value + LEFT_OFFSET}[winner]
+    assert np.all(joined[contested] == claimed)
+    for labels in scanned:
+        np.testing.assert_array_equal(
+            joined[~contested & (labels > 0)], labels[~contested & (labels > 0)]
+        )

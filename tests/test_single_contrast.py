@@ -22,7 +22,7 @@ from pipeline import (
 from pipeline.core.results import Finding
 from pipeline.core.volume import Quantity, Volume
 from pipeline.imaging.single_contrast import split_tissue
-from pipeline.imaging.tissue import in_opposed_fraction
+from pipeline.imaging.tissue import given_fraction, in_opposed_fraction
 
 W, F, T1 = Quantity.WATER, Quantity.FAT, Quantity.T1W
 IP, OP = Quantity.IN_PHASE, Quantity.OPPOSED_PHASE
@@ -138,3 +138,17 @@ def test_what_looks_all_alike_is_not_split():
     even = np.random.default_rng(1).normal(100.0, 1.0, grid.shape).astype(np.float32)
     leg = replace(whole.leg, images={T1: Volume(even, grid, T1)}, dixon=None)
     assert split_tissue(replace(whole, leg=leg), T1) is None
+
+
+def test_a_masked_part_of_a_fraction_map_is_not_lean_muscle() -> None:
+    rng = np.random.default_rng(4)
+    # Lean muscle: noise around 1 %, negative values clipped to 0 by the scanner.
+    fractions = np.clip(rng.normal(0.01, 0.02, (40, 40, 5)), 0.0, None).astype(np.float32)
+    clipped = fractions == 0.0
+    fractions[10:20, 5:12, 2] = 0.0
+    found = given_fraction(fractions)
+    assert np.isnan(found[10:20, 5:12, 2]).all()
+    elsewhere = np.isfinite(found)
+    assert clipped.mean() > 0.2
+    assert np.mean(elsewhere[clipped]) > 0.95
+    np.testing.assert_array_equal(found[elsewhere], fractions[elsewhere])

@@ -119,7 +119,7 @@ def _lean_tissue(leg: SegmentedLeg, spacing_mm: float) -> NDArray[np.bool_] | No
         excess = images.dixon.water.data - images.dixon.fat.data
     elif Quantity.FAT_FRACTION in images.images:
         fraction = images.images[Quantity.FAT_FRACTION]
-        excess = np.float32(50.0 if fraction.unit == "percent" else 0.5) - fraction.data
+        excess = np.float32(0.5) - fraction.data
     else:
         return None
     pixels = max(1, round(0.5 * spacing_mm / images.grid.voxel_sizes_mm[0]))

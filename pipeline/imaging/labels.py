@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from pipeline.core.anatomy import LEFT_OFFSET, LEG_SCHEME, Side
 from pipeline.core.grid import Grid
-from pipeline.core.scan import Leg, SegmentedLegs
+from pipeline.core.scan import Leg, SegmentedLeg, SegmentedLegs
 from pipeline.core.volume import LabelMap
+
+#: What a leg's claim to a voxel of its own tissue weighs; a claim from outside weighs 1.
+_OWN_TISSUE = np.uint8(4)
 
 
 def leg_labels(labels: NDArray[np.integer], side: Side) -> NDArray[np.uint8]:
@@ -29,17 +32,28 @@ def split_labels(labels: NDArray[np.integer], leg: Leg) -> LabelMap:
 def join_labels(legs: SegmentedLegs, grid: Grid) -> NDArray[np.uint8]:
     """Labels of both legs on the canonical grid, in OWN_SCHEME.
 
-    Where both legs claim a voxel, it goes to the leg whose side of the body it lies on.
+    Where both legs claim a voxel, it goes to the leg whose tissue it is; to none if it is both's
+    or neither's.
     """
     out = np.zeros(grid.shape, dtype=np.uint8)
+    claims = np.zeros(grid.shape, dtype=np.uint8)
+    for side in Side:
+        claims[legs[side].leg.canonical_box] += _claim(legs[side])
     for side, offset in ((Side.RIGHT, 0), (Side.LEFT, LEFT_OFFSET)):
-        segmented = legs[side]
-        leg = segmented.leg
-        labels = leg.to_canonical(segmented.labels.data)
-        region = out[leg.canonical_box]
-        mine = (labels != 0) & ((region == 0) | leg.to_canonical(leg.tissue))
-        region[mine] = labels[mine] + offset
+        leg = legs[side].leg
+        labels = leg.to_canonical(legs[side].labels.data)
+        # More than half of all claims, the other leg's included.
+        mine = 2 * _claim(legs[side]) > claims[leg.canonical_box]
+        out[leg.canonical_box][mine] = labels[mine] + offset
     return out
+
+
+def _claim(segmented: SegmentedLeg) -> NDArray[np.uint8]:
+    """Weight of a leg's claim to each voxel of its box on the canonical grid; 0: none."""
+    leg = segmented.leg
+    labelled = leg.to_canonical(segmented.labels.data) != 0
+    weight = np.where(leg.to_canonical(leg.tissue), _OWN_TISSUE, np.uint8(1))
+    return np.where(labelled, weight, np.uint8(0))
 
 
 def crop_of(outer: Grid, inner: Grid, array: NDArray[Any]) -> NDArray[Any]:

@@ -75,12 +75,7 @@ def find_swaps(water: Singles, fat: Singles, grid: Grid) -> list[Swap]:
         grid: their grid.
     """
     sizes = grid.voxel_sizes_mm
-    wanted = (_IN_PLANE_MM, _IN_PLANE_MM, _LEVEL_MM)
-    steps = [max(1, round(w / size)) for w, size in zip(wanted, sizes, strict=True)]
-    # In the plane the same voxels whichever way round the image is stored.
-    steps[:2] = [odd_step(step) for step in steps[:2]]
-    starts = [centred_lattice(n, step)[0] for n, step in zip(grid.shape[:2], steps, strict=False)]
-    starts.append(steps[2] // 2)
+    starts, steps = _coarse(grid)
     every = tuple(slice(start, None, step) for start, step in zip(starts, steps, strict=True))
     small_water, small_fat = water[every], fat[every]
     signal = small_water + small_fat
@@ -184,6 +179,18 @@ def exchange(
         water[levels] = np.where(mine, fat[levels], before)
         fat[levels] = np.where(mine, before, fat[levels])
     return water, fat
+
+
+def _coarse(grid: Grid) -> tuple[list[int], list[int]]:
+    """First index and step along each axis of the voxels the search looks at.
+
+    In the plane they are the same voxels whichever way round the image is stored.
+    """
+    wanted = (_IN_PLANE_MM, _IN_PLANE_MM, _LEVEL_MM)
+    steps = [max(1, round(w / s)) for w, s in zip(wanted, grid.voxel_sizes_mm, strict=True)]
+    steps[:2] = [odd_step(step) for step in steps[:2]]
+    starts = [centred_lattice(grid.shape[axis], steps[axis])[0] for axis in (0, 1)]
+    return [*starts, steps[2] // 2], steps
 
 
 def _columns_of(
@@ -291,12 +298,7 @@ def doubted_swaps(
         lowest and highest z of each stretch, mm.
     """
     sizes = grid.voxel_sizes_mm
-    wanted = (_IN_PLANE_MM, _IN_PLANE_MM, _LEVEL_MM)
-    steps = [max(1, round(w / size)) for w, size in zip(wanted, sizes, strict=True)]
-    # In the plane the same voxels whichever way round the image is stored.
-    steps[:2] = [odd_step(step) for step in steps[:2]]
-    starts = [centred_lattice(n, step)[0] for n, step in zip(grid.shape[:2], steps, strict=False)]
-    starts.append(steps[2] // 2)
+    starts, steps = _coarse(grid)
     every = tuple(slice(start, None, step) for start, step in zip(starts, steps, strict=True))
     all_muscle = muscle
     values, muscle, outside = image[every], muscle[every], outside[every]

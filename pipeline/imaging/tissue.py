@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pipeline.core.volume import DixonPair
 
@@ -33,6 +34,22 @@ def fat_fraction(pair: DixonPair) -> NDArray[np.float32]:
     out = np.full(total.shape, np.nan, dtype=np.float32)
     np.divide(pair.fat.data, total, out=out, where=pair.valid & (total > 0))
     return np.clip(out, 0.0, 1.0, out=out)
+
+
+def given_fraction(fractions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A fat fraction map made elsewhere, NaN where it was masked.
+
+    Masked voxels hold exactly 0 and lie together; in lean muscle single voxels do too. So a
+    masked part is one that holds 3 x 3 zeros in a slice somewhere.
+
+    Args:
+        fractions: 0 to 1, shape (nx, ny, nz); values beyond are noise.
+
+    Returns:
+        float32 array of its shape, 0 to 1.
+    """
+    masked = ndimage.binary_opening(fractions == 0.0, structure=np.ones((3, 3, 1), dtype=np.bool_))
+    return np.where(masked, np.float32(np.nan), np.clip(fractions, 0.0, 1.0))
 
 
 def in_opposed_fraction(

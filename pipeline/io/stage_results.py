@@ -201,6 +201,9 @@ def save_images(
     folder: SubjectFolder, scan: CanonicalScan, fractions: NDArray[np.float32] | None
 ) -> None:
     """The images the report shows: one background, and the fat fraction (NaN = undefined)."""
+    # Images of an earlier run may be of other contrasts and on another grid.
+    for quantity in {*BACKGROUNDS, Quantity.FAT_FRACTION}:
+        folder.canonical_image(quantity).unlink(missing_ok=True)
     for quantity in BACKGROUNDS:
         if quantity in scan.images:
             path = folder.canonical_image(quantity)

@@ -340,7 +340,9 @@ def _image(data: NDArray[Any], grid: Grid, quantity: Quantity) -> Volume:
             found=f"1 % of the voxels above {typical:.4g}",
             action="set its scale (scl_slope) so that pure fat is 1 or 100",
         )
-    return Volume(values, grid, quantity, "percent" if typical > _LARGEST_FRACTION else "1")
+    if typical > _LARGEST_FRACTION:
+        values = values * np.float32(0.01)
+    return Volume(values, grid, quantity, "1")
 
 
 def _check_signal(values: NDArray[np.float32], low: float, high: float, quantity: Quantity) -> None:

@@ -234,6 +234,8 @@ class MeasureConfig(_Section):
     method_error_floor_percent: Positive
     method_error_of_100_ml_percent: Positive
     method_error_hip_factor: Positive
+    level_error_mm: Positive
+    level_error_slices: Positive
     smallest_matched_share: Share
     largest_volume_factor: Annotated[float, Field(gt=1)]
     smallest_reference_ml: Positive

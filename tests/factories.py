@@ -54,6 +54,7 @@ TROUBLES = {
     ),
 }
 
+THIRD_HALF_WIDTH_PERCENT = 7.0
 SE_TOTAL_PERCENT = 1.5 * math.sqrt(2.0)
 SINGLE_CONTRAST_REASON = "fat fraction needs a water and a fat image; only T1w was given"
 
@@ -295,6 +296,7 @@ def local_difference(
     parts = [pairs[a:b] for a, b in pairwise(ends)]
     sums = [(sum(a for _, a, _ in part), sum(b for _, _, b in part)) for part in parts]
     names = ("proximal", "middle", "distal")
+    indices = [200.0 * (right - left) / (right + left) for right, left in sums]
     top = max(range(len(pairs)), key=lambda k: abs(pairs[k][1] - pairs[k][2]))
     third = names[sum(top >= end for end in ends[1:3])]
     return LocalDifference(
@@ -319,7 +321,8 @@ def local_difference(
                 position_to=pairs[ends[k + 1] - 1][0],
                 volume_right_ml=sums[k][0] / 100.0,
                 volume_left_ml=sums[k][1] / 100.0,
-                index_percent=200.0 * (sums[k][0] - sums[k][1]) / sum(sums[k]),
+                index_percent=indices[k],
+                half_width_percent=THIRD_HALF_WIDTH_PERCENT,
                 points=100.0 * (sums[k][0] - sums[k][1]) / mean,
             )
             for k, part in enumerate(names)
@@ -329,6 +332,7 @@ def local_difference(
             third=third,
             position=pairs[top][0],
             log_ratio=math.log(pairs[top][1] / pairs[top][2]) if min(pairs[top][1:]) > 0 else None,
+            stands_out=abs(indices[names.index(third)]) > THIRD_HALF_WIDTH_PERCENT,
         ),
         sum_points=100.0 * sum(a - b for _, a, b in pairs) / mean,
         band_half_width_percent=None,

@@ -21,11 +21,11 @@ from pipeline.core.scan import SegmentedLeg, SegmentedLegs
 from pipeline.imaging.limb_axis import axis_mm
 from pipeline.imaging.local_difference import (
     MatchedCourse,
-    Placed,
     Placement,
     matched_levels,
     thirds,
 )
+from pipeline.measuring.difference import level_error_mm
 from pipeline.phantom import BodyParameters, Pose, make_body
 from pipeline.stages.measure import measure
 from pipeline.stages.register import register
@@ -252,9 +252,31 @@ def test_what_both_legs_show_is_the_same_part(plain: Results) -> None:
     assert np.abs(there.matched_mm - placed_mm).max() < 0.5
 
 
+def test_a_part_cut_by_the_view_is_compared_less_surely_the_shorter_it_is(plain: Results) -> None:
+    legs, _, _ = plain
+    standard_errors = []
+    for levels in (slice(38, None), slice(45, 60)):
+        cut = with_fat(changed(legs.left, levels=levels))
+        pair, _, found = run(SegmentedLegs(legs.right, cut, ENGINE))
+        muscle = by_name(found)["vastus_lateralis"]
+        right = muscle.right
+        assert muscle.asymmetry.extent == "matched"
+        # The other leg's view ends here: the cross-section of this leg there.
+        areas = [p.area_mm2 for p in right.profile]
+        assert 0.25 * max(areas) < right.matched_cut_lower_mm2 < 1.05 * max(areas)
+        assert muscle.left.matched_cut_lower_mm2 < 0.1 * right.matched_cut_lower_mm2
+        ends = np.hypot(right.matched_cut_upper_mm2, right.matched_cut_lower_mm2)
+        expected = level_error_mm(pair, CONFIG.measure) * ends / (10.0 * right.volume_matched_ml)
+        assert muscle.asymmetry.se_method_percent == pytest.approx(expected, rel=0.1)
+        standard_errors.append(muscle.asymmetry.se_method_percent)
+    assert standard_errors[1] > 2.0 * standard_errors[0]
+    whole = [m for m in large(found) if m.asymmetry.extent == "whole"]
+    assert all(m.asymmetry.se_method_percent is None for m in whole)
+
+
 def course(own: np.ndarray, matched: np.ndarray, area_mm2: np.ndarray) -> MatchedCourse:
     """A muscle of voxels 1 mm long with an area at each."""
-    return MatchedCourse(Placed(own, matched, np.ones_like(own)), area_mm2, voxel_extent_mm=1.0)
+    return MatchedCourse(own, matched, area_mm2, voxel_extent_mm=1.0)
 
 
 def test_a_longer_leg_of_equal_areas_has_no_difference_of_areas() -> None:
@@ -287,8 +309,7 @@ def test_a_third_that_one_side_does_not_reach_has_nothing_in_it_and_never_less()
         amounts = [rng.uniform(0.1, 40.0, n) for n in (200, 500)]
         own = [np.repeat(np.arange(len(a) // 100) * 24.0, 100) for a in amounts]
         right, left = (
-            MatchedCourse(Placed(o, o, np.ones_like(o)), a, voxel_extent_mm=24.0)
-            for o, a in zip(own, amounts, strict=True)
+            MatchedCourse(o, o, a, voxel_extent_mm=24.0) for o, a in zip(own, amounts, strict=True)
         )
         _, parts = thirds(right, left)
         assert parts.amount_mm3.min() >= 0.0

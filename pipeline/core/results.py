@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pipeline.core.anatomy import Side
 
 #: Version of the published document; grows when its meaning changes.
-SCHEMA_VERSION = "2.1"
+SCHEMA_VERSION = "2.2"
 
 Millilitres = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -130,7 +130,16 @@ class Measurement(Record):
         description="Share of the labelled voxels with a defined fat fraction (0 to 1)."
     )
     matched_share: Fraction | None = Field(
-        description="Matched volume divided by the volume in view (0 to 1)."
+        description="Matched volume divided by the volume in view (0 to 1); how much of the whole "
+        "muscle is in view is not known where both legs are cut."
+    )
+    matched_cut_upper_mm2: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="Cross-section at which the matched part ends above because the other leg is "
+        "not shown further, mm^2; 0 where it ends by itself, null where there is no matched part.",
+    )
+    matched_cut_lower_mm2: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="The same below, mm^2."
     )
     length_mm: float | None = Field(description="Extent in view along the limb axis, mm.")
     area_max_mm2: float | None = Field(description="Largest cross-section in view, mm^2.")
@@ -250,6 +259,11 @@ class ThirdDifference(Record):
         description="100 (R - L) / ((R + L) / 2) of its mean cross-section, percent; null where a "
         "side has nothing there."
     )
+    half_width_percent: Annotated[float, Field(ge=0)] | None = Field(
+        description="Half width of the 95 % interval around index_percent, percent: the muscle's "
+        "own standard error times the root of 3, as for thirds that are drawn independently, and "
+        "the error of where the ends of the third lie; null without index_percent."
+    )
     points: float = Field(
         description="Its part of the muscle's difference: 100 (R - L) of its volume over the mean "
         "volume of the muscle, in the unit percentage points; the three add up to the muscle."
@@ -267,6 +281,10 @@ class LargestDifference(Record):
     )
     log_ratio: float | None = Field(
         description="ln(right / left) of the areas there, without unit."
+    )
+    stands_out: bool = Field(
+        description="Whether the difference of that third lies beyond its 95 % interval around 0; "
+        "otherwise the place means nothing."
     )
 
 

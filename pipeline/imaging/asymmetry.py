@@ -44,13 +44,15 @@ class MethodError:
         floor: error of a muscle that is large and the same in every look.
         of_100_ml: further error of a muscle of 100 mL; falls with the root of the volume, as
             that of a border drawn in many places independently.
-        factor: on all of it, for a region of the body that is harder to tell.
+        factor: on all of these, for a region of the body that is harder to tell.
+        level_mm: error of where a level of one leg lies in the other, of muscles that are cut.
     """
 
     gain: float
     floor: float
     of_100_ml: float
     factor: float = 1.0
+    level_mm: float = 0.0
 
 
 def spread_between_looks(right: Sequence[float], left: Sequence[float]) -> float:

@@ -39,6 +39,8 @@ Floats = NDArray[np.float64]
 _LATTICE_MM = 5.0
 #: A matched level passes at least this much of a leg for each mm of its own: maps stay one-to-one.
 _LEAST_SLOPE = 0.2
+#: Length over which the cross-section at an end of a third is taken.
+_END_MM = 10.0
 #: What lies beyond the ends, as a share of the muscle: single voxels do not move the thirds.
 _TAIL_SHARE = 0.005
 
@@ -51,11 +53,15 @@ class Placed:
         own_mm: distance down the leg's own axis (n,).
         matched_mm: matched level (n,): mean of own_mm and of the partner's in the other leg.
         shared: share of each voxel that the other leg shows too (n,), 0 to 1.
+        at_lower, at_upper: change of that share (n,), per mm that the lower (upper) end of what
+            the other leg shows would lie further out: not 0 where that end cuts.
     """
 
     own_mm: Floats
     matched_mm: Floats
     shared: Floats
+    at_lower: Floats
+    at_upper: Floats
 
 
 class Placement:
@@ -76,33 +82,47 @@ class Placement:
         partner = carry.apply(self._lattice.index_to_world(nodes))
         level = other.leg.grid.world_to_index(partner)[..., 2]
         self._field = np.stack([axis_mm(other.axis, partner), level], axis=-1)
-        self._extent = leg.leg.grid.voxel_sizes_mm[2] / other.leg.grid.voxel_sizes_mm[2]
+        self._other_mm = other.leg.grid.voxel_sizes_mm[2]
+        self._extent = leg.leg.grid.voxel_sizes_mm[2] / self._other_mm
 
     def of(self, points: Floats) -> Placed:
         """Place voxel centres (n, 3), RAS mm in the leg's space."""
         own = axis_mm(self._leg.axis, points)
         there, level = interpolate(self._field, self._lattice, points).T
         if self._window is None:
-            shared = np.zeros(len(points))
-        else:
-            # A voxel is shared as far as it lies between the ends of what the other leg shows.
-            shared = slab_weights(level, *self._window.edge_levels(), self._extent)
-        return Placed(own, 0.5 * (own + there), shared)
+            nothing = np.zeros(len(points))
+            return Placed(own, 0.5 * (own + there), nothing, nothing, nothing)
+        low, high = self._window.edge_levels()
+
+        def shared(below: float, above: float) -> Floats:
+            """Share of each voxel between the ends of what the other leg shows, moved outwards."""
+            return slab_weights(level, low - below, high + above, self._extent)
+
+        step = 1.0 / self._other_mm
+        return Placed(
+            own,
+            0.5 * (own + there),
+            shared(0.0, 0.0),
+            0.5 * (shared(step, 0.0) - shared(-step, 0.0)),
+            0.5 * (shared(0.0, step) - shared(0.0, -step)),
+        )
 
 
 class MatchedCourse:
     """One structure of one leg along the matched levels."""
 
-    def __init__(self, placed: Placed, amounts_mm3: Floats, *, voxel_extent_mm: float) -> None:
+    def __init__(
+        self, own_mm: Floats, matched_mm: Floats, amounts_mm3: Floats, *, voxel_extent_mm: float
+    ) -> None:
         """Args:
-        placed: its voxels.
+        own_mm, matched_mm: where its voxels lie (n,), see Placed.
         amounts_mm3: what is counted of each voxel (n,), e.g. its lean volume; not all 0.
         voxel_extent_mm: length a voxel covers along the limb.
         """
         counted = amounts_mm3 > 0
-        self._own, self._amounts = placed.own_mm[counted], amounts_mm3[counted]
+        self._own, self._amounts = own_mm[counted], amounts_mm3[counted]
         self._extent = voxel_extent_mm
-        self._knots = _knots(self._own, placed.matched_mm[counted], voxel_extent_mm)
+        self._knots = _knots(self._own, matched_mm[counted], voxel_extent_mm)
 
     @property
     def total_mm3(self) -> float:
@@ -260,6 +280,7 @@ def describe(
     name: str,
     asymmetry: Asymmetry,
     step_mm: float,
+    level_error_mm: float,
     smallest_share: float,
 ) -> LocalDifference:
     """Where along a muscle its sides differ, in words and numbers.
@@ -268,8 +289,10 @@ def describe(
         right, left: its voxels along the matched levels, of the volume and extent compared.
         axes: limb axes of the right and the left leg.
         name: the muscle.
-        asymmetry: of the whole of what is compared; its method error gives the band.
+        asymmetry: of the whole of what is compared; its method error gives the band, its whole
+            error that of the thirds.
         step_mm: distance of the levels.
+        level_error_mm: standard error of where a level of one leg lies in the other.
         smallest_share: areas below this share of the largest give no ratio.
     """
     courses = (right, left)
@@ -301,6 +324,12 @@ def describe(
     at = float(0.5 * (levels.edges_mm[top] + levels.edges_mm[top + 1]))
     third = _THIRDS[int(np.clip(np.searchsorted(edges, at) - 1, 0, 2))]
     se = asymmetry.se_method_percent
+    indices = [_index(parts.area_mm2[:, k]) for k in range(3)]
+    assert asymmetry.se_total_percent is not None
+    half_widths = _third_half_widths(
+        courses, edges, parts, asymmetry.se_total_percent, level_error_mm
+    )
+    index, half_width = indices[_THIRDS.index(third)], half_widths[_THIRDS.index(third)]
     return LocalDifference(
         of=asymmetry.of,
         extent=asymmetry.extent,
@@ -323,7 +352,8 @@ def describe(
                 position_to=ends[k + 1],
                 volume_right_ml=float(parts.amount_mm3[0, k]) / 1e3,
                 volume_left_ml=float(parts.amount_mm3[1, k]) / 1e3,
-                index_percent=_index(parts.area_mm2[:, k]),
+                index_percent=indices[k],
+                half_width_percent=None if indices[k] is None else half_widths[k],
                 points=float(100.0 * (parts.amount_mm3[0, k] - parts.amount_mm3[1, k]) / mean_mm3),
             )
             for k, part in enumerate(_THIRDS)
@@ -333,12 +363,40 @@ def describe(
             third=third,
             position=float(middle[:, top].mean()) if alike else None,
             log_ratio=ratios[top],
+            # A side that has nothing there at all does differ.
+            stands_out=index is None or abs(index) > half_width,
         ),
         sum_points=float(100.0 * (levels.amount_mm3[0] - levels.amount_mm3[1]).sum() / mean_mm3),
         band_half_width_percent=None if se is None else Z95 * se,
         band_reason=None if se is not None else "the error of the method is not known",
         reason=None,
     )
+
+
+def _third_half_widths(
+    courses: tuple[MatchedCourse, MatchedCourse],
+    edges_mm: Floats,
+    parts: MatchedLevels,
+    se_percent: float,
+    level_error_mm: float,
+) -> list[float]:
+    """Half widths of the 95 % intervals of the differences of the thirds, percent.
+
+    A third that is displaced by d has a mean cross-section that is d (A_below - A_above) / L
+    larger, A being the cross-sections at its ends.
+    """
+    reach = 0.5 * _END_MM
+    area = np.array(
+        [
+            (course.below(edges_mm + reach) - course.below(edges_mm - reach)) / (2.0 * reach)
+            for course in courses
+        ]
+    )
+    slope = np.abs(np.diff(area, axis=1)) / parts.length_mm
+    mean = parts.area_mm2
+    relative = np.where(mean > 0, slope / np.where(mean > 0, mean, 1.0), 0.0).mean(axis=0)
+    own = math.sqrt(3.0) * se_percent
+    return [Z95 * math.hypot(own, 100.0 * level_error_mm * float(r)) for r in relative]
 
 
 def _index(areas: Floats) -> float | None:

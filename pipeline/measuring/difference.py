@@ -36,21 +36,40 @@ def asymmetries(
     healthy_limit: float | None,
     members: Sequence[str],
     config: MeasureConfig,
+    *,
+    level_error_mm: float,
 ) -> tuple[Asymmetry, Asymmetry]:
-    """Asymmetry of lean volume and of total volume of one or several muscles."""
-    error = _method_error(members, config)
+    """Asymmetry of lean volume and of total volume of one or several muscles.
+
+    Args:
+        right, left: what was measured.
+        healthy_limit: limit of healthy people, percent of total volume, if there is one.
+        members: names of the muscles.
+        config: figures of the errors, least shares.
+        level_error_mm: see level_error_mm.
+    """
+    error = _method_error(members, config, level_error_mm)
     total = _asymmetry("total_volume", right, left, None, healthy_limit, error, config)
     lean = _asymmetry("lean_volume", right, left, total, healthy_limit, error, config)
     return lean, total
 
 
-def _method_error(members: Sequence[str], config: MeasureConfig) -> MethodError:
+def level_error_mm(legs: SegmentedLegs, config: MeasureConfig) -> float:
+    """Standard error of where a level of one leg lies in the other leg."""
+    slice_mm = max(legs[side].leg.grid.voxel_sizes_mm[2] for side in Side)
+    return math.hypot(config.level_error_mm, config.level_error_slices * slice_mm)
+
+
+def _method_error(
+    members: Sequence[str], config: MeasureConfig, level_error_mm: float
+) -> MethodError:
     hip = any(MUSCLES_BY_NAME[name].region == "hip" for name in members)
     return MethodError(
         gain=config.method_error_gain,
         floor=config.method_error_floor_percent / 100.0,
         of_100_ml=config.method_error_of_100_ml_percent / 100.0,
         factor=config.method_error_hip_factor if hip else 1.0,
+        level_mm=level_error_mm,
     )
 
 
@@ -81,7 +100,7 @@ def _asymmetry(
             reason=reason,
         )
     log_ratio = math.log(values[0] / values[1])
-    method, se = _standard_errors(right, left, error, config)
+    method, se = _standard_errors(right, left, extent, error, config)
     estimate = right.lean_estimate or left.lean_estimate if of == "lean_volume" else None
     if estimate is not None:
         added = config.lean_estimate_se_percent / 100.0
@@ -121,17 +140,41 @@ def _asymmetry(
 
 
 def _standard_errors(
-    right: Measurement, left: Measurement, error: MethodError, config: MeasureConfig
+    right: Measurement,
+    left: Measurement,
+    extent: Extents,
+    error: MethodError,
+    config: MeasureConfig,
 ) -> tuple[float | None, float]:
     """Standard error of ln(R / L) of the method, where it can be told, and in all."""
     scan_rescan = se_from_scan_rescan(config.scan_rescan_cv_percent)
+    placing = _placing_error(right, left, error.level_mm) if extent == "matched" else 0.0
     looks = right.repeat_volume_ratios, left.repeat_volume_ratios
-    volumes = right.volume_in_view_ml, left.volume_in_view_ml
-    if looks[0] is None or looks[1] is None or volumes[0] is None or volumes[1] is None:
-        return None, scan_rescan
+    name = "volume_matched_ml" if extent == "matched" else "volume_whole_ml"
+    volumes = getattr(right, name), getattr(left, name)
+    if looks[0] is None or looks[1] is None:
+        return placing or None, math.hypot(scan_rescan, placing)
     spread = spread_between_looks(looks[0], looks[1])
     method = se_of_method(spread, (volumes[0] + volumes[1]) / 2.0, error)
-    return method, se_total(method, spread, scan_rescan)
+    total = se_total(method, spread, scan_rescan)
+    return math.hypot(method, placing), math.hypot(total, placing)
+
+
+def _placing_error(right: Measurement, left: Measurement, level_error_mm: float) -> float:
+    """Standard error of ln(R / L) of a matched part, because where the ends of one leg's field of
+    view lie in the other leg is known to a mm or two only.
+
+    One leg or the other is cut at each end: d ln(R / L) = (A_R / V_R + A_L / V_L) d.
+    """
+    per_mm = [
+        sum(
+            (getattr(m, f"matched_cut_{end}_mm2") or 0.0) / (1e3 * m.volume_matched_ml)
+            for m in (right, left)
+            if m.volume_matched_ml
+        )
+        for end in ("upper", "lower")
+    ]
+    return level_error_mm * math.hypot(*per_mm)
 
 
 def _comparable(
@@ -204,7 +247,8 @@ def local_difference(
             mean = np.average(raw.fractions[defined], weights=share[defined])
             amounts = amounts * (1.0 - np.where(defined, raw.fractions, mean))
         extents.append(grid.voxel_sizes_mm[2])
-        courses.append(MatchedCourse(raw.placed, amounts, voxel_extent_mm=extents[-1]))
+        places = raw.placed.own_mm, raw.placed.matched_mm
+        courses.append(MatchedCourse(*places, amounts, voxel_extent_mm=extents[-1]))
     return describe(
         courses[0],
         courses[1],
@@ -213,6 +257,7 @@ def local_difference(
         asymmetry=compared,
         # A slice has one area: finer levels would hold shifted slices against each other.
         step_mm=max(config.local_step_mm, *extents),
+        level_error_mm=level_error_mm(legs, config),
         smallest_share=config.smallest_area_share,
     )
 

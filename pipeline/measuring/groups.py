@@ -15,7 +15,11 @@ from pipeline.measuring.sides import Sides, absent
 
 
 def group_result(
-    group: MuscleGroup, muscles: Sequence[MuscleResult], config: MeasureConfig
+    group: MuscleGroup,
+    muscles: Sequence[MuscleResult],
+    config: MeasureConfig,
+    *,
+    level_error_mm: float,
 ) -> GroupResult:
     """A compartment or functional group: of its muscles, those seen on both sides."""
     members = [m for m in muscles if m.name in group.muscles]
@@ -24,7 +28,7 @@ def group_result(
     left = _sum([m.left for m in compared], missing=len(members) - len(compared))
     limit = healthy_limit(group, config)
     names = tuple(m.name for m in compared)
-    lean, total = asymmetries(right, left, limit, names, config)
+    lean, total = asymmetries(right, left, limit, names, config, level_error_mm=level_error_mm)
     return GroupResult(
         name=group.name,
         kind=group.kind,
@@ -39,11 +43,16 @@ def group_result(
 
 
 def union_result(
-    name: str, members: tuple[str, ...], sums: Sides, config: MeasureConfig
+    name: str,
+    members: tuple[str, ...],
+    sums: Sides,
+    config: MeasureConfig,
+    *,
+    level_error_mm: float,
 ) -> GroupResult:
     """A union label that a source drew in place of its single muscles."""
     right, left = sums.measurements(name)
-    lean, total = asymmetries(right, left, None, members, config)
+    lean, total = asymmetries(right, left, None, members, config, level_error_mm=level_error_mm)
     return GroupResult(
         name=name,
         kind="union",
@@ -102,6 +111,8 @@ def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
         lean_estimate=next((m.lean_estimate for m in members if m.lean_estimate), None),
         valid_share=_mean_share(members, volume),
         matched_share=min(matched / volume, 1.0) if matched is not None else None,
+        matched_cut_upper_mm2=_total(members, "matched_cut_upper_mm2"),
+        matched_cut_lower_mm2=_total(members, "matched_cut_lower_mm2"),
         length_mm=None,
         area_max_mm2=None,
         confidence=None,

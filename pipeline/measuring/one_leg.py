@@ -26,6 +26,7 @@ from pipeline.imaging.tissue import (
     area_profile,
     core_mask,
     fat_fraction,
+    given_fraction,
     in_opposed_fraction,
     tissue_sums,
 )
@@ -42,10 +43,15 @@ _FROM_PHASES = (
 
 @dataclass(frozen=True)
 class Structure:
-    """Raw values of one structure in one leg, in mm and mL."""
+    """Raw values of one structure in one leg, in mm and mL.
+
+    cut_mm2: where the matched part ends because the other leg is not shown further, the
+    cross-section there, at the upper and at the lower end; 0 where it ends by itself.
+    """
 
     in_view: TissueSums
     matched: TissueSums | None
+    cut_mm2: tuple[float, float]
     placed: Placed | None
     fractions: NDArray[np.float32] | None
     extent: Extent
@@ -95,13 +101,19 @@ def measure_leg(
             )
 
         matched = placed = None
+        cut = (0.0, 0.0)
         if placement is not None:
             placed = placement.of(points)
             matched = sums(placed.shared) if placed.shared.any() else None
+            changes_mm3 = leg.grid.voxel_volume_mm3 * np.array(
+                [placed.at_upper.sum(), placed.at_lower.sum()]
+            )
+            cut = float(changes_mm3[0]), float(changes_mm3[1])
         length, profile = _profile(segmented, points, values, config)
         out[structure.name] = Structure(
             in_view=sums(None),
             matched=matched,
+            cut_mm2=cut,
             placed=placed,
             fractions=values,
             extent=structure_extent(
@@ -132,8 +144,7 @@ def _fractions(
         return fat_fraction(leg.dixon), None, None
     given = leg.images.get(Quantity.FAT_FRACTION)
     if given is not None:
-        scale = 0.01 if given.unit == "percent" else 1.0
-        return np.clip(given.data * np.float32(scale), 0.0, 1.0), None, None
+        return given_fraction(given.data), None, None
     if not leg.images:
         return None, "a label map without an image has volumes only", None
     if {Quantity.IN_PHASE, Quantity.OPPOSED_PHASE} <= leg.images.keys():

@@ -49,6 +49,9 @@ class Sides:
             matched = None
         if not both_whole and other is not None and other.matched is None:
             matched = None
+        cut: tuple[float | None, float | None] = (None, None)
+        if matched is not None:
+            cut = (0.0, 0.0) if both_whole else raw.cut_mm2
         lean_reason = raw.lean_reason
         if lean_reason is None and view.fat_fraction is None:
             lean_reason = "no voxel of the muscle has a defined fat fraction"
@@ -72,6 +75,8 @@ class Sides:
             matched_share=min(matched.volume_ml / view.volume_ml, 1.0) if matched else None,
             length_mm=raw.length_mm,
             area_max_mm2=max(point.area_mm2 for point in raw.profile),
+            matched_cut_upper_mm2=cut[0],
+            matched_cut_lower_mm2=cut[1],
             confidence=confidence,
             repeat_volume_ratios=None if raw.confidence is None else raw.confidence.volume_ratios,
             profile=raw.profile,

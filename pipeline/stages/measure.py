@@ -18,7 +18,13 @@ from pipeline.core.results import (
 )
 from pipeline.core.scan import Participant, SegmentedLegs, StageResult
 from pipeline.imaging.limb_axis import position_scale
-from pipeline.measuring.difference import Of, asymmetries, healthy_limit, local_difference
+from pipeline.measuring.difference import (
+    Of,
+    asymmetries,
+    healthy_limit,
+    level_error_mm,
+    local_difference,
+)
 from pipeline.measuring.expected import expected_volumes, own_reference_used, unlikely_volumes
 from pipeline.measuring.groups import group_result, ratio, union_result
 from pipeline.measuring.images import NOISE_DIFFERS, noise_floors, swap_findings
@@ -57,11 +63,13 @@ def measure(
     structures = {side: measure_leg(legs, side, match, config) for side in Side}
     sums = Sides(structures[Side.RIGHT], structures[Side.LEFT], match, config)
     expected = expected_volumes(participant, config)
-    muscles = []
+    muscles, level_mm = [], level_error_mm(legs, config)
     for muscle in MUSCLES:
         right, left = sums.measurements(muscle.name)
         limit = healthy_limit(muscle, config)
-        lean, total = asymmetries(right, left, limit, (muscle.name,), config)
+        lean, total = asymmetries(
+            right, left, limit, (muscle.name,), config, level_error_mm=level_mm
+        )
         muscles.append(
             MuscleResult(
                 id=muscle.id,
@@ -80,9 +88,9 @@ def measure(
                 expected_volume_ml=expected.get(muscle.name),
             )
         )
-    groups = [group_result(group, muscles, config) for group in GROUPS]
+    groups = [group_result(group, muscles, config, level_error_mm=level_mm) for group in GROUPS]
     groups += [
-        union_result(name, members, sums, config)
+        union_result(name, members, sums, config, level_error_mm=level_mm)
         for name, members in ((u.name, u.muscles) for u in UNIONS)
         if any(name in structures[side] for side in Side)
     ]

@@ -390,3 +390,42 @@ def test_slices_of_another_scan_are_refused(exported, tmp_path, capsys):
     assert cli.main([*command, "--source", str(empty), "--to", str(tmp_path / "to")]) == 3
     assert "No DICOM series lies on the grid" in capsys.readouterr().err
     assert not (tmp_path / "to").exists()
+
+
+def refused(exported, source: Path, capsys) -> str:
+    """What is said to results that are asked for on these slices."""
+    command = ["dicom", str(exported[0]), "--participant-label", "01", "--source", str(source)]
+    assert cli.main([*command, "--to", str(source / "to")]) == 3
+    assert not (source / "to").exists()
+    return capsys.readouterr().err
+
+
+def test_joined_stations_are_refused_by_name(exported, tmp_path, capsys):
+    slices = [pydicom.dcmread(p) for p in sorted((exported[1].parent / "slices").iterdir())]
+    uids = [generate_uid(), generate_uid()]
+    for k, data in enumerate(slices):
+        data.SeriesInstanceUID = uids[k >= len(slices) // 2]
+        save(data, tmp_path / f"{k:03d}")
+    assert "not made of stations that were joined" in refused(exported, tmp_path, capsys)
+
+
+def test_an_enhanced_file_is_refused_by_name(exported, tmp_path, capsys):
+    slices = [pydicom.dcmread(p) for p in sorted((exported[1].parent / "slices").iterdir())]
+    frames = []
+    for data in slices:
+        frame, place = pydicom.Dataset(), pydicom.Dataset()
+        place.ImagePositionPatient = data.ImagePositionPatient
+        frame.PlanePositionSequence = [place]
+        frames.append(frame)
+    shared, measure, plane = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    measure.PixelSpacing = slices[0].PixelSpacing
+    plane.ImageOrientationPatient = slices[0].ImageOrientationPatient
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measure], [plane]
+    whole = slices[0]
+    whole.NumberOfFrames = len(frames)
+    whole.SharedFunctionalGroupsSequence = [shared]
+    whole.PerFrameFunctionalGroupsSequence = frames
+    save(whole, tmp_path / "enhanced")
+    said = refused(exported, tmp_path, capsys)
+    assert "not made of files that hold several slices" in said
+    assert "classic MR images" in said

@@ -69,7 +69,8 @@ def export_dicom(
     Raises:
         UsageError: highdicom is not installed.
         SubjectUnusableError: the results hold an error: an archive is no place for them.
-        InputError: no series below the source lies on the grid of the label map.
+        InputError: no series below the source lies on the grid of the label map; it is enhanced
+            multi-frame or a mosaic; several stations were joined.
     """
     _require_highdicom()
     _require_no_error(measures)
@@ -214,15 +215,33 @@ def _slices(
             stack = open_dicom(series, largest_image_million_voxels=largest_image_million_voxels)
         except InputError:
             continue
-        if _single_slices(stack) and stack.grid.same_as(labels.grid, tolerance_mm=_SAME_PLACE_MM):
-            headers = [pydicom.dcmread(plane.path) for plane in stack.planes]
-            return [_completed(header) for header in headers]
-        grids.append(stack.grid.describe())
+        if not stack.grid.same_as(labels.grid, tolerance_mm=_SAME_PLACE_MM):
+            grids.append(stack.grid.describe())
+            continue
+        if not _single_slices(stack):
+            raise InputError(
+                "DICOM objects are not made of files that hold several slices",
+                expected="one file a slice",
+                found=f"{len(stack.planes)} slices in {len(stack.files)} files (enhanced "
+                "multi-frame or mosaic)",
+                action="export the series as classic MR images, one file a slice, and name their "
+                "folder with --source; JSON, tables, page and PDF are complete without it",
+            )
+        headers = [pydicom.dcmread(plane.path) for plane in stack.planes]
+        return [_completed(header) for header in headers]
+    if len(found) > len({series.quantity for series in found}):
+        raise InputError(
+            "DICOM objects are not made of stations that were joined",
+            expected=f"one series on the grid of the label map, {labels.grid.describe()}",
+            found=f"several series of one contrast: {'; '.join(grids)}",
+            action="process and export a station by itself; JSON, tables, page and PDF of the "
+            "joined scan are complete without it",
+        )
     raise InputError(
         "No DICOM series lies on the grid of the label map",
         expected=f"one file a slice, {labels.grid.describe()}",
         found="; ".join(grids) or "no series of a known contrast",
-        action="name the folder of the slices that were measured (joined stations have none)",
+        action="name the folder of the slices that were measured",
     )
 
 

@@ -19,7 +19,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.errors import MyosymmetryError, ResultsError, UnmetNeedError, UsageError
+from pipeline.core.errors import (
+    InputError,
+    MyosymmetryError,
+    ResultsError,
+    SubjectUnusableError,
+    UnmetNeedError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from pipeline.batch.status import JobState
@@ -451,7 +458,9 @@ def _dicom(arguments: Sequence[str]) -> int:
 
 
 def _inspect(arguments: Sequence[str]) -> int:
-    parser = _parser("myosymmetry inspect", "Show what would be used of a subject.")
+    parser = _parser(
+        "myosymmetry inspect", "Show what would be used of subjects and why, and what is left out."
+    )
     parser.add_argument("data", type=Path, help="folder with one sub-... folder per subject")
     _add_labels(parser)
     parser.add_argument("--config", type=Path, help="YAML file with the values to change")
@@ -459,26 +468,36 @@ def _inspect(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     from pipeline.config import load_config
     from pipeline.flow import inspect_subject
+    from pipeline.io.discover import subject_labels
 
     config = load_config(options.config)
-    found = [
-        inspect_subject(options.data, subject, session=session, config=config)
-        for subject, session in _subjects(options, options.data)
-    ]
+    found: list[dict[str, Any]] = []
+    worst = 0
+    for pair in _subjects(options, options.data):
+        subject, session = subject_labels(*pair)
+        try:
+            found.append(inspect_subject(options.data, subject, session=session, config=config))
+        except (InputError, SubjectUnusableError) as error:
+            found.append({"subject": subject, "session": session, "error": str(error)})
+            worst = max(worst, error.exit_code)
     if options.json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
-        return 0
-    for subject in found:
-        sys.stdout.write(f"{subject['subject']} {subject['session'] or ''}\n")
-        for name, grid in subject["images"].items():
+        return worst
+    for one in found:
+        sys.stdout.write(f"{one['subject']} {one['session'] or ''}\n")
+        if "error" in one:
+            sys.stdout.write(f"  unusable       {one['error']}\n")
+            continue
+        for name, grid in one["images"].items():
             sys.stdout.write(f"  {name:<14} {grid}\n")
-        for name in subject["inputs"]:
-            sys.stdout.write(f"  file           {name}\n")
-        for message in subject["left_out"]:
+        for name in one["inputs"]:
+            reason = one["reasons"].get(name)
+            sys.stdout.write(f"  used           {name}{f' ({reason})' if reason else ''}\n")
+        for message in one["left_out"]:
             sys.stdout.write(f"  left out       {message}\n")
-        for message in subject["findings"]:
+        for message in one["findings"]:
             sys.stdout.write(f"  note           {message}\n")
-    return 0
+    return worst
 
 
 def _group(options: argparse.Namespace) -> int:

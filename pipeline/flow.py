@@ -261,7 +261,8 @@ def rebuild_report(
 def inspect_subject(
     data: Path, subject: str, *, session: str | None = None, config: Config | None = None
 ) -> dict[str, Any]:
-    """What would be used of a subject, as JSON-like values."""
+    """What would be used of a subject and by what rule, and what is left out and why, as JSON-like
+    values."""
     config = config if config is not None else default_config()
     result = load_subject(
         data,
@@ -285,6 +286,7 @@ def inspect_subject(
         "session": loaded.session,
         "images": images,
         "inputs": dict(loaded.inputs),
+        "reasons": dict(loaded.reasons),
         "left_out": [f.message for f in result.findings if f.code in _LEFT_OUT],
         "findings": [f.message for f in result.findings if f.code not in _LEFT_OUT],
     }

@@ -19,10 +19,13 @@ from scanner import save, slice_of
 
 from pipeline import cli
 from pipeline.core.anatomy import MUSCLES, OWN_SCHEME, Side
+from pipeline.core.errors import SubjectUnusableError
 from pipeline.core.grid import Grid
+from pipeline.core.results import Finding, Measures
 from pipeline.core.volume import LabelMap, Quantity
 from pipeline.io.derivatives import SubjectFolder, finished_measures
-from pipeline.io.dicom_out import _measurements, make_segmentation
+from pipeline.io.dicom_out import export_dicom, make_segmentation
+from pipeline.io.dicom_report import make_structured_report
 from pipeline.io.nifti import read_label_map
 
 hd = pytest.importorskip("highdicom", reason="the extra 'dicom' is not installed")
@@ -149,64 +152,176 @@ def test_codes_are_unique_per_muscle_and_from_the_registry(exported):
     found = Counter()
     for segment in object_of(exported, "seg").SegmentSequence:
         code = segment.SegmentedPropertyTypeCodeSequence[0]
-        found[code.CodingSchemeDesignator, code.CodeValue] += 1
+        # Names of our own may be longer than the 16 characters of a code value.
+        term = code.get("CodeValue") or code.LongCodeValue
+        found[code.CodingSchemeDesignator, term] += 1
         muscle = next(m for m in MUSCLES if segment.SegmentLabel.startswith(f"{m.title},"))
         if code.CodingSchemeDesignator == "SCT":
-            assert code.CodeValue == muscle.codes.snomed_ct
+            assert term == muscle.codes.snomed_ct
         else:
             assert muscle.codes.snomed_ct is None
     assert set(found.values()) == {2}
     assert {scheme for scheme, _ in found} == {"SCT", "FMA", "MDC", "99MYOSYM"}
 
 
-def numbers_of(content) -> dict[str, float]:
-    """Numbers of a measurement group by the meaning of their names."""
+def meaning(item) -> str:
+    return item.ConceptNameCodeSequence[0].CodeMeaning
+
+
+def groups_of(report: pydicom.Dataset) -> dict[str, dict[str, list]]:
+    """Items of every group of measurements by the meaning of their names, by what is tracked."""
+    found = {}
+    for container in report.ContentSequence:
+        for group in container.get("ContentSequence", []):
+            items: dict[str, list] = {}
+            for item in group.ContentSequence:
+                items.setdefault(meaning(item), []).append(item)
+            found[items["Tracking Identifier"][0].TextValue] = items
+    return found
+
+
+def value(item) -> float:
+    return float(item.MeasuredValueSequence[0].NumericValue)
+
+
+def coded(item) -> str:
+    return item.ConceptCodeSequence[0].CodeMeaning
+
+
+def below(item) -> dict[str, object]:
+    """What stands below a number: its modifiers and properties."""
     return {
-        item.ConceptNameCodeSequence[0].CodeMeaning: float(
-            item.MeasuredValueSequence[0].NumericValue
-        )
-        for item in content.ContentSequence
-        if item.ValueType == "NUM"
+        meaning(part): coded(part) if part.ValueType == "CODE" else value(part)
+        for part in item.get("ContentSequence", [])
     }
+
+
+def said(items: dict[str, list], name: str) -> list[str]:
+    return [item.TextValue for item in items.get(name, [])]
+
+
+@pytest.fixture(scope="module")
+def doubtful(exported, tmp_path_factory) -> tuple[Measures, Path]:
+    """Results of which much is in doubt, as a structured report on the scan's segmentation."""
+    caveat = Finding(
+        code="far_from_isocentre", severity="warning", stage="measure", message="Lies far out."
+    )
+    measures = make_measures(findings=(caveat,), caveats=(caveat.code,))
+    muscles = list(measures.measures.muscles)
+    first = muscles[1]
+    estimated = {
+        side: getattr(first, side).model_copy(update={"lean_estimate": "from T1w alone"})
+        for side in ("right", "left")
+    }
+    muscles[1] = first.model_copy(update=estimated)
+    limb = measures.measures.model_copy(update={"muscles": tuple(muscles)})
+    measures = measures.model_copy(update={"measures": limb})
+    slices = [pydicom.dcmread(p) for p in sorted((exported[1].parent / "slices").iterdir())]
+    report = make_structured_report(measures, object_of(exported, "seg"), slices)
+    path = tmp_path_factory.mktemp("sr") / "sr.dcm"
+    report.save_as(path, enforce_file_format=True)
+    return measures, path
 
 
 def test_the_structured_report_holds_the_numbers_of_the_json(exported):
     measures = finished_measures(SubjectFolder(exported[0], "sub-01", None))
-    groups = {}
-    for container in object_of(exported, "sr").ContentSequence:
-        for group in container.get("ContentSequence", []):
-            names = [
-                item.TextValue
-                for item in group.get("ContentSequence", [])
-                if item.ValueType == "TEXT"
-            ]
-            if names:
-                groups[names[0]] = numbers_of(group)
-    assert len(groups) == 3 * len(MUSCLES)
-    for result, muscle in zip(measures.measures.muscles, MUSCLES, strict=True):
+    groups = groups_of(object_of(exported, "sr"))
+    results = [*measures.measures.muscles, *measures.measures.groups]
+    # Each side, lean and total asymmetry of each; and the scan.
+    assert len(groups) == 4 * len(results) + 1
+    for result in results:
+        title = result.name.replace("_", " ").capitalize()
         for side in Side:
-            found = groups[f"{muscle.title}, {side}"]
-            m = getattr(result, side)
-            assert found["Volume"] == pytest.approx(m.volume_whole_ml, rel=1e-9)
-            assert found["Lean volume"] == pytest.approx(m.lean_volume_whole_ml, rel=1e-9)
-            assert found["Fat fraction"] == pytest.approx(m.fat_fraction_percent, rel=1e-9)
-        (index,) = groups[f"{muscle.title} asymmetry"].values()
-        assert index == pytest.approx(result.asymmetry.index_percent, rel=1e-9)
+            found, m = groups[f"{title}, {side}"], getattr(result, side)
+            assert value(found["Volume"][0]) == pytest.approx(m.volume_whole_ml, rel=1e-9)
+            assert value(found["Lean volume"][0]) == pytest.approx(m.lean_volume_whole_ml, rel=1e-9)
+            fraction = value(found["Fat fraction"][0])
+            assert fraction == pytest.approx(m.fat_fraction_percent, rel=1e-9)
+            assert coded(found["Status"][0]) == m.status
+            assert ("Referenced Segment" in found) == (result in measures.measures.muscles)
+        for of, a in (
+            ("lean volume", result.asymmetry),
+            ("total volume", result.asymmetry_total_volume),
+        ):
+            items = groups[f"{title}, asymmetry of {of}"]
+            (index,) = items[f"Asymmetry of {of}, R - L of mean"]
+            assert value(index) == pytest.approx(a.index_percent, rel=1e-9)
+            beside = below(index)
+            assert beside.pop("Extent that is compared") == "Whole"
+            assert a.extent == "whole"
+            ends = (a.interval_low_percent, a.interval_high_percent)
+            names = ("Lower end of the 95 % interval", "Upper end of the 95 % interval")
+            assert beside == pytest.approx(dict(zip(names, ends, strict=True)), rel=1e-9)
+            assert coded(items["What the difference means"][0]) == (a.verdict or "no verdict")
+            assert said(items, "Comment") == ([] if a.reason is None else [a.reason])
+    scan = groups["The scan"]
+    assert said(scan, "Who outlined the muscles") == [measures.engine.note]
+    assert len(said(scan, "Finding (info)")) == sum(f.severity == "info" for f in measures.findings)
 
 
-def test_the_part_of_a_cut_muscle_is_not_called_its_volume():
-    cut = make_measures().measures.muscles[0]
-    for side, names in (
-        (Side.RIGHT, ["Volume", "Lean volume", "Fat fraction"]),
-        (
-            Side.LEFT,
-            ["Volume of the part in view", "Lean volume of the part in view", "Fat fraction"],
-        ),
-    ):
-        found = _measurements(cut, side)
-        assert [m[0].ConceptNameCodeSequence[0].CodeMeaning for m in found] == names
-    absent = make_measures().measures.muscles[29]
-    assert _measurements(absent, Side.LEFT) == []
+def test_what_is_in_doubt_says_so_beside_its_number(doubtful):
+    measures, path = doubtful
+    groups = groups_of(pydicom.dcmread(path))
+    by_name = {m.name: m for m in measures.measures.muscles}
+    # Cut by the scan: the part in view is not called its volume, both shown parts are compared.
+    cut = groups["Gluteus maximus, left"]
+    assert coded(cut["Status"][0]) == "truncated"
+    assert "Volume" not in cut
+    part = value(cut["Volume of the part in view"][0])
+    assert part == pytest.approx(by_name["gluteus_maximus"].left.volume_in_view_ml)
+    assert said(cut, "Comment") == ["cut by the upper end of the scan"]
+    compared = groups["Gluteus maximus, asymmetry of lean volume"]
+    (index,) = compared["Asymmetry of lean volume, R - L of mean"]
+    assert below(index)["Extent that is compared"] == "The part that both legs show"
+    assert said(compared, "What may fake such a difference") == ["Lies far out."]
+    # Absent: no number, and why.
+    absent = groups["Popliteus, left"]
+    assert not [k for k, items in absent.items() if items[0].ValueType == "NUM"]
+    assert coded(absent["Status"][0]) == "absent"
+    no_index = groups["Popliteus, asymmetry of lean volume"]
+    assert not [k for k, items in no_index.items() if items[0].ValueType == "NUM"]
+    assert said(no_index, "Comment") == [by_name["popliteus"].asymmetry.reason]
+    # Unreliable: every number of it is marked, and there is no verdict.
+    doubted = groups["Flexor digitorum longus, right"]
+    for name in ("Volume", "Lean volume", "Fat fraction"):
+        assert below(doubted[name][0])["Status"] == "unreliable"
+    without = groups["Flexor digitorum longus, asymmetry of total volume"]
+    (index,) = without["Asymmetry of total volume, R - L of mean"]
+    assert below(index)["Status"] == "unreliable"
+    assert coded(without["What the difference means"][0]) == "no verdict"
+    # Estimated: lean values, not the volume.
+    title = measures.measures.muscles[1].name.replace("_", " ").capitalize()
+    guessed = groups[f"{title}, right"]
+    assert "from T1w alone" in said(guessed, "Comment")
+    assert below(guessed["Lean volume"][0])["Derivation"] == "Estimated"
+    assert "Derivation" not in below(guessed["Volume"][0])
+    lean = groups[f"{title}, asymmetry of lean volume"]["Asymmetry of lean volume, R - L of mean"]
+    assert below(lean[0])["Derivation"] == "Estimated"
+
+
+def test_labels_that_were_given_are_not_called_artificial_intelligence(exported):
+    for segment in object_of(exported, "seg").SegmentSequence:
+        made = segment.SegmentationAlgorithmIdentificationSequence[0]
+        family = made.AlgorithmFamilyCodeSequence[0].CodeMeaning
+        assert family == "Labels made elsewhere or by hand"
+        assert segment.SegmentAlgorithmType == "SEMIAUTOMATIC"
+
+
+def test_results_that_hold_an_error_are_not_exported(exported, tmp_path):
+    wrong = Finding(
+        code="one_leg_twice", severity="error", stage="separate", message="One leg is shown twice."
+    )
+    folder = SubjectFolder(exported[0], "sub-01", None)
+    with pytest.raises(SubjectUnusableError, match="One leg is shown twice"):
+        export_dicom(
+            folder,
+            make_measures(findings=(wrong,)),
+            exported[1].parent / "slices",
+            tmp_path / "to",
+            rules=[],
+            largest_image_million_voxels=100.0,
+        )
+    assert not (tmp_path / "to").exists()
 
 
 def test_the_pdf_comes_out_as_it_went_in(exported):
@@ -239,6 +354,11 @@ def test_the_validator_finds_no_error(exported, kind):
 
 
 @needs_validator
+def test_the_validator_finds_no_error_in_a_report_full_of_doubts(doubtful):
+    assert errors_in(doubtful[1]) == []
+
+
+@needs_validator
 def test_the_validator_finds_no_error_in_a_segmentation_of_one_muscle(exported, tmp_path):
     labels, grid, values = label_map(exported)
     one = np.isin(labels, [values["Popliteus", side] for side in Side])
@@ -255,13 +375,12 @@ def test_the_validator_finds_no_error_in_a_segmentation_of_one_muscle(exported, 
 
 
 @pytest.mark.skipif(shutil.which("dsrdump") is None, reason="dcmtk is not on this machine")
-def test_the_report_reads_as_a_structured_report(exported):
-    done = subprocess.run(
-        ["dsrdump", str(exported[1] / "sub-01_sr.dcm")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Gluteus maximus, right" in done.stdout
-    assert not [line for line in done.stderr.splitlines() if line.startswith(("E:", "F:"))]
+def test_the_report_reads_as_a_structured_report(exported, doubtful):
+    for path in (exported[1] / "sub-01_sr.dcm", doubtful[1]):
+        done = subprocess.run(["dsrdump", str(path)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "Gluteus maximus, right" in done.stdout
+        assert not [line for line in done.stderr.splitlines() if line.startswith(("E:", "F:"))]
 
 
 def test_slices_of_another_scan_are_refused(exported, tmp_path, capsys):
@@ -271,3 +390,42 @@ def test_slices_of_another_scan_are_refused(exported, tmp_path, capsys):
     assert cli.main([*command, "--source", str(empty), "--to", str(tmp_path / "to")]) == 3
     assert "No DICOM series lies on the grid" in capsys.readouterr().err
     assert not (tmp_path / "to").exists()
+
+
+def refused(exported, source: Path, capsys) -> str:
+    """What is said to results that are asked for on these slices."""
+    command = ["dicom", str(exported[0]), "--participant-label", "01", "--source", str(source)]
+    assert cli.main([*command, "--to", str(source / "to")]) == 3
+    assert not (source / "to").exists()
+    return capsys.readouterr().err
+
+
+def test_joined_stations_are_refused_by_name(exported, tmp_path, capsys):
+    slices = [pydicom.dcmread(p) for p in sorted((exported[1].parent / "slices").iterdir())]
+    uids = [generate_uid(), generate_uid()]
+    for k, data in enumerate(slices):
+        data.SeriesInstanceUID = uids[k >= len(slices) // 2]
+        save(data, tmp_path / f"{k:03d}")
+    assert "not made of stations that were joined" in refused(exported, tmp_path, capsys)
+
+
+def test_an_enhanced_file_is_refused_by_name(exported, tmp_path, capsys):
+    slices = [pydicom.dcmread(p) for p in sorted((exported[1].parent / "slices").iterdir())]
+    frames = []
+    for data in slices:
+        frame, place = pydicom.Dataset(), pydicom.Dataset()
+        place.ImagePositionPatient = data.ImagePositionPatient
+        frame.PlanePositionSequence = [place]
+        frames.append(frame)
+    shared, measure, plane = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    measure.PixelSpacing = slices[0].PixelSpacing
+    plane.ImageOrientationPatient = slices[0].ImageOrientationPatient
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measure], [plane]
+    whole = slices[0]
+    whole.NumberOfFrames = len(frames)
+    whole.SharedFunctionalGroupsSequence = [shared]
+    whole.PerFrameFunctionalGroupsSequence = frames
+    save(whole, tmp_path / "enhanced")
+    said = refused(exported, tmp_path, capsys)
+    assert "not made of files that hold several slices" in said
+    assert "classic MR images" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from pipeline.config import default_config, load_config
 from pipeline.core.errors import ConfigError, InputError
 from pipeline.core.volume import Quantity
-from pipeline.io.contrast import ImageFacts, no_image_reason, quantity_of
+from pipeline.io.contrast import ImageFacts, contrast_of, no_image_reason
 from pipeline.io.dicom import DicomSeries, find_dicom, open_dicom, planes_of
 from pipeline.stages.canonicalise import canonicalise
 from pipeline.stages.load import load_subject
@@ -137,7 +138,8 @@ def test_contrasts(image_type: tuple[str, ...], name: str, quantity: Quantity | 
     header.ImageType = ["ORIGINAL", "PRIMARY", *image_type]
     header.SeriesDescription = name
     facts = ImageFacts.of(header)
-    found = None if no_image_reason(facts) else quantity_of(facts, RULES)
+    contrast = None if no_image_reason(facts) else contrast_of(facts, RULES)
+    found = None if contrast is None else contrast.shows
     assert found is quantity
 
 
@@ -213,7 +215,7 @@ def damaged(folder: Path) -> None:
         (tilted, "sheared"),
         (placeless, "does not say where its slices lie"),
         (single, "too few slices"),
-        (twice, "More than one series shows water"),
+        (twice, "More than one image shows water"),
         (damaged, "DICOM file . of a series (cannot be decoded|does not hold)"),
     ],
 )
@@ -234,7 +236,8 @@ def test_dicom_of_no_known_contrast_is_counted_not_named(tmp_path: Path) -> None
     series(tmp_path / "sub-01", "M", SeriesDescription="t2_tse DOE")
     with pytest.raises(
         InputError,
-        match=r"(?s)6 other files.*Series 1: 6 files left out: its contrast is not known",
+        match=r"(?s)6 other files.*Series without a number .*: 6 files left out: its contrast is "
+        "not known",
     ) as caught:
         load_subject(tmp_path, "01", config=default_config().load)
     assert "DOE" not in str(caught.value)
@@ -266,7 +269,7 @@ def of_enhanced(path: Path, frame_types: list[str]) -> list[DicomSeries]:
     # Only its size is looked at before the pixels are decoded.
     path.write_bytes(bytes(1_000_000))
     planes = planes_of(path, enhanced(frame_types))
-    quantities = [quantity_of(plane.facts, RULES) for plane in planes]
+    quantities = [contrast_of(plane.facts, RULES).shows for plane in planes]
     return [
         DicomSeries(
             wanted, tuple(p for p, q in zip(planes, quantities, strict=True) if q is wanted)
@@ -351,6 +354,58 @@ def test_two_echoes_with_interleaved_instance_numbers(tmp_path: Path) -> None:
     }
 
 
+def test_series_are_called_by_their_number_and_say_what_told_their_contrast(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "sub-01"
+    name = f"{PERSON}_vibe_dixon_F"
+    series(folder, "W", 1, SeriesNumber=301, Manufacturer="SIEMENS")
+    series(folder, "M", 2, SeriesNumber=302, Manufacturer="SIEMENS", SeriesDescription=name)
+    series(folder, "X", 3, SeriesNumber=7)
+    decoy(folder / "a", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], SeriesNumber=7)
+    decoy(folder / "b", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    result = load_subject(tmp_path, "01", config=default_config().load)
+    assert result.value.reasons == {
+        "dicom:water": "Series 301, 6 files: water by ImageType w (rule 1 of 'siemens')",
+        "dicom:fat": "Series 302, 6 files: fat by the last word f of the series' name "
+        "(rule 2 of 'siemens')",
+    }
+    said = [f.message for f in result.findings if f.code == "left_out"]
+    assert sum(message.startswith("Series 7 (place ") for message in said) == 2
+    assert sum(message.startswith("Series without a number (place ") for message in said) == 1
+    assert not [message for message in said if PERSON[:3] in message]
+
+
+def repeats(folder: Path, *marks: str) -> None:
+    """Water and fat once for each mark of distortion."""
+    for number, (mark, kind) in enumerate(product(marks, "WF"), start=1):
+        image_type = ["DERIVED", "PRIMARY", "DIXON", kind, mark]
+        uid = generate_uid()
+        for level in range(LEVELS):
+            path = folder / f"{number}_{level}"
+            slice_file(path, level, uid=uid, SeriesNumber=number, ImageType=image_type)
+
+
+def test_of_a_scan_with_and_without_distortion_correction_the_corrected_one_is_used(
+    tmp_path: Path,
+) -> None:
+    repeats(tmp_path / "sub-01", "ND", "DIS2D")
+    result = load_subject(tmp_path, "01", config=default_config().load)
+    assert {name: reason[:8] for name, reason in result.value.reasons.items()} == {
+        "dicom:water": "Series 3",
+        "dicom:fat": "Series 4",
+    }
+    said = [f.message for f in result.findings if f.code == "left_out"]
+    assert [message[:8] for message in said] == ["Series 1", "Series 2"]
+    assert all("distortion corrected is there" in message for message in said)
+
+
+def test_other_repeats_are_refused_by_the_number_of_their_series(tmp_path: Path) -> None:
+    repeats(tmp_path / "sub-01", "DIS2D", "DIS2D")
+    with pytest.raises(InputError, match=r"Found: Series 2, .* and Series 4, .*What to do: move"):
+        load_subject(tmp_path, "01", config=default_config().load)
+
+
 def test_a_contrast_rule_of_ones_own_comes_first(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(
@@ -390,7 +445,11 @@ def test_tags_that_agree_are_evidence_of_the_sides(tmp_path: Path) -> None:
         "PatientOrientation says the same",
         "patient position HFS",
     )
-    assert {finding.code for finding in result.findings} == {"side_unproven"}
+    (finding,) = result.findings
+    assert finding.code == "side_unproven"
+    for evidence in result.value.side_evidence:
+        assert evidence in finding.message
+    assert "heart and liver are not looked for" in finding.message
 
 
 def test_two_orientations_in_one_header_are_refused(tmp_path: Path) -> None:

@@ -204,8 +204,8 @@ def test_nifti_stations_and_one_without_fat(tmp_path: Path) -> None:
 def test_repeats_are_no_stations() -> None:
     grid = thighs().labels.grid
     again = grid.crop((0, 0, 4), grid.shape)
-    with pytest.raises(InputError, match="More than one series shows"):
-        group_stations([(W, grid), (F, grid), (W, again), (F, again)])
+    with pytest.raises(InputError, match=r"More than one image shows.*Found: b and d, the latter"):
+        group_stations([(W, grid), (F, grid), (W, again), (F, again)], ["a", "b", "c", "d"])
 
 
 def test_stations_of_two_bodies_far_apart_are_refused() -> None:

@@ -111,6 +111,7 @@ class LoadedSubject:
         label_scheme: what its values mean; None exactly when labels is None.
         participant: facts about the person.
         inputs: digest (sha256) by file name relative to the subject's folder.
+        reasons: by image among the inputs, what says that it shows what it is used for.
         side_evidence: what the sides rest on, e.g. "nifti affine".
         settings: by quantity, how its image was acquired, or the one of each station.
     """
@@ -123,6 +124,7 @@ class LoadedSubject:
     stations: tuple[Mapping[Quantity, ImageSource], ...] = ()
     participant: Participant = field(default_factory=Participant)
     inputs: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
     side_evidence: tuple[str, ...] = ()
     settings: Mapping[Quantity, tuple[ScanSettings, ...]] = field(default_factory=dict)
 
@@ -133,6 +135,7 @@ class LoadedSubject:
             raise InvariantError("A label map and its scheme come together")
         object.__setattr__(self, "images", MappingProxyType(dict(self.images)))
         object.__setattr__(self, "inputs", MappingProxyType(dict(self.inputs)))
+        object.__setattr__(self, "reasons", MappingProxyType(dict(self.reasons)))
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
 
 

@@ -79,11 +79,14 @@ def extent_mm(grid: Grid) -> tuple[float, float]:
     return float(ends.min()) - half, float(ends.max()) + half
 
 
-def group_stations(images: Sequence[tuple[Quantity, Grid]]) -> list[dict[Quantity, int]]:
+def group_stations(
+    images: Sequence[tuple[Quantity, Grid]], names: Sequence[str]
+) -> list[dict[Quantity, int]]:
     """Which images lie in one place, from the lowest station to the highest.
 
     Args:
         images: quantity and grid of each, in any order.
+        names: of each, for messages.
 
     Returns:
         for each station, the position in `images` by quantity.
@@ -96,7 +99,8 @@ def group_stations(images: Sequence[tuple[Quantity, Grid]]) -> list[dict[Quantit
         for other, members in groups:
             if _same_place(grid, other):
                 if quantity in members:
-                    raise _more_than_one(quantity, grid)
+                    both = (names[members[quantity]], names[number])
+                    raise _more_than_one(quantity, grid, both)
                 members[quantity] = number
                 break
         else:
@@ -106,7 +110,8 @@ def group_stations(images: Sequence[tuple[Quantity, Grid]]) -> list[dict[Quantit
         (a, b), (c, d) = extent_mm(below), extent_mm(above)
         shared = sorted(lower.keys() & upper.keys())
         if shared and min(b, d) - c > _LARGEST_OVERLAP_SHARE * min(b - a, d - c):
-            raise _more_than_one(shared[0], above)
+            both = (names[lower[shared[0]]], names[upper[shared[0]]])
+            raise _more_than_one(shared[0], above, both)
     return [members for _, members in groups]
 
 
@@ -116,13 +121,13 @@ def _same_place(one: Grid, other: Grid) -> bool:
     return bool(np.linalg.norm(corners, axis=2).min(axis=1).max() <= _SAME_PLACE_MM)
 
 
-def _more_than_one(quantity: Quantity, grid: Grid) -> InputError:
+def _more_than_one(quantity: Quantity, grid: Grid, names: tuple[str, str]) -> InputError:
     low, high = extent_mm(grid)
     return InputError(
-        f"More than one series shows {quantity} in the same place",
+        f"More than one image shows {quantity} in the same place",
         expected="one image per contrast and station",
-        found=f"a second one from {low:.0f} to {high:.0f} mm",
-        action="keep one of them in the subject's folder",
+        found=f"{' and '.join(names)}, the latter from {low:.0f} to {high:.0f} mm",
+        action="move the files of one of them out of the subject's folder",
     )
 
 

@@ -97,38 +97,59 @@ def no_image_reason(facts: ImageFacts) -> str | None:
     return "a relaxation map" if _R2STAR_NAME.search(facts.names[0]) else None
 
 
-def quantity_of(facts: ImageFacts, rules: ContrastRules) -> Quantity | None:
+@dataclass(frozen=True)
+class Contrast:
+    """What an image shows, and by what.
+
+    Attributes:
+        told_by: words of the rule that says so; nothing of the header but what the rule names.
+    """
+
+    shows: Quantity
+    told_by: str
+
+
+def contrast_of(facts: ImageFacts, rules: ContrastRules) -> Contrast | None:
     """What an image shows; None if unknown.
 
     ImageType is asked first, by the rules in order; then the series' name; then, for a Dixon
     series that names no contrast, the phase of water against fat at its echo time.
     """
-    mine = [rule for vendor, some in rules if re.search(vendor, facts.vendor) for rule in some]
-    for rule in mine:
-        if not rule.image_type.isdisjoint(facts.image_type):
-            return Quantity(rule.shows)
+    mine = [
+        (rule, f"rule {place} of {repr(vendor) if vendor else 'every vendor'}")
+        for vendor, some in rules
+        if re.search(vendor, facts.vendor)
+        for place, rule in enumerate(some, start=1)
+    ]
+    for rule, where in mine:
+        words = sorted(rule.image_type.intersection(facts.image_type))
+        if words:
+            return Contrast(Quantity(rule.shows), f"ImageType {words[0]} ({where})")
     for name in facts.names:
-        words = _SUPPRESSED.sub(" ", name)
-        dixon = _DIXON.search(words) is not None
-        last = words.split()[-1] if words.split() else ""
-        for rule in mine:
+        named = _SUPPRESSED.sub(" ", name)
+        dixon = _DIXON.search(named) is not None
+        last = named.split()[-1] if named.split() else ""
+        for rule, where in mine:
             # A Dixon sequence without a stated contrast may be any of its images.
             vague = dixon and Quantity(rule.shows) is Quantity.T1W
-            if rule.name and not vague and re.search(rule.name, words):
-                return Quantity(rule.shows)
+            if rule.name and not vague and re.search(rule.name, named):
+                return Contrast(Quantity(rule.shows), f"the series' name ({where})")
             if dixon and last in rule.last_word:
-                return Quantity(rule.shows)
+                return Contrast(
+                    Quantity(rule.shows), f"the last word {last} of the series' name ({where})"
+                )
         if dixon:
             return _by_echo(facts)
     return None
 
 
-def _by_echo(facts: ImageFacts) -> Quantity | None:
+def _by_echo(facts: ImageFacts) -> Contrast | None:
     """In or opposed phase, from echo time and field strength."""
     if not facts.echo_ms or not facts.field_t:
         return None
     turns = facts.echo_ms * 1e-3 * FAT_SHIFT_HZ_PER_T * facts.field_t
     off = abs(turns - round(turns))
+    told_by = f"the echo time, {facts.echo_ms:g} ms at {facts.field_t:g} T"
     if off < _PHASE_TOLERANCE:
-        return Quantity.IN_PHASE
-    return Quantity.OPPOSED_PHASE if off > 0.5 - _PHASE_TOLERANCE else None
+        return Contrast(Quantity.IN_PHASE, told_by)
+    return Contrast(Quantity.OPPOSED_PHASE, told_by) if off > 0.5 - _PHASE_TOLERANCE else None

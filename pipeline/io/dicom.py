@@ -1,7 +1,8 @@
 """DICOM in: one stack of slices per contrast and station. pydicom reads headers, GDCM
 (SimpleITK) decodes pixels.
 
-No message names a person: series and files are called by their number.
+No message names a person: series are called by the number that the scanner gave them, never by
+their description, and files by their place in the series.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
+import pydicom.misc
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
@@ -26,7 +28,13 @@ from pipeline.core.errors import InputError
 from pipeline.core.grid import Grid
 from pipeline.core.scan import SCANNER_SPACE, Index3, ScanSettings
 from pipeline.core.volume import Quantity
-from pipeline.io.contrast import ContrastRules, ImageFacts, no_image_reason, quantity_of
+from pipeline.io.contrast import (
+    ContrastRules,
+    ImageFacts,
+    contrast_of,
+    no_image_reason,
+)
+from pipeline.io.contrast import number as number_in
 from pipeline.io.settings import agreed, mark_tags, settings_of_header
 
 with warnings.catch_warnings():
@@ -169,12 +177,14 @@ class DicomSeries:
     """Slices of one series that show one contrast.
 
     Attributes:
-        number: of the series in the order found, from 1; names it in messages.
+        name: of the series in messages, from its SeriesNumber.
+        told_by: what says that it shows this contrast.
     """
 
     quantity: Quantity
     planes: tuple[Plane, ...]
-    number: int = 1
+    name: str = "Series"
+    told_by: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -184,9 +194,9 @@ class DicomSeries:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Files of one series that are not used, and why."""
+    """Files of one series, or of none, that are not used, and why."""
 
-    number: int | None
+    name: str
     files: int
     reason: str
 
@@ -254,9 +264,10 @@ def find_dicom(
         rules: what images show.
         marks: private elements that say whether distortion was corrected.
     """
-    numbers: dict[str, int] = {}
+    numbers: dict[str, int | None] = {}
     groups: dict[tuple[str, Quantity], list[Plane]] = {}
-    left: Counter[tuple[int | None, str]] = Counter()
+    told_by: dict[tuple[str, Quantity], str] = {}
+    left: Counter[tuple[str | None, str]] = Counter()
     seen: set[str] = set()
     for path in files:
         header = read_header(path, marks)
@@ -264,13 +275,14 @@ def find_dicom(
             left[None, "no DICOM image"] += 1
             continue
         series = str(header.get("SeriesInstanceUID") or "")
-        number = numbers.setdefault(series, len(numbers) + 1)
+        stated = number_in(header.get("SeriesNumber"))
+        numbers.setdefault(series, None if stated is None else round(stated))
         reason = _unusable(header)
         uid = str(header.get("SOPInstanceUID") or "")
         if reason is None and uid and uid in seen:
             reason = "the same image is there twice"
         if reason is not None:
-            left[number, reason] += 1
+            left[series, reason] += 1
             continue
         seen.add(uid)
         kept = False
@@ -278,24 +290,52 @@ def find_dicom(
         try:
             planes = planes_of(path, header, marks)
         except InputError as error:
-            left[number, error.problem] += 1
+            left[series, error.problem] += 1
             continue
         for plane in planes:
             refused = no_image_reason(plane.facts)
-            quantity = None if refused else quantity_of(plane.facts, rules)
-            if quantity is None:
+            contrast = None if refused else contrast_of(plane.facts, rules)
+            if contrast is None:
                 reason = refused or reason
                 continue
-            groups.setdefault((series, quantity), []).append(plane)
+            key = (series, contrast.shows)
+            groups.setdefault(key, []).append(plane)
+            told_by.setdefault(key, contrast.told_by)
             kept = True
         if not kept:
-            left[number, reason] += 1
+            left[series, reason] += 1
+    names = _series_names(numbers)
     found = [
         part
         for (series, quantity), planes in groups.items()
-        for part in _stations(DicomSeries(quantity, tuple(planes), numbers[series]))
+        for part in _stations(
+            DicomSeries(quantity, tuple(planes), names[series], told_by[series, quantity])
+        )
     ]
-    return found, [LeftOut(n, count, reason) for (n, reason), count in left.items()]
+    return found, [
+        LeftOut("Files of no series" if series is None else names[series], count, reason)
+        for (series, reason), count in left.items()
+    ]
+
+
+def _series_names(numbers: Mapping[str, int | None]) -> dict[str, str]:
+    """What each series is called, by its identifier: its number, with its place among those found
+    where the number is missing or another series bears it too."""
+    often = Counter(numbers.values())
+    names = {}
+    for place, (series, stated) in enumerate(numbers.items(), start=1):
+        names[series] = "Series without a number" if stated is None else f"Series {stated}"
+        if stated is None or often[stated] > 1:
+            names[series] += f" (place {place} of {len(numbers)} in the order found)"
+    return names
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file calls itself DICOM; a link that leads nowhere does not."""
+    try:
+        return pydicom.misc.is_dicom(path)
+    except OSError:
+        return False
 
 
 def read_header(path: Path, marks: Sequence[DistortionMark] = ()) -> pydicom.Dataset | None:
@@ -502,7 +542,7 @@ def _stations(series: DicomSeries) -> list[DicomSeries]:
     for plane in series.planes:
         echo = round((plane.facts.echo_ms or 0.0) / _SAME_ECHO_MS)
         parts.setdefault((plane.acquisition, echo), []).append(plane)
-    divided = [DicomSeries(series.quantity, tuple(p), series.number) for p in parts.values()]
+    divided = [replace(series, planes=tuple(part)) for part in parts.values()]
     return divided if all(_is_stack(part) for part in divided) else [series]
 
 

@@ -9,21 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pydicom
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import UID, EncapsulatedPDFStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import UID, EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
 from pipeline.core.anatomy import LEFT_OFFSET, MUSCLES, OWN_SCHEME, Muscle, Side
-from pipeline.core.errors import InputError, UsageError
-from pipeline.core.results import Measures, MuscleResult
+from pipeline.core.errors import InputError, SubjectUnusableError, UsageError
+from pipeline.core.results import Measures, Severity
 from pipeline.core.volume import LabelMap
 from pipeline.io.atomic import atomic_write
 from pipeline.io.contrast import ContrastRules
 from pipeline.io.derivatives import SubjectFolder
 from pipeline.io.dicom import DicomSource, find_dicom, open_dicom
+from pipeline.io.dicom_codes import (
+    code_of_muscle,
+    laterality,
+    made_by,
+    own_code,
+    sct,
+    segment_label,
+    uid_of,
+)
+from pipeline.io.dicom_report import make_structured_report
 from pipeline.io.nifti import read_label_map
 
 if TYPE_CHECKING:
@@ -31,11 +41,7 @@ if TYPE_CHECKING:
 
 #: Corners of the label map and of the slices it was made from agree to this, mm.
 _SAME_PLACE_MM = 0.1
-#: Codes that no public terminology has are this program's own, as DICOM asks: 99 and a name.
-_OWN_CODES = "99MYOSYM"
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_LATERALITY = {Side.LEFT: ("7771000", "Left"), Side.RIGHT: ("24028007", "Right")}
-_SERIES = {"seg": (9701, "muscles"), "sr": (9702, "muscle volumes"), "pdf": (9703, "report")}
 
 
 def export_dicom(
@@ -62,9 +68,12 @@ def export_dicom(
 
     Raises:
         UsageError: highdicom is not installed.
-        InputError: no series below the source lies on the grid of the label map.
+        SubjectUnusableError: the results hold an error: an archive is no place for them.
+        InputError: no series below the source lies on the grid of the label map; it is enhanced
+            multi-frame or a mosaic; several stations were joined.
     """
     _require_highdicom()
+    _require_no_error(measures)
     labels = read_label_map(folder.measured_labels, OWN_SCHEME)
     slices = _slices(source, labels, rules, largest_image_million_voxels)
     segmentation = make_segmentation(labels, measures, slices)
@@ -120,79 +129,8 @@ def make_segmentation(
         ],
         content_label="MUSCLES",
         content_description="Lower-limb muscles",
-        **_made(measures, "seg"),
+        **made_by(measures, "seg"),
         device_serial_number=measures.provenance.code_digest[:16],
-    )
-
-
-def make_structured_report(
-    measures: Measures, segmentation: Dataset, slices: Sequence[pydicom.Dataset]
-) -> hd.sr.Comprehensive3DSR:
-    """TID 1500: volumes and fat fraction of every segment, asymmetry of every muscle."""
-    import highdicom as hd
-    from pydicom.sr.codedict import codes
-
-    segments = {
-        segment.SegmentLabel: int(segment.SegmentNumber) for segment in segmentation.SegmentSequence
-    }
-    groups: list[Any] = []
-    for result, muscle in zip(measures.measures.muscles, MUSCLES, strict=True):
-        for side in Side:
-            number = segments.get(_label(muscle, side))
-            found = _measurements(result, side)
-            if number is None or not found:
-                continue
-            groups.append(
-                hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-                    tracking_identifier=_tracking(measures, _label(muscle, side)),
-                    referenced_segment=hd.sr.ReferencedSegment(
-                        sop_class_uid=segmentation.SOPClassUID,
-                        sop_instance_uid=segmentation.SOPInstanceUID,
-                        segment_number=number,
-                        source_series=hd.sr.SourceSeriesForSegmentation(
-                            str(slices[0].SeriesInstanceUID)
-                        ),
-                    ),
-                    finding_type=_code(muscle),
-                    finding_sites=[hd.sr.FindingSite(_code(muscle), laterality=_side(side))],
-                    measurements=found,
-                )
-            )
-        index = result.asymmetry.index_percent
-        if index is not None:
-            groups.append(
-                hd.sr.MeasurementsAndQualitativeEvaluations(
-                    tracking_identifier=_tracking(measures, f"{muscle.title} asymmetry"),
-                    finding_type=_code(muscle),
-                    measurements=[
-                        hd.sr.Measurement(
-                            name=_own("asymmetry_index", "Asymmetry of lean volume, R - L of mean"),
-                            value=index,
-                            unit=_unit("%"),
-                        )
-                    ],
-                )
-            )
-    device = hd.sr.ObserverContext(
-        observer_type=codes.DCM.Device,
-        observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
-            uid=_uid(measures, "device"),
-            name=measures.provenance.software,
-            manufacturer_name=measures.provenance.software,
-            model_name=measures.provenance.software_version,
-        ),
-    )
-    content = hd.sr.MeasurementReport(
-        observation_context=hd.sr.ObservationContext(observer_device_context=device),
-        procedure_reported=_sct("113091000", "Magnetic resonance imaging"),
-        imaging_measurements=groups,
-        title=codes.DCM.ImagingMeasurementReport,
-    )
-    return hd.sr.Comprehensive3DSR(
-        evidence=[*slices, segmentation],
-        content=content[0],
-        **{k: v for k, v in _made(measures, "sr").items() if k in _SR_FIELDS},
-        is_complete=True,
     )
 
 
@@ -200,7 +138,7 @@ def make_encapsulated_pdf(
     pdf: bytes, measures: Measures, one_slice: pydicom.Dataset
 ) -> FileDataset:
     """The report's PDF as an object of the study (Encapsulated PDF Storage)."""
-    made = _made(measures, "pdf")
+    made = made_by(measures, "pdf")
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = EncapsulatedPDFStorage
     meta.MediaStorageSOPInstanceUID = UID(made["sop_instance_uid"])
@@ -221,7 +159,7 @@ def make_encapsulated_pdf(
     data.ContentDate = data.ContentTime = data.AcquisitionDateTime = ""
     data.BurnedInAnnotation = "YES"
     data.DocumentTitle = "Left and right leg muscles"
-    data.ConceptNameCodeSequence = [_own("muscle_report", "Left and right leg muscles")]
+    data.ConceptNameCodeSequence = [own_code("muscle_report", "Left and right leg muscles")]
     data.MIMETypeOfEncapsulatedDocument = "application/pdf"
     data.EncapsulatedDocumentLength = len(pdf)
     data.EncapsulatedDocument = pdf + b"\0" * (len(pdf) % 2)
@@ -239,18 +177,6 @@ _OF_PATIENT_AND_STUDY = (
     "AccessionNumber",
     "ReferringPhysicianName",
 )
-_SR_FIELDS = frozenset(
-    {
-        "series_instance_uid",
-        "series_number",
-        "sop_instance_uid",
-        "instance_number",
-        "manufacturer",
-        "series_description",
-        "manufacturer_model_name",
-        "software_versions",
-    }
-)
 
 
 def _require_highdicom() -> None:
@@ -265,6 +191,18 @@ def _require_highdicom() -> None:
         ) from error
 
 
+def _require_no_error(measures: Measures) -> None:
+    """Who opens a segmentation or a number in an archive may never see the report's errors."""
+    errors = [f.message for f in measures.findings if f.severity is Severity.ERROR]
+    if errors:
+        raise SubjectUnusableError(
+            f"The results of {measures.subject} hold an error and are not exported",
+            expected="results without a finding of severity error",
+            found=" ".join(errors),
+            action="do what the error says and process the subject again",
+        )
+
+
 def _slices(
     source: Path, labels: LabelMap, rules: ContrastRules, largest_image_million_voxels: float
 ) -> list[pydicom.Dataset]:
@@ -277,15 +215,33 @@ def _slices(
             stack = open_dicom(series, largest_image_million_voxels=largest_image_million_voxels)
         except InputError:
             continue
-        if _single_slices(stack) and stack.grid.same_as(labels.grid, tolerance_mm=_SAME_PLACE_MM):
-            headers = [pydicom.dcmread(plane.path) for plane in stack.planes]
-            return [_completed(header) for header in headers]
-        grids.append(stack.grid.describe())
+        if not stack.grid.same_as(labels.grid, tolerance_mm=_SAME_PLACE_MM):
+            grids.append(stack.grid.describe())
+            continue
+        if not _single_slices(stack):
+            raise InputError(
+                "DICOM objects are not made of files that hold several slices",
+                expected="one file a slice",
+                found=f"{len(stack.planes)} slices in {len(stack.files)} files (enhanced "
+                "multi-frame or mosaic)",
+                action="export the series as classic MR images, one file a slice, and name their "
+                "folder with --source; JSON, tables, page and PDF are complete without it",
+            )
+        headers = [pydicom.dcmread(plane.path) for plane in stack.planes]
+        return [_completed(header) for header in headers]
+    if len(found) > len({series.quantity for series in found}):
+        raise InputError(
+            "DICOM objects are not made of stations that were joined",
+            expected=f"one series on the grid of the label map, {labels.grid.describe()}",
+            found=f"several series of one contrast: {'; '.join(grids)}",
+            action="process and export a station by itself; JSON, tables, page and PDF of the "
+            "joined scan are complete without it",
+        )
     raise InputError(
         "No DICOM series lies on the grid of the label map",
         expected=f"one file a slice, {labels.grid.describe()}",
         found="; ".join(grids) or "no series of a known contrast",
-        action="name the folder of the slices that were measured (joined stations have none)",
+        action="name the folder of the slices that were measured",
     )
 
 
@@ -303,34 +259,6 @@ def _completed(header: pydicom.Dataset) -> pydicom.Dataset:
     return header
 
 
-def _made(measures: Measures, kind: str) -> dict[str, Any]:
-    number, description = _SERIES[kind]
-    used = measures.provenance
-    return {
-        "series_instance_uid": _uid(measures, f"{kind} series"),
-        "series_number": number,
-        "series_description": f"{used.software}: {description}",
-        "sop_instance_uid": _uid(measures, kind),
-        "instance_number": 1,
-        "manufacturer": used.software,
-        "manufacturer_model_name": used.software,
-        "software_versions": used.software_version,
-    }
-
-
-def _uid(measures: Measures, what: str) -> UID:
-    """The same results give the same object: its identifier comes from their digests."""
-    used = measures.provenance
-    entropy = [what, measures.subject, str(measures.session), used.code_digest]
-    return generate_uid(
-        entropy_srcs=[*entropy, used.configuration_digest, *sorted(used.inputs.values())]
-    )
-
-
-def _label(muscle: Muscle, side: Side) -> str:
-    return f"{muscle.title}, {side}"
-
-
 def _segment(
     number: int, muscle: Muscle, side: Side, measures: Measures
 ) -> hd.seg.SegmentDescription:
@@ -340,96 +268,25 @@ def _segment(
     given = measures.engine.name == "given"
     described = hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=_label(muscle, side),
-        segmented_property_category=_sct("123037004", "Anatomical Structure"),
-        segmented_property_type=_code(muscle),
+        segment_label=segment_label(muscle.title, side),
+        segmented_property_category=sct("123037004", "Anatomical Structure"),
+        segmented_property_type=code_of_muscle(muscle),
         algorithm_type="SEMIAUTOMATIC" if given else "AUTOMATIC",
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=measures.engine.name,
-            family=codes.DCM.ArtificialIntelligence,
+            # How labels that came with the scan were made is not known here.
+            family=own_code("given", "Labels made elsewhere or by hand")
+            if given
+            else codes.DCM.ArtificialIntelligence,
             version=measures.engine.version,
         ),
-        tracking_id=_label(muscle, side),
-        tracking_uid=_uid(measures, _label(muscle, side)),
+        tracking_id=segment_label(muscle.title, side),
+        tracking_uid=uid_of(measures, segment_label(muscle.title, side)),
         display_color=hd.color.CIELabColor.from_rgb(
             *(int(muscle.colour[k : k + 2], 16) for k in (1, 3, 5))
         ),
     )
     described.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [
-        _side(side)
+        laterality(side)
     ]
     return described
-
-
-def _tracking(measures: Measures, name: str) -> hd.sr.TrackingIdentifier:
-    import highdicom as hd
-
-    return hd.sr.TrackingIdentifier(uid=_uid(measures, name), identifier=name)
-
-
-def _measurements(result: MuscleResult, side: Side) -> list[hd.sr.Measurement]:
-    """Of the whole muscle where it is whole, else of the part in view, which is named so."""
-    import highdicom as hd
-
-    m = result.right if side is Side.RIGHT else result.left
-    if m.volume_whole_ml is not None:
-        wanted = [
-            (_sct("118565006", "Volume"), m.volume_whole_ml, _unit("mL")),
-            (_own("lean_volume", "Lean volume"), m.lean_volume_whole_ml, _unit("mL")),
-        ]
-    else:
-        wanted = [
-            (
-                _own("volume_in_view", "Volume of the part in view"),
-                m.volume_in_view_ml,
-                _unit("mL"),
-            ),
-            (
-                _own("lean_in_view", "Lean volume of the part in view"),
-                m.lean_volume_in_view_ml,
-                _unit("mL"),
-            ),
-        ]
-    wanted.append((_own("fat_fraction", "Fat fraction"), m.fat_fraction_percent, _unit("%")))
-    return [
-        hd.sr.Measurement(name=name, value=value, unit=unit)
-        for name, value, unit in wanted
-        if value is not None
-    ]
-
-
-def _code(muscle: Muscle) -> hd.sr.CodedConcept:
-    """SNOMED CT where there is a code, else FMA, else MDC, else this program's own."""
-    import highdicom as hd
-
-    for value, scheme in (
-        (muscle.codes.snomed_ct, "SCT"),
-        (muscle.codes.fma, "FMA"),
-        (muscle.codes.mdc, "MDC"),
-    ):
-        if value is not None:
-            return hd.sr.CodedConcept(value=value, scheme_designator=scheme, meaning=muscle.title)
-    return _own(muscle.name, muscle.title)
-
-
-def _side(side: Side) -> hd.sr.CodedConcept:
-    return _sct(*_LATERALITY[side])
-
-
-def _sct(value: str, meaning: str) -> hd.sr.CodedConcept:
-    import highdicom as hd
-
-    return hd.sr.CodedConcept(value=value, scheme_designator="SCT", meaning=meaning)
-
-
-def _unit(ucum: str) -> hd.sr.CodedConcept:
-    import highdicom as hd
-
-    return hd.sr.CodedConcept(value=ucum, scheme_designator="UCUM", meaning=ucum)
-
-
-def _own(value: str, meaning: str) -> hd.sr.CodedConcept:
-    import highdicom as hd
-
-    # Code values are at most 16 characters long.
-    return hd.sr.CodedConcept(value=value[:16], scheme_designator=_OWN_CODES, meaning=meaning)

@@ -20,7 +20,14 @@ from pipeline.core.scan import (
 )
 from pipeline.core.volume import Quantity
 from pipeline.imaging.stations import extent_mm, group_stations
-from pipeline.io.dicom import SideTags, find_dicom, open_dicom, series_settings, side_tags
+from pipeline.io.dicom import (
+    SideTags,
+    find_dicom,
+    is_dicom,
+    open_dicom,
+    series_settings,
+    side_tags,
+)
 from pipeline.io.digest import file_digest, files_digest, text_digest
 from pipeline.io.discover import (
     by_pattern,
@@ -73,10 +80,15 @@ def load_subject(
     if not use_labels and labels is None:
         unused, given = given, None
     evidence = ["position stated by the NIfTI affine"]
-    if not images:
-        images, left_out, tags = _dicom(
-            [path for path in files if nifti_stem(path) is None], config
-        )
+    others = [path for path in files if nifti_stem(path) is None]
+    if images:
+        beside = sum(map(is_dicom, others))
+        if beside:
+            findings.append(
+                _left_out("DICOM files", beside, "there are NIfTI images, which are used")
+            )
+    else:
+        images, left_out, tags = _dicom(others, config)
         findings += left_out
         if images:
             evidence = _evidence(tags)
@@ -116,6 +128,7 @@ def load_subject(
         label_scheme=scheme,
         participant=participant,
         inputs=inputs,
+        reasons={image.name: image.reason for image in used},
         side_evidence=tuple(evidence),
         settings={
             quantity: tuple(image.settings for image in used if image.kind == quantity)
@@ -128,13 +141,15 @@ def load_subject(
 
 @dataclass(frozen=True, eq=False)
 class _Image:
-    """An image that was found: what it shows, where it can be read, its name and digest, how it
-    was acquired, and name and digest of the file beside it that says so."""
+    """An image that was found: what it shows, where it can be read, its name and digest, what says
+    that it shows it, how it was acquired, and name and digest of the file beside it that says so.
+    """
 
     kind: str
     source: ImageSource
     name: str
     digest: str
+    reason: str
     settings: ScanSettings = field(default_factory=ScanSettings)
     sidecar: Mapping[str, str] = field(default_factory=dict)
 
@@ -154,7 +169,22 @@ def _nifti(
     """The NIfTI images and the label map of a folder, with what sidecars say of them."""
     images: list[_Image] = []
     given = None
-    for kind, paths in _nifti_files(folder, files, labels, config).items():
+    named = _nifti_files(folder, files, labels, config)
+    known = {path for paths in named.values() for path in paths}
+    unused = [path for path in files if nifti_stem(path) is not None and path not in known]
+    # One named on the command line takes the place of a label map of the folder.
+    maps = by_pattern(unused, config.patterns).get(_LABELS, [])
+    for paths, reason in (
+        (maps, "another label map was named"),
+        (
+            [path for path in unused if path not in maps],
+            "no ending that load.patterns knows",
+        ),
+    ):
+        if paths:
+            names = some([str(path.relative_to(folder)) for path in paths])
+            findings.append(_left_out(names, len(paths), reason))
+    for kind, paths in named.items():
         for path in paths:
             source = open_nifti(
                 path,
@@ -163,7 +193,7 @@ def _nifti(
             )
             inside = folder in path.parents
             name = str(path.relative_to(folder)) if inside else f"labels:{path.name}"
-            image = _Image(kind, source, name, file_digest(path))
+            image = _Image(kind, source, name, file_digest(path), f"{kind} by the end of its name")
             if kind == _LABELS:
                 given = image
             else:
@@ -236,20 +266,22 @@ def _dicom(
     marks = [*config.own_distortion_marks, *config.distortion_marks]
     series, left = find_dicom(files, rules, marks)
     dixon = {Quantity.WATER, Quantity.FAT} <= {one.quantity for one in series}
-    findings = [_left_out(one.number, one.files, one.reason) for one in left]
+    findings = [_left_out(one.name, one.files, one.reason) for one in left]
     images: list[_Image] = []
     tags: list[SideTags] = []
     for one in series:
         if dixon and one.quantity is Quantity.T1W:
             reason = "T1-weighted; water and fat are there and used"
-            findings.append(_left_out(one.number, len(one.files), reason))
+            findings.append(_left_out(one.name, len(one.files), reason))
             continue
         source = open_dicom(one, largest_image_million_voxels=config.largest_image_million_voxels)
         tags.append(side_tags(one))
         # File names of DICOM exports often hold a person's name: they are not passed on.
         name = f"dicom:{one.quantity}"
         digest = files_digest(source.files)
-        images.append(_Image(one.quantity, source, name, digest, series_settings(one)))
+        reason = f"{one.name}, {_files(len(one.files))}: {one.quantity} by {one.told_by}"
+        images.append(_Image(one.quantity, source, name, digest, reason, series_settings(one)))
+    images = _corrected_alone(images, findings)
     images.sort(key=lambda image: (image.kind, extent_mm(image.source.grid)))
     counts = Counter(image.name for image in images)
     numbers: Counter[str] = Counter()
@@ -299,16 +331,47 @@ def _contradictions(tags: Sequence[SideTags]) -> list[Finding]:
     return findings
 
 
-def _left_out(number: int | None, files: int, reason: str) -> Finding:
-    what = "Files of no series" if number is None else f"Series {number}"
+def _files(count: int) -> str:
+    return f"{count} file{'s' if count > 1 else ''}"
+
+
+def _left_out(what: str, files: int, reason: str) -> Finding:
     return Finding(
         code="left_out",
         severity=Severity.INFO,
         stage="load",
-        message=f"{what}: {files} file{'s' if files > 1 else ''} left out: {reason}.",
+        message=f"{what}: {_files(files)} left out: {reason}.",
         value=float(files),
         unit="files",
     )
+
+
+def _corrected_alone(images: Sequence[_Image], findings: list[Finding]) -> list[_Image]:
+    """Without the uncorrected ones, where every image is there twice: with the distortion of the
+    gradients corrected, and without. Anything else is left as it is: two images are no choice."""
+    chosen: list[_Image] = []
+    for image in images:
+        same = [
+            other.settings.distortion_corrected
+            for other in images
+            if other.kind == image.kind and other.source.grid.same_as(image.source.grid)
+        ]
+        if sorted(map(str, same)) != ["False", "True"]:
+            return list(images)
+        if image.settings.distortion_corrected:
+            chosen.append(image)
+    findings += [
+        Finding(
+            code="left_out",
+            severity=Severity.INFO,
+            stage="load",
+            message=f"{image.reason}: left out: the same image with its distortion corrected is "
+            "there and used.",
+        )
+        for image in images
+        if image not in chosen
+    ]
+    return chosen
 
 
 def _stations(images: Sequence[_Image], findings: list[Finding]) -> list[list[_Image]]:
@@ -317,7 +380,7 @@ def _stations(images: Sequence[_Image], findings: list[Finding]) -> list[list[_I
     if not images or max(counts.values()) == 1:
         return [list(images)] if images else []
     grids = [(Quantity(image.kind), image.source.grid) for image in images]
-    groups = group_stations(grids)
+    groups = group_stations(grids, [image.reason for image in images])
     # Water and fat of a station are both needed; of other images, those seen most often.
     needed = {Quantity.WATER, Quantity.FAT} & {quantity for quantity, _ in grids} or {
         Quantity(counts.most_common(1)[0][0])
@@ -365,8 +428,9 @@ def _findings(loaded: LoadedSubject, unused: _Image | None) -> tuple[Finding, ..
         code="side_unproven",
         severity=Severity.INFO,
         stage="load",
-        message="Left and right rest on the position in the file headers alone. A mirrored right "
-        "leg looks like a left leg, so the images of legs cannot prove which side is which.",
+        message=f"Left and right rest on what the files state: "
+        f"{'; '.join(loaded.side_evidence)}. A mirrored right leg looks like a left leg, so the "
+        "images of legs cannot prove which side is which; heart and liver are not looked for.",
     )
     if unused is not None:
         not_used = Finding(
@@ -392,12 +456,7 @@ def _findings(loaded: LoadedSubject, unused: _Image | None) -> tuple[Finding, ..
 
 def _what_is_there(files: Sequence[Path], left_out: Sequence[Finding]) -> str:
     """What a folder holds, without names of files that may name a person."""
-    images = [path.name for path in files if nifti_stem(path) is not None]
-    others = len(files) - len(images)
-    parts = []
-    if images:
-        parts.append(f"NIfTI files that no pattern fits: {some(images)}")
-    if others:
-        parts.append(f"{others} other files, none of them DICOM of a known contrast")
+    others = sum(nifti_stem(path) is None for path in files)
+    parts = [f"{others} other files, none of them DICOM of a known contrast"] if others else []
     parts += [finding.message.rstrip(".") for finding in left_out[:5]]
     return "; ".join(parts) or "an empty folder"

@@ -1,0 +1,71 @@
+"""What `inspect` says of good and bad subjects: files used and left out, each with its reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from test_io_dicom import PERSON, series
+
+from pipeline import cli
+
+
+def nifti(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = np.ones((6, 5, 4), dtype=np.float32)
+    nib.save(nib.Nifti1Image(data, np.diag([2.0, 2.0, 3.0, 1.0])), path)
+
+
+def four_subjects(data: Path) -> None:
+    """NIfTI with other files beside it; a broken one; DICOM; nothing of use."""
+    for kind in ("water", "fat", "b0map", "dseg"):
+        nifti(data / f"sub-01/sub-01_{kind}.nii.gz")
+    series(data / "sub-01/dicom", "W", 1)
+    (data / "sub-02").mkdir()
+    (data / "sub-02/sub-02_water.nii.gz").write_bytes(b"")
+    for number, kind in enumerate(("W", "F"), start=31):
+        series(data / "sub-03", kind, number, SeriesNumber=number)
+    series(data / "sub-04", "M", 1, SeriesNumber=9, SeriesDescription="flair")
+
+
+def test_a_subject_that_cannot_be_used_stops_no_other(tmp_path, capsys):
+    four_subjects(tmp_path)
+    assert cli.main(["inspect", str(tmp_path), "--json"]) == 3
+    first, broken, dicom, useless = json.loads(capsys.readouterr().out)
+    assert first["reasons"] == {
+        f"sub-01_{kind}.nii.gz": f"{kind} by the end of its name" for kind in ("water", "fat")
+    }
+    said = " ".join(first["left_out"])
+    assert "sub-01_b0map.nii.gz: 1 file left out: no ending that load.patterns knows" in said
+    assert "DICOM files: 6 files left out: there are NIfTI images" in said
+    assert broken["subject"] == "sub-02"
+    assert "sub-02_water.nii.gz" in broken["error"]
+    assert dicom["reasons"]["dicom:fat"].startswith("Series 32, 6 files: fat by ImageType f (rule ")
+    assert "Series 9: 6 files left out: its contrast is not known" in useless["error"]
+
+
+def test_the_same_is_said_in_words(tmp_path, capsys):
+    four_subjects(tmp_path)
+    assert cli.main(["inspect", str(tmp_path)]) == 3
+    said = capsys.readouterr().out
+    assert "used           sub-01_water.nii.gz (water by the end of its name)" in said
+    assert "used           dicom:water (Series 31, 6 files: water by ImageType w (rule " in said
+    assert said.count("unusable       ") == 2
+    assert PERSON[:3] not in said
+    good = ["inspect", str(tmp_path), "--participant-label", "03"]
+    assert cli.main(good) == 0
+
+
+def test_a_label_map_of_the_folder_that_another_one_replaces_is_told(tmp_path):
+    from pipeline.config import default_config
+    from pipeline.stages.load import load_subject
+
+    four_subjects(tmp_path)
+    nifti(tmp_path / "mine.nii.gz")
+    result = load_subject(
+        tmp_path, "01", labels=tmp_path / "mine.nii.gz", config=default_config().load
+    )
+    said = " ".join(f.message for f in result.findings if f.code == "left_out")
+    assert "sub-01_dseg.nii.gz: 1 file left out: another label map was named" in said

@@ -19,7 +19,7 @@ from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
 from pipeline import OWN_SCHEME, Grid, LabelMap, Quantity, Side, Volume
-from pipeline.core.anatomy import BONES, LEFT_OFFSET, MUSCLES, side_of_label
+from pipeline.core.anatomy import BONES, LEFT_OFFSET, MUSCLES
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.uint8]
@@ -337,10 +337,8 @@ def _images(water: Floats, fat: Floats, grid: Grid, protocol: Protocol) -> dict[
 def true_volumes(tissue: Tissue) -> dict[tuple[str, Side], float]:
     """Volume of every muscle in mL, counted on the voxels of the label map."""
     counts = np.bincount(tissue.codes.ravel(), minlength=256)
-    names = {m.id: m.name for m in MUSCLES}
     return {
-        (names[value % LEFT_OFFSET], side_of_label(value)): float(counts[value])
-        * tissue.grid.voxel_volume_ml
+        OWN_SCHEME.structures[value]: float(counts[value]) * tissue.grid.voxel_volume_ml
         for value in sorted(_MUSCLE_IDS)
         if counts[value]
     }

@@ -330,7 +330,10 @@ class _Run:
         self._segment_key = stage_key(
             "segment",
             section=[section.model_dump(mode="json") for section in sections],
-            upstream={**loaded.inputs, "engine": f"{engine.name} {engine.digest}"},
+            upstream={
+                **loaded.inputs,
+                "engine": f"{engine.name} {engine.version} {engine.digest}",
+            },
         )
         found = None if self._force else load_segmentation(self._folder, self._segment_key)
         if found is not None:

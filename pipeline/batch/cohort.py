@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.imaging.asymmetry import Z95
+
 Floats = NDArray[np.float64]
 
-#: Standard deviations on each side of the mean that hold 95 % of a normal distribution.
-_NORMAL_95 = 1.959964
 #: Standard deviation of a normal distribution divided by its median absolute deviation.
 _SD_OVER_MAD = 1.4826
 
@@ -39,12 +39,12 @@ class Spread:
         Bland and Altman 1986 (Lancet 327:307) take mean +- 1.96 SD as limits of agreement; one
         figure for both directions needs the farther of the two.
         """
-        return abs(self.mean) + _NORMAL_95 * self.sd
+        return abs(self.mean) + Z95 * self.sd
 
     @property
     def se_limit(self) -> float:
         """Standard error of limit: of the mean and of 1.96 SD together."""
-        return math.hypot(self.sd / math.sqrt(self.people), _NORMAL_95 * self.se_sd)
+        return math.hypot(self.sd / math.sqrt(self.people), Z95 * self.se_sd)
 
 
 @dataclass(frozen=True)

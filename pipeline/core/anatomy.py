@@ -263,8 +263,3 @@ OWN_SCHEME = LabelScheme(
 
 #: One leg in right-leg pose: right ids only, whichever leg it is.
 LEG_SCHEME = LabelScheme("leg", {s.id: (s.name, None) for s in STRUCTURES})
-
-
-def side_of_label(value: int) -> Side:
-    """The side of a label value of OWN_SCHEME."""
-    return Side.LEFT if value > LEFT_OFFSET else Side.RIGHT

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from pipeline.core.anatomy import Side
 from pipeline.core.errors import InvariantError
 from pipeline.core.transform import SpatialTransform
 
@@ -77,6 +78,10 @@ class LegMatch:
             succeeded=False,
             reason=reason,
         )
+
+    def out_of(self, side: Side) -> SpatialTransform:
+        """The transform out of the space of a leg into that of the other one."""
+        return self.right_to_left if side is Side.RIGHT else self.left_to_right
 
     def __post_init__(self) -> None:
         if self.left_to_right.from_space != self.right_to_left.to_space:

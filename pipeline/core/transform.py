@@ -305,6 +305,21 @@ def interpolate(field: NDArray[np.floating], grid: Grid, points: Points) -> Poin
     return out.reshape(*points.shape[:-1], field.shape[3])
 
 
+#: Nodes between which a smooth correspondence is interpolated; a flow's own are further apart.
+_LATTICE_MM = 5.0
+
+
+def on_lattice(transform: SpatialTransform, grid: Grid) -> tuple[Points, Grid]:
+    """A smooth transform looked up on nodes that cover a grid, to be interpolated between.
+
+    Returns:
+        where the nodes go (nx, ny, nz, 3), mm, and the grid of the nodes.
+    """
+    nodes = grid.covered_by(_LATTICE_MM)
+    index = np.moveaxis(np.indices(nodes.shape), 0, -1)
+    return transform.apply(nodes.index_to_world(index)), nodes
+
+
 @dataclass(frozen=True, eq=False)
 class FlowTransform(SpatialTransform):
     """Where points are after unit time in a flow whose velocity does not change: exp(v).

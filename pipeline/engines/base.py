@@ -34,11 +34,6 @@ _ENGINES: Mapping[str, Callable[[SegmentConfig], Engine]] = MappingProxyType(
 )
 
 
-def engine_names() -> tuple[str, ...]:
-    """Names that get_engine knows."""
-    return tuple(_ENGINES)
-
-
 def get_engine(config: SegmentConfig) -> Engine:
     """The configured engine.
 

@@ -18,7 +18,7 @@ from pipeline.core.errors import SubjectUnusableError
 from pipeline.core.scan import EngineInfo, Leg, LegPair
 from pipeline.core.soft import Confidence, LegPose, SoftLabels
 from pipeline.core.volume import Quantity
-from pipeline.engines.session import Network, embedded_network
+from pipeline.engines.session import Network, embedded_network, on_gpu
 from pipeline.imaging.cleaning import FULL, Rules, boxed, clean, decided
 from pipeline.imaging.fat_border import without_holes
 from pipeline.imaging.perturbation import Perturbation, disturbed, overlap_sums, perturbations
@@ -62,7 +62,8 @@ class EmbeddedEngine:
 
     def describe(self, legs: LegPair) -> EngineInfo:
         contract = self._network.contract
-        return EngineInfo("embedded", contract.version, contract.digest)
+        version = f"{contract.version} on a GPU" if on_gpu() else contract.version
+        return EngineInfo("embedded", version, contract.digest)
 
     def segment_leg(self, leg: Leg) -> SoftLabels:
         """Memberships on the network's pixels.

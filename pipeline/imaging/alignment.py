@@ -47,9 +47,9 @@ _FINE = (3000, 400)
 #: Neighbouring samples err together; about this many of them count as one in the prior.
 _SAMPLES_PER_OBSERVATION = 10.0
 #: Structures lie this far apart in the fourth coordinate of the search tree: never neighbours.
-_APART_MM = 1e5
+APART_MM = 1e5
 #: Surfaces of the same structure face the same way; below this cosine they do not correspond.
-_LEAST_COSINE = 0.3
+LEAST_COSINE = 0.3
 #: Starts that are followed, after a look at all of them.
 _FOLLOWED = 4
 #: Cost of a sample that the other leg cannot show, between 0 (on the surface) and 1 (far off).
@@ -335,7 +335,7 @@ class _Cloud:
 
     def nearest(self, points: Floats, structure: Ints, reach_mm: float) -> tuple[Floats, Ints]:
         """Distance to the nearest face of the same structure (inf if out of reach), and which."""
-        query = np.concatenate([points, _APART_MM * structure[:, None]], axis=1)
+        query = np.concatenate([points, APART_MM * structure[:, None]], axis=1)
         distance, index = self.tree.query(query, distance_upper_bound=reach_mm)
         return np.asarray(distance), np.asarray(index)
 
@@ -355,7 +355,7 @@ def _cloud(leg: LegSurfaces, names: Sequence[str], counts: tuple[int, int]) -> _
         weight.append(len(chosen) * share * min(1.0, np.sqrt(area / 1e4)))
         sample.append(start + chosen)
         start += len(part.points)
-    tree = cKDTree(np.concatenate([points, _APART_MM * structure[:, None]], axis=1))
+    tree = cKDTree(np.concatenate([points, APART_MM * structure[:, None]], axis=1))
     return _Cloud(
         points=points,
         normals=np.concatenate([s.normals for s in parts]),
@@ -399,7 +399,7 @@ def _matches(source: _Cloud, target: _Cloud, matrix: Matrix, *, reach_mm: float)
     turned = source.normals[chosen] @ np.linalg.inv(matrix[:3, :3])
     turned /= np.linalg.norm(turned, axis=1)[:, None]
     normals = target.normals[partner]
-    found &= np.einsum("ij,ij->i", turned, normals) > _LEAST_COSINE
+    found &= np.einsum("ij,ij->i", turned, normals) > LEAST_COSINE
     return _Matches(
         offset=moved[found] - target.points[partner[found]],
         moved=moved[found],

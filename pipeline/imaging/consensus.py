@@ -18,14 +18,11 @@ from scipy import ndimage
 from pipeline.core.anatomy import LEG_SCHEME, Side
 from pipeline.core.match import LegMatch
 from pipeline.core.scan import SegmentedLeg, SegmentedLegs
-from pipeline.core.transform import interpolate
+from pipeline.core.transform import interpolate, on_lattice
 from pipeline.core.volume import LabelMap
 from pipeline.imaging.alignment import window_of
 
 Singles = NDArray[np.float32]
-
-#: Nodes between which the correspondence is interpolated; the flow's own are further apart.
-_LATTICE_MM = 5.0
 
 
 def consensus_labels(
@@ -96,11 +93,7 @@ class _Way:
         self.labels = np.zeros(leg.leg.grid.shape, dtype=np.uint8)
         self._best = np.zeros(leg.leg.grid.shape, dtype=np.float32)
         self._grid, self._window = leg.leg.grid, window_of(other)
-        # The correspondence is smooth: it is looked up on a lattice and interpolated between.
-        self._lattice = self._grid.covered_by(_LATTICE_MM)
-        nodes = np.moveaxis(np.indices(self._lattice.shape), 0, -1)
-        carry = match.right_to_left if side is Side.RIGHT else match.left_to_right
-        self._partner = carry.apply(self._lattice.index_to_world(nodes))
+        self._partner, self._lattice = on_lattice(match.out_of(side), self._grid)
 
     def weigh(self, value: int, own: _Distance, other: _Distance | None, reach_mm: float) -> None:
         """Let one structure claim the voxels that lie inside of it by the mean of both legs."""

@@ -31,6 +31,8 @@ from pipeline.core.scan import SegmentedLeg
 from pipeline.core.transform import FlowTransform, SpatialTransform, interpolate
 from pipeline.core.volume import Quantity
 from pipeline.imaging.alignment import (
+    APART_MM,
+    LEAST_COSINE,
     LegSurfaces,
     Surface,
     Window,
@@ -49,10 +51,6 @@ _ASKING_MM2 = 40.0
 _FOUND_MM2 = 20.0
 #: Faces of one surface that look for a partner, at most.
 _MOST_ASKING = 2500
-#: Structures lie this far apart in the fourth coordinate of the search tree: never neighbours.
-_APART_MM = 1e5
-#: Surfaces of the same structure face the same way; below this cosine they do not correspond.
-_LEAST_COSINE = 0.3
 #: Directions of which the faces around say nothing do not move: share of the evidence against.
 _DAMPING = 0.08
 #: Evidence of which a node needs about this share of what is usual to follow it.
@@ -311,15 +309,13 @@ def _offsets(
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Midpoints (n, 3), normals (n, 3), offsets along them in mm (n,) and weights (n,)."""
     chosen = asking.visible
-    tree = cKDTree(np.concatenate([asked.points, _APART_MM * other.surface[:, None]], axis=1))
-    query = np.concatenate(
-        [asking.points[chosen], _APART_MM * own.surface[chosen][:, None]], axis=1
-    )
+    tree = cKDTree(np.concatenate([asked.points, APART_MM * other.surface[:, None]], axis=1))
+    query = np.concatenate([asking.points[chosen], APART_MM * own.surface[chosen][:, None]], axis=1)
     distance, partner = tree.query(query, distance_upper_bound=3.0 * reach_mm)
     near = np.isfinite(distance)
     chosen, partner = chosen[near], partner[near]
     facing = np.einsum("ij,ij->i", asking.normals[chosen], asked.normals[partner])
-    chosen, partner = chosen[facing > _LEAST_COSINE], partner[facing > _LEAST_COSINE]
+    chosen, partner = chosen[facing > LEAST_COSINE], partner[facing > LEAST_COSINE]
     apart = asked.points[partner] - asking.points[chosen]
     normals = _normalised(asking.normals[chosen] + asked.normals[partner])
     along = np.einsum("ij,ij->i", apart, normals)

@@ -6,15 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.core.anatomy import MUSCLES
 from pipeline.core.scan import Leg
 from pipeline.core.volume import LabelMap
+from pipeline.imaging.labels import is_muscle
 from pipeline.imaging.tissue import fat_fraction
 
 Flags = NDArray[np.bool_]
 Labels = NDArray[np.integer]
 
-_LAST_MUSCLE = max(m.id for m in MUSCLES)
 #: The four neighbours of a voxel in its slice.
 _IN_PLANE = ndimage.generate_binary_structure(2, 1)
 
@@ -85,7 +84,7 @@ def without_fat_pieces(labels: Labels, fat: Flags) -> Labels:
         fat: voxels with more fat than a muscle's border has.
     """
     out = labels
-    for value in np.unique(labels[fat & (labels > 0) & (labels <= _LAST_MUSCLE)]):
+    for value in np.unique(labels[fat & is_muscle(labels)]):
         pieces, count = ndimage.label(labels == value)
         if count == 1:
             continue
@@ -119,7 +118,7 @@ def settle_fat_borders(
         thick_fat_mm: fat thinner than this is not thick.
     """
     thick = ndimage.binary_opening(fat, _disc(thick_fat_mm / 2.0, pixel_mm))
-    muscle = (labels > 0) & (labels <= _LAST_MUSCLE)
+    muscle = is_muscle(labels)
     outer = thick & (labels == 0)
     beside = ndimage.binary_dilation(outer, _IN_PLANE)
     out = labels.copy()

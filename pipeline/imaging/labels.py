@@ -7,13 +7,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.anatomy import LEFT_OFFSET, LEG_SCHEME, Side
+from pipeline.core.anatomy import LEFT_OFFSET, LEG_SCHEME, MUSCLES, UNIONS, Side
 from pipeline.core.grid import Grid
 from pipeline.core.scan import Leg, SegmentedLeg, SegmentedLegs
 from pipeline.core.volume import LabelMap
 
 #: What a leg's claim to a voxel of its own tissue weighs; a claim from outside weighs 1.
 _OWN_TISSUE = np.uint8(4)
+
+
+_MUSCLE = np.zeros(256, dtype=np.bool_)
+_MUSCLE[[*(muscle.id for muscle in MUSCLES), *(union.id for union in UNIONS)]] = True
+
+
+def is_muscle(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Voxels of any muscle, or of several drawn as one, of a label array of LEG_SCHEME."""
+    return np.asarray(_MUSCLE[labels])
 
 
 def leg_labels(labels: NDArray[np.integer], side: Side) -> NDArray[np.uint8]:

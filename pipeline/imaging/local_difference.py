@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 from pipeline.core.anatomy import Side
 from pipeline.core.match import LegMatch
 from pipeline.core.results import (
-    Asymmetry,
     LargestDifference,
     LocalDifference,
     MatchedLevel,
     ThirdDifference,
 )
 from pipeline.core.scan import LimbAxis, SegmentedLegs
-from pipeline.core.transform import interpolate
+from pipeline.core.transform import interpolate, on_lattice
 from pipeline.imaging.alignment import window_of
 from pipeline.imaging.asymmetry import Z95, index_from_log_ratio
 from pipeline.imaging.limb_axis import axis_mm, position_at, position_scale
@@ -35,8 +34,6 @@ from pipeline.imaging.tissue import amount_below, slab_weights
 
 Floats = NDArray[np.float64]
 
-#: Nodes between which the correspondence is interpolated; the flow's own are further apart.
-_LATTICE_MM = 5.0
 #: A matched level passes at least this much of a leg for each mm of its own: maps stay one-to-one.
 _LEAST_SLOPE = 0.2
 #: Length over which the cross-section at an end of a third is taken.
@@ -75,11 +72,7 @@ class Placement:
         """
         leg, other = legs[side], legs[side.other]
         self._leg, self._window = leg, window_of(other)
-        carry = match.right_to_left if side is Side.RIGHT else match.left_to_right
-        # The correspondence is smooth: it is looked up on a lattice and interpolated between.
-        self._lattice = leg.leg.grid.covered_by(_LATTICE_MM)
-        nodes = np.moveaxis(np.indices(self._lattice.shape), 0, -1)
-        partner = carry.apply(self._lattice.index_to_world(nodes))
+        partner, self._lattice = on_lattice(match.out_of(side), leg.leg.grid)
         level = other.leg.grid.world_to_index(partner)[..., 2]
         self._field = np.stack([axis_mm(other.axis, partner), level], axis=-1)
         self._other_mm = other.leg.grid.voxel_sizes_mm[2]
@@ -278,7 +271,10 @@ def describe(
     axes: tuple[LimbAxis, LimbAxis],
     *,
     name: str,
-    asymmetry: Asymmetry,
+    of: Literal["lean_volume", "total_volume"],
+    extent: Literal["whole", "matched"],
+    method_error: float | None,
+    whole_error: float,
     step_mm: float,
     level_error_mm: float,
     smallest_share: float,
@@ -289,8 +285,10 @@ def describe(
         right, left: its voxels along the matched levels, of the volume and extent compared.
         axes: limb axes of the right and the left leg.
         name: the muscle.
-        asymmetry: of the whole of what is compared; its method error gives the band, its whole
-            error that of the thirds.
+        of, extent: what is compared.
+        method_error: standard error of ln(R / L) of the labels, which gives the band; None where
+            it is not known.
+        whole_error: that and what a second scan adds, which gives the error of the thirds.
         step_mm: distance of the levels.
         level_error_mm: standard error of where a level of one leg lies in the other.
         smallest_share: areas below this share of the largest give no ratio.
@@ -323,16 +321,12 @@ def describe(
     top = _level_of_largest(areas)
     at = float(0.5 * (levels.edges_mm[top] + levels.edges_mm[top + 1]))
     third = _THIRDS[int(np.clip(np.searchsorted(edges, at) - 1, 0, 2))]
-    se = asymmetry.se_method_percent
     indices = [_index(parts.area_mm2[:, k]) for k in range(3)]
-    assert asymmetry.se_total_percent is not None
-    half_widths = _third_half_widths(
-        courses, edges, parts, asymmetry.se_total_percent, level_error_mm
-    )
+    half_widths = _third_half_widths(courses, edges, parts, whole_error, level_error_mm)
     index, half_width = indices[_THIRDS.index(third)], half_widths[_THIRDS.index(third)]
     return LocalDifference(
-        of=asymmetry.of,
-        extent=asymmetry.extent,
+        of=of,
+        extent=extent,
         levels=tuple(
             MatchedLevel(
                 position_right=round(float(middle[0, k]), 6),
@@ -367,8 +361,8 @@ def describe(
             stands_out=index is None or abs(index) > half_width,
         ),
         sum_points=float(100.0 * (levels.amount_mm3[0] - levels.amount_mm3[1]).sum() / mean_mm3),
-        band_half_width_percent=None if se is None else Z95 * se,
-        band_reason=None if se is not None else "the error of the method is not known",
+        band_half_width_percent=None if method_error is None else 100.0 * Z95 * method_error,
+        band_reason=None if method_error is not None else "the error of the method is not known",
         reason=None,
     )
 
@@ -377,7 +371,7 @@ def _third_half_widths(
     courses: tuple[MatchedCourse, MatchedCourse],
     edges_mm: Floats,
     parts: MatchedLevels,
-    se_percent: float,
+    whole_error: float,
     level_error_mm: float,
 ) -> list[float]:
     """Half widths of the 95 % intervals of the differences of the thirds, percent.
@@ -395,8 +389,8 @@ def _third_half_widths(
     slope = np.abs(np.diff(area, axis=1)) / parts.length_mm
     mean = parts.area_mm2
     relative = np.where(mean > 0, slope / np.where(mean > 0, mean, 1.0), 0.0).mean(axis=0)
-    own = math.sqrt(3.0) * se_percent
-    return [Z95 * math.hypot(own, 100.0 * level_error_mm * float(r)) for r in relative]
+    own = math.sqrt(3.0) * whole_error
+    return [100.0 * Z95 * math.hypot(own, level_error_mm * float(r)) for r in relative]
 
 
 def _index(areas: Floats) -> float | None:

@@ -17,12 +17,12 @@ from pipeline.core.errors import InvariantError
 from pipeline.core.scan import Leg
 from pipeline.core.soft import Confidence
 from pipeline.core.volume import LabelMap, Quantity
+from pipeline.imaging.labels import is_muscle
 
 Flags = NDArray[np.bool_]
 Labels = NDArray[np.integer]
 Singles = NDArray[np.float32]
 
-_LAST_MUSCLE = max(m.id for m in MUSCLES)
 #: Centre of the first lies above that of the second, also where a scan shows a part of the leg:
 #: their origins and insertions lie in that order, or far apart.
 _ABOVE = (
@@ -111,7 +111,7 @@ def unexplained_share(labels: LabelMap, leg: Leg, image: Singles) -> float:
     Muscle-like is what lies between the 10th and 90th percentile of the labelled muscle's
     values; only tissue thicker than vessels and skin counts, on levels that have muscle.
     """
-    muscle = (labels.data > 0) & (labels.data <= _LAST_MUSCLE)
+    muscle = is_muscle(labels.data)
     sizes = leg.grid.voxel_sizes_mm
     levels = _some_levels(muscle, sizes[2])
     low, high = np.percentile(image[:, :, levels][muscle[:, :, levels]], (10.0, 90.0))
@@ -138,7 +138,7 @@ def border_ridge(labels: LabelMap, image: Singles) -> float | None:
         the ratio of the two; 1 means that the borders lie anywhere. None without a border.
     """
     sizes = labels.grid.voxel_sizes_mm
-    muscle = (labels.data > 0) & (labels.data <= _LAST_MUSCLE)
+    muscle = is_muscle(labels.data)
     on, beside = np.zeros(2), np.zeros(2)
     sigma = [max(0.5, _FASCIA_MM / size) for size in sizes[:2]]
     for level in _some_levels(muscle, sizes[2]):
@@ -188,7 +188,7 @@ def bone_contrast(labels: LabelMap, image: Singles) -> float | None:
     Returns:
         None where there are no bones or no muscles.
     """
-    muscle = image[(labels.data > 0) & (labels.data <= _LAST_MUSCLE)]
+    muscle = image[is_muscle(labels.data)]
     bone = image[np.isin(labels.data, _BONES)]
     if muscle.size == 0 or bone.size == 0:
         return None
@@ -199,7 +199,7 @@ def bone_contrast(labels: LabelMap, image: Singles) -> float | None:
 def share_of_levels_with_bone(labels: LabelMap) -> float | None:
     """Share of the levels with muscle that show a long bone or the hip bone too."""
     counts = levels_of_structures(labels.data)
-    muscle = counts[1 : _LAST_MUSCLE + 1].sum(axis=0) > 0
+    muscle = counts[is_muscle(np.arange(len(counts)))].sum(axis=0) > 0
     if not muscle.any():
         return None
     bone = counts[list(_BONES)].sum(axis=0) > 0
@@ -208,7 +208,7 @@ def share_of_levels_with_bone(labels: LabelMap) -> float | None:
 
 def muscle_share_of_tissue(labels: LabelMap, leg: Leg) -> float:
     """Muscle as a share of the tissue of a leg, on all levels that show it."""
-    muscle = np.count_nonzero((labels.data > 0) & (labels.data <= _LAST_MUSCLE))
+    muscle = np.count_nonzero(is_muscle(labels.data))
     return muscle / max(1, int(np.count_nonzero(leg.tissue & leg.seen)))
 
 

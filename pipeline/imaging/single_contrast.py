@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.core.anatomy import MUSCLES
 from pipeline.core.scan import SegmentedLeg
 from pipeline.core.volume import Quantity
+from pipeline.imaging.labels import is_muscle
 from pipeline.imaging.sampling import otsu
 from pipeline.imaging.tissue import core_mask
 
@@ -26,7 +26,6 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Singles = NDArray[np.float32]
 
-_LAST_MUSCLE = max(m.id for m in MUSCLES)
 #: What lies around the muscles is looked at this far outside them, mm.
 _RING_MM = (3.0, 15.0)
 #: ... on levels about this far apart, mm.
@@ -74,7 +73,7 @@ def split_tissue(segmented: SegmentedLeg, quantity: Quantity) -> TissueSplit | N
     """
     leg, labels = segmented.leg, segmented.labels.data
     image = leg.images[quantity].data
-    muscle = (labels > 0) & (labels <= _LAST_MUSCLE)
+    muscle = is_muscle(labels)
     index = np.argwhere(core_mask(labels, 1.0) & muscle & (image > 0))
     ring = _ring(labels, muscle, leg.grid.voxel_sizes_mm)
     if len(index) < _SMALLEST_SAMPLE or np.count_nonzero(ring) < _SMALLEST_SAMPLE:

@@ -43,6 +43,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
         temporary = None
     except OSError as error:
+        if error.filename is not None and Path(error.filename).parent != path.parent:
+            # Not of this file: something that the caller reads meanwhile.
+            raise
         raise UsageError(
             f"{path.name} cannot be written to {path.parent}",
             expected="an output folder with permission and space to write",

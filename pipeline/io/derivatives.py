@@ -196,6 +196,13 @@ def exclusive(folder: SubjectFolder) -> Iterator[None]:
                 found=f"the lock {folder.lock.name} is held",
                 action="wait for it to end, or stop it",
             ) from error
+        except OSError as error:
+            raise UsageError(
+                f"The output folder {folder.path} cannot be locked",
+                expected="a file system with locks (flock), so that no two runs mix their files",
+                found=error.strerror or str(error),
+                action="mount it with locks (Lustre: -o flock), or choose another output folder",
+            ) from error
         yield
     finally:
         os.close(handle)
@@ -246,7 +253,6 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as handle:
         handle.write(content)
 

@@ -100,7 +100,11 @@ def _asymmetry(
             reason=reason,
         )
     log_ratio = math.log(values[0] / values[1])
-    method, se = _standard_errors(right, left, extent, error, config)
+    method, se = _errors_of_drawing(right, left, extent, error, config)
+    if extent == "matched":
+        placing = _placing_error(right, left, error.level_mm)
+        method = placing or None if method is None else math.hypot(method, placing)
+        se = math.hypot(se, placing)
     estimate = right.lean_estimate or left.lean_estimate if of == "lean_volume" else None
     if estimate is not None:
         added = config.lean_estimate_se_percent / 100.0
@@ -139,25 +143,24 @@ def _asymmetry(
     )
 
 
-def _standard_errors(
+def _errors_of_drawing(
     right: Measurement,
     left: Measurement,
     extent: Extents,
     error: MethodError,
     config: MeasureConfig,
 ) -> tuple[float | None, float]:
-    """Standard error of ln(R / L) of the method, where it can be told, and in all."""
+    """Standard error of ln(R / L) of the labels, where it can be told, and with what a second
+    scan adds."""
     scan_rescan = se_from_scan_rescan(config.scan_rescan_cv_percent)
-    placing = _placing_error(right, left, error.level_mm) if extent == "matched" else 0.0
     looks = right.repeat_volume_ratios, left.repeat_volume_ratios
     name = "volume_matched_ml" if extent == "matched" else "volume_whole_ml"
     volumes = getattr(right, name), getattr(left, name)
     if looks[0] is None or looks[1] is None:
-        return placing or None, math.hypot(scan_rescan, placing)
+        return None, scan_rescan
     spread = spread_between_looks(looks[0], looks[1])
     method = se_of_method(spread, (volumes[0] + volumes[1]) / 2.0, error)
-    total = se_total(method, spread, scan_rescan)
-    return math.hypot(method, placing), math.hypot(total, placing)
+    return method, se_total(method, spread, scan_rescan)
 
 
 def _placing_error(right: Measurement, left: Measurement, level_error_mm: float) -> float:
@@ -219,6 +222,7 @@ def _smaller(a: float | None, b: float | None) -> float | None:
 
 def local_difference(
     name: str,
+    sides: tuple[Measurement, Measurement],
     lean: Asymmetry,
     total: Asymmetry,
     structures: Mapping[Side, Mapping[str, Structure]],
@@ -249,15 +253,21 @@ def local_difference(
         extents.append(grid.voxel_sizes_mm[2])
         places = raw.placed.own_mm, raw.placed.matched_mm
         courses.append(MatchedCourse(*places, amounts, voxel_extent_mm=extents[-1]))
+    level_mm = level_error_mm(legs, config)
+    error = _method_error((name,), config, level_mm)
+    method, se = _errors_of_drawing(*sides, compared.extent, error, config)
     return describe(
         courses[0],
         courses[1],
         (legs.right.axis, legs.left.axis),
         name=name,
-        asymmetry=compared,
+        of=compared.of,
+        extent=compared.extent,
+        method_error=method,
+        whole_error=se,
         # A slice has one area: finer levels would hold shifted slices against each other.
         step_mm=max(config.local_step_mm, *extents),
-        level_error_mm=level_error_mm(legs, config),
+        level_error_mm=level_mm,
         smallest_share=config.smallest_area_share,
     )
 

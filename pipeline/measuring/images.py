@@ -10,8 +10,9 @@ from pipeline.config import MeasureConfig
 from pipeline.core.anatomy import Side
 from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import SegmentedLegs
+from pipeline.imaging.labels import is_muscle
 from pipeline.imaging.noise import fraction_of_noise
-from pipeline.measuring.one_leg import Structure, is_muscle
+from pipeline.measuring.one_leg import Structure
 
 #: Code of the finding that is a caveat on differences of lean volume alone.
 NOISE_DIFFERS = "noise_floors_differ"

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.config import MeasureConfig
-from pipeline.core.anatomy import MUSCLES, STRUCTURES, UNIONS, Side
+from pipeline.core.anatomy import STRUCTURES, Side
 from pipeline.core.match import LegMatch
 from pipeline.core.results import ProfilePoint
 from pipeline.core.scan import SegmentedLeg, SegmentedLegs
 from pipeline.core.soft import Confidence
 from pipeline.core.volume import Quantity
 from pipeline.imaging.extent import Extent, structure_extent
+from pipeline.imaging.labels import is_muscle
 from pipeline.imaging.limb_axis import axis_mm, position_at
 from pipeline.imaging.local_difference import Placed, Placement
 from pipeline.imaging.single_contrast import split_tissue
@@ -161,11 +162,6 @@ def _fractions(
         f"lean volume needs water and fat (or fat fraction) images; given: {shown}",
         None,
     )
-
-
-def is_muscle(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Voxels of any muscle, or of several drawn as one."""
-    return np.isin(labels, [*(m.id for m in MUSCLES), *(union.id for union in UNIONS)])
 
 
 def _doubted_swap(segmented: SegmentedLeg, fractions: NDArray[np.float32] | None) -> str | None:

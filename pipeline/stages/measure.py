@@ -82,7 +82,7 @@ def measure(
                 asymmetry=lean,
                 asymmetry_total_volume=total,
                 local_difference=local_difference(
-                    muscle.name, lean, total, structures, legs, match, config
+                    muscle.name, (right, left), lean, total, structures, legs, match, config
                 ),
                 healthy_limit_percent=limit,
                 expected_volume_ml=expected.get(muscle.name),

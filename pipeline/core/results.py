@@ -397,7 +397,8 @@ class LimbMeasures(Record):
     position_right: PositionScale = Field(description="How levels are counted on the right.")
     position_left: PositionScale = Field(description="How levels are counted on the left.")
     expected_flagged_by_chance: float | None = Field(
-        description="Count of the judged muscles that would exceed a 95 % limit by chance."
+        description="Count of the judged muscles whose 95 % interval would leave out 0, or whose "
+        "difference would lie beyond a 95 % limit, by chance alone."
     )
 
 
@@ -447,7 +448,9 @@ class EngineUsed(Record):
 
     name: str = Field(description="Name of the engine.")
     version: str = Field(description="Version of the engine.")
-    digest: str = Field(description="sha256 of the weights or of the given label file.")
+    digest: str = Field(
+        description="sha256 of the weights, or of the labels of both legs that were given."
+    )
     note: str = Field(description="First line of the report about the labels.")
 
 

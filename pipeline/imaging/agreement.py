@@ -17,7 +17,7 @@ from pipeline.core.anatomy import LEG_SCHEME
 from pipeline.core.scan import SegmentedLeg
 from pipeline.core.transform import SpatialTransform
 from pipeline.core.volume import Quantity
-from pipeline.imaging.alignment import window_of
+from pipeline.imaging.surfaces import window_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]

@@ -20,7 +20,7 @@ from pipeline.core.match import LegMatch
 from pipeline.core.scan import SegmentedLeg, SegmentedLegs
 from pipeline.core.transform import interpolate, on_lattice
 from pipeline.core.volume import LabelMap
-from pipeline.imaging.alignment import window_of
+from pipeline.imaging.surfaces import window_of
 
 Singles = NDArray[np.float32]
 

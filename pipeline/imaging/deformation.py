@@ -30,9 +30,8 @@ from pipeline.core.grid import Grid
 from pipeline.core.scan import SegmentedLeg
 from pipeline.core.transform import FlowTransform, SpatialTransform, interpolate
 from pipeline.core.volume import Quantity
-from pipeline.imaging.alignment import (
-    APART_MM,
-    LEAST_COSINE,
+from pipeline.imaging.alignment import APART_MM, LEAST_COSINE
+from pipeline.imaging.surfaces import (
     LegSurfaces,
     Surface,
     Window,

@@ -27,9 +27,9 @@ from pipeline.core.results import (
 )
 from pipeline.core.scan import LimbAxis, SegmentedLegs
 from pipeline.core.transform import interpolate, on_lattice
-from pipeline.imaging.alignment import window_of
 from pipeline.imaging.asymmetry import Z95, index_from_log_ratio
 from pipeline.imaging.limb_axis import axis_mm, position_at, position_scale
+from pipeline.imaging.surfaces import window_of
 from pipeline.imaging.tissue import amount_below, slab_weights
 
 Floats = NDArray[np.float64]

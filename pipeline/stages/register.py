@@ -17,16 +17,14 @@ from pipeline.core.transform import AffineTransform, BlendedAffine
 from pipeline.core.volume import Quantity
 from pipeline.imaging.agreement import image_correlation, label_agreement
 from pipeline.imaging.alignment import (
-    LegSurfaces,
     align_affine,
     align_rigid,
     centroid_start,
-    common_structures,
-    leg_surfaces,
     surface_distances,
     translation,
 )
 from pipeline.imaging.deformation import deform, folded_nodes, folded_voxels, guide_surfaces
+from pipeline.imaging.surfaces import LegSurfaces, common_structures, leg_surfaces
 
 Floats = NDArray[np.float64]
 

@@ -46,7 +46,7 @@ from pipeline.imaging.spoiled_echo import fat_gain, signal_fraction, steady_stat
 from pipeline.imaging.swaps import doubted_swaps
 from pipeline.imaging.tissue import fat_fraction
 from pipeline.io.contrast import ImageFacts
-from pipeline.io.dicom import planes_of, read_header
+from pipeline.io.dicom_planes import planes_of, read_header
 from pipeline.io.nifti import write_volume
 from pipeline.io.settings import agreed, settings_of_header, settings_of_sidecar
 from pipeline.phantom import Acquisition, Scan, acquire, grid_for

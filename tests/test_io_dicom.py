@@ -15,7 +15,8 @@ from pipeline.config import default_config, load_config
 from pipeline.core.errors import ConfigError, InputError
 from pipeline.core.volume import Quantity
 from pipeline.io.contrast import ImageFacts, contrast_of, no_image_reason
-from pipeline.io.dicom import DicomSeries, find_dicom, open_dicom, planes_of
+from pipeline.io.dicom import DicomSeries, find_dicom, open_dicom
+from pipeline.io.dicom_planes import planes_of
 from pipeline.stages.canonicalise import canonicalise
 from pipeline.stages.load import load_subject
 

@@ -15,7 +15,8 @@ from pipeline.core.scan import CanonicalScan
 from pipeline.core.volume import Quantity
 from pipeline.imaging.orientation import restore
 from pipeline.io.contrast import no_image_reason
-from pipeline.io.dicom import DicomSeries, DicomSource, open_dicom, planes_of, read_header
+from pipeline.io.dicom import DicomSeries, DicomSource, open_dicom
+from pipeline.io.dicom_planes import planes_of, read_header
 from pipeline.stages.canonicalise import canonicalise
 from pipeline.stages.load import load_subject
 

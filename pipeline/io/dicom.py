@@ -1,5 +1,5 @@
-"""DICOM in: one stack of slices per contrast and station. pydicom reads headers, GDCM
-(SimpleITK) decodes pixels.
+"""DICOM in: one stack of slices per contrast and station. pydicom reads headers
+(dicom_planes.py), GDCM (SimpleITK) decodes pixels.
 
 No message names a person: series are called by the number that the scanner gave them, never by
 their description, and files by their place in the series.
@@ -7,12 +7,9 @@ their description, and files by their place in the series.
 
 from __future__ import annotations
 
-import warnings
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import isqrt
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,6 @@ import pydicom
 import pydicom.misc
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
 
 from pipeline.config import DistortionMark
 from pipeline.core.errors import InputError
@@ -30,65 +26,15 @@ from pipeline.core.scan import SCANNER_SPACE, Index3, ScanSettings
 from pipeline.core.volume import Quantity
 from pipeline.io.contrast import (
     ContrastRules,
-    ImageFacts,
     contrast_of,
     no_image_reason,
 )
 from pipeline.io.contrast import number as number_in
-from pipeline.io.settings import agreed, mark_tags, settings_of_header
+from pipeline.io.dicom_planes import Plane, SideTags, planes_of, read_header
+from pipeline.io.settings import agreed
 
-with warnings.catch_warnings():
-    # nibabel calls its DICOM readers experimental; of them only the private header is used.
-    warnings.simplefilter("ignore", UserWarning)
-    from nibabel.nicom import csareader
+Floats = NDArray[np.float64]
 
-_MOSAIC_COUNT = pydicom.tag.Tag(0x0019, 0x100A)
-_TAGS: tuple[Any, ...] = (
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "SeriesInstanceUID",
-    "SeriesDescription",
-    "SeriesNumber",
-    "AcquisitionNumber",
-    "ProtocolName",
-    "Manufacturer",
-    "ImageType",
-    "Modality",
-    "EchoTime",
-    "MagneticFieldStrength",
-    "ScanningSequence",
-    "EchoPulseSequence",
-    "SteadyStatePulseSequence",
-    "RepetitionTime",
-    "FlipAngle",
-    "PixelBandwidth",
-    "InPlanePhaseEncodingDirection",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "SpacingBetweenSlices",
-    "BitsAllocated",
-    "RescaleSlope",
-    "PatientOrientation",
-    "PatientPosition",
-    "Laterality",
-    "ImageLaterality",
-    "BurnedInAnnotation",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-    # Where Siemens says how many slices a mosaic holds and which way they follow.
-    0x00190010,
-    int(_MOSAIC_COUNT),
-    0x00290010,
-    0x00290011,
-    0x00291010,
-    0x00291110,
-)
-#: What places a slice.
-_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 #: Slices may be this uneven, as a share of their distance, before they are no stack.
 _UNEVEN_SHARE = 0.01
 #: ... and this uneven whatever their distance, mm: headers state positions to some digits only.
@@ -104,72 +50,11 @@ _SHEAR_SHARE = 0.02
 _FEWEST_SLICES = 3
 #: Echo times further apart than this belong to two echoes, ms.
 _SAME_ECHO_MS = 0.05
-#: The deflated transfer syntax, where files name theirs, and how far one may grow.
-_DEFLATED = str(pydicom.uid.DeflatedExplicitVRLittleEndian).encode()
-_META_BYTES = 2048
-_LARGEST_INFLATED_BYTES = 2**28
 #: Axis and sign of the letters of PatientOrientation in DICOM's left-posterior-head world.
 _TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "H": (2, 1), "F": (2, -1)}
 #: A cosine this far on the other side contradicts a letter whatever the obliquity.
 _SURELY_AGAINST = 0.5
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-@dataclass(frozen=True)
-class SideTags:
-    """What a header says of sides besides the orientation of the image.
-
-    Attributes:
-        directions: letters of PatientOrientation, e.g. ("L", "P"): where columns and rows run.
-        position: PatientPosition, e.g. "HFS"; "" not stated.
-        laterality: "R", "L", "B" (both) or "".
-    """
-
-    directions: tuple[str, ...]
-    position: str
-    laterality: str
-
-    @classmethod
-    def of(cls, header: pydicom.Dataset) -> SideTags:
-        """The tags of a file."""
-        directions = header.get("PatientOrientation") or ()
-        laterality = header.get("ImageLaterality") or header.get("Laterality") or ""
-        return cls(
-            tuple(str(part).strip().upper() for part in directions),
-            str(header.get("PatientPosition") or "").strip().upper(),
-            str(laterality).strip().upper(),
-        )
-
-
-@dataclass(frozen=True)
-class Plane:
-    """One slice: where its pixels are, where it lies, and what else tells slices apart.
-
-    Attributes:
-        path: its file.
-        frame: its number in a file of several frames, else 0.
-        tile: corner (column, row) of its part of a mosaic, else None.
-        size: columns and rows.
-        place: position, orientation and pixel spacing, as DICOM states them.
-        acquisition: number of the acquisition or name of the stack; "" unknown.
-        facts: what its header says of its contrast.
-        scaled: whether its header scales its values.
-        tags: what its header says of sides; None where it was not asked.
-        least_bytes: smallest size of its file; 0 where its pixels may be compressed.
-        settings: how it was acquired.
-    """
-
-    path: Path
-    frame: int
-    tile: tuple[int, int] | None
-    size: tuple[int, int]
-    place: pydicom.Dataset
-    acquisition: str
-    facts: ImageFacts
-    scaled: bool = False
-    tags: SideTags | None = None
-    least_bytes: int = 0
-    settings: ScanSettings = field(default_factory=ScanSettings)
 
 
 @dataclass(frozen=True)
@@ -330,63 +215,6 @@ def _series_names(numbers: Mapping[str, int | None]) -> dict[str, str]:
     return names
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file calls itself DICOM; a link that leads nowhere does not."""
-    try:
-        return pydicom.misc.is_dicom(path)
-    except OSError:
-        return False
-
-
-def read_header(path: Path, marks: Sequence[DistortionMark] = ()) -> pydicom.Dataset | None:
-    """The header of a DICOM image; None for anything else."""
-    try:
-        if _inflates_too_far(path):
-            return None
-        tags = [*_TAGS, *mark_tags(marks)]
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-        # Values are decoded when first asked for, and numbers once more where they are passed on:
-        # a damaged one is found here.
-        for element in header:
-            if element.tag.is_private:
-                continue
-            _ = element.value
-        _place(header)
-    except (
-        InvalidDicomError,
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        NotImplementedError,
-        RecursionError,
-        zlib.error,
-    ):
-        return None
-    stated = [header.get(keyword) for keyword in ("Rows", "Columns", "SOPClassUID")]
-    return header if all(stated) else None
-
-
-def _inflates_too_far(path: Path) -> bool:
-    """Whether a file in the deflated transfer syntax grows beyond what an image can be: pydicom
-    inflates it whole before it looks at anything.
-
-    Raises:
-        zlib.error: what follows the file meta information is nothing deflated.
-    """
-    with path.open("rb") as stream:
-        head = stream.read(_META_BYTES)
-        if _DEFLATED not in head:
-            return False
-        # Preamble, "DICM", and the element that says how long the meta information is.
-        stream.seek(144 + int.from_bytes(head[140:144], "little"))
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        inflater.decompress(stream.read(), _LARGEST_INFLATED_BYTES)
-        return bool(inflater.unconsumed_tail)
-
-
 def _unusable(header: pydicom.Dataset) -> str | None:
     """Why a file is no slice of an MR image; None where it is one."""
     if "Secondary Capture" in pydicom.uid.UID(str(header.SOPClassUID)).name:
@@ -398,137 +226,6 @@ def _unusable(header: pydicom.Dataset) -> str | None:
     if header.get("RescaleSlope") == 0:
         return "its values are all scaled to one (RescaleSlope 0)"
     return None if header.get("SeriesInstanceUID") else "it names no series"
-
-
-def planes_of(
-    path: Path, header: pydicom.Dataset, marks: Sequence[DistortionMark] = ()
-) -> list[Plane]:
-    """The slices of a file: one, the frames of an enhanced file, or the tiles of a mosaic."""
-    frames = header.get("PerFrameFunctionalGroupsSequence") or []
-    size = (int(header.Columns), int(header.Rows))
-    if frames:
-        return _frames(path, header, size, marks)
-    if "MOSAIC" in [str(part).upper() for part in header.get("ImageType") or ()]:
-        return _tiles(path, header, size, marks)
-    acquisition = str(header.get("AcquisitionNumber") or "")
-    facts = ImageFacts.of(header)
-    scaled = "RescaleSlope" in header
-    plane = Plane(
-        path,
-        0,
-        None,
-        size,
-        _place(header),
-        acquisition,
-        facts,
-        scaled,
-        SideTags.of(header),
-        _least_bytes(header),
-        settings_of_header(header, None, facts.image_type, marks=marks),
-    )
-    return [plane]
-
-
-def _least_bytes(header: pydicom.Dataset) -> int:
-    """Bytes that the pixels of an uncompressed file take; 0 where they may take fewer."""
-    meta = getattr(header, "file_meta", pydicom.Dataset())
-    syntax = meta.get("TransferSyntaxUID")
-    if syntax is None or syntax.is_compressed:
-        return 0
-    voxels = int(header.Rows) * int(header.Columns) * max(1, int(header.get("NumberOfFrames") or 1))
-    return voxels * int(header.get("BitsAllocated") or 0) // 8
-
-
-def _place(*stated: pydicom.Dataset) -> pydicom.Dataset:
-    place = pydicom.Dataset()
-    for values in stated:
-        for keyword in _PLACE:
-            if keyword in values:
-                setattr(place, keyword, values.get(keyword))
-    return place
-
-
-def _frames(
-    path: Path,
-    header: pydicom.Dataset,
-    size: tuple[int, int],
-    marks: Sequence[DistortionMark],
-) -> list[Plane]:
-    """Frames of one enhanced file: what each shows and where stands in its functional groups."""
-    shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
-    planes = []
-    for number, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
-        merged, private = pydicom.Dataset(), []
-        for groups in (shared, frame):
-            for element in groups:
-                if element.VR != "SQ" or not element.value:
-                    continue
-                if element.tag.is_private:
-                    private.append(element.value[0])
-                else:
-                    merged.update(element.value[0])
-        acquisition = str(merged.get("StackID") or "")
-        facts = ImageFacts.of(header, merged)
-        settings = settings_of_header(
-            header, merged, facts.image_type, private=private, marks=marks
-        )
-        place = _place(merged)
-        planes.append(Plane(path, number, None, size, place, acquisition, facts, settings=settings))
-    return planes
-
-
-def _tiles(
-    path: Path,
-    header: pydicom.Dataset,
-    size: tuple[int, int],
-    marks: Sequence[DistortionMark],
-) -> list[Plane]:
-    """Slices of a Siemens mosaic; their order stands in its private header only."""
-    try:
-        csa = csareader.get_csa_header(header) or {}  # type: ignore[no-untyped-call]
-    except csareader.CSAError:
-        csa = {}
-    stated = csareader.get_n_mosaic(csa)  # type: ignore[no-untyped-call]
-    count = _mosaic_count(header) or stated or 0
-    normal = csareader.get_slice_normal(csa) if csa else None  # type: ignore[no-untyped-call]
-    step = float(header.get("SpacingBetweenSlices") or 0.0)
-    located = len(_place(header)) == len(_PLACE)
-    if count < 1 or normal is None or step <= 0 or not located:
-        raise InputError(
-            "A DICOM mosaic does not say how its slices lie",
-            expected="their number, their distance and the vendor's private header",
-            found=f"{count or 'no'} slices, {step:g} mm apart, "
-            f"private header {'there' if csa else 'missing'}",
-            action="export it again with private fields, or convert it to NIfTI",
-        )
-    across = isqrt(count - 1) + 1
-    columns, rows = size[0] // across, size[1] // across
-    spacing = np.array(header.PixelSpacing, dtype=np.float64)
-    orientation = np.array(header.ImageOrientationPatient, dtype=np.float64)
-    # The stated position is that of the corner of the whole mosaic around the first slice.
-    first = (
-        np.array(header.ImagePositionPatient, dtype=np.float64)
-        + orientation[:3] * spacing[1] * (size[0] - columns) / 2
-        + orientation[3:] * spacing[0] * (size[1] - rows) / 2
-    )
-    planes = []
-    for k in range(count):
-        place = _place(header)
-        position = first + k * step * np.asarray(normal, dtype=np.float64)
-        place.ImagePositionPatient = [f"{value:.8g}" for value in position]
-        tile = (k % across * columns, k // across * rows)
-        facts = ImageFacts.of(header)
-        settings = settings_of_header(header, None, facts.image_type, marks=marks)
-        planes.append(Plane(path, 0, tile, (columns, rows), place, "", facts, settings=settings))
-    return planes
-
-
-def _mosaic_count(header: pydicom.Dataset) -> int | None:
-    if _MOSAIC_COUNT not in header:
-        return None
-    value = header[_MOSAIC_COUNT].value
-    # Without a dictionary of private fields the number comes as its two bytes.
-    return int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)
 
 
 def _stations(series: DicomSeries) -> list[DicomSeries]:
@@ -604,11 +301,14 @@ def series_settings(series: DicomSeries) -> ScanSettings:
     return agreed([plane.settings for plane in series.planes])
 
 
-def _stack(series: DicomSeries) -> DicomSource:
-    """Order planes along their normal and find their grid."""
+def _geometry(name: str, series: DicomSeries) -> tuple[Floats, Floats, Floats]:
+    """Positions (n, 3), orientations (n, 6) and pixel spacings (n, 2) of planes that fit together.
+
+    Raises:
+        InputError: they are too few, do not say where they lie, or differ.
+    """
     planes = [plane.place for plane in series.planes]
     sizes = {plane.size for plane in series.planes}
-    name = f"The DICOM {series.quantity} series"
     try:
         positions = np.array([p.ImagePositionPatient for p in planes], dtype=np.float64)
         orientations = np.array([p.ImageOrientationPatient for p in planes], dtype=np.float64)
@@ -661,6 +361,13 @@ def _stack(series: DicomSeries) -> DicomSource:
             found=f"direction cosines differing by {np.ptp(orientations, axis=0).max():.3g}",
             action="keep the slices of one acquisition",
         )
+    return positions, orientations, spacings
+
+
+def _stack(series: DicomSeries) -> DicomSource:
+    """Order planes along their normal and find their grid."""
+    name = f"The DICOM {series.quantity} series"
+    positions, orientations, spacings = _geometry(name, series)
     row, column = orientations[0][:3], orientations[0][3:]
     normal = np.cross(row, column)
     along = positions @ normal
@@ -687,7 +394,7 @@ def _stack(series: DicomSeries) -> DicomSource:
             found=f"a sideways shift of {sideways:.2f} mm per slice",
             action="resample the series onto an upright stack first",
         )
-    columns, rows = next(iter(sizes))
+    columns, rows = series.planes[0].size
     affine = np.eye(4)
     affine[:3, 0] = row * spacings[0][1]
     affine[:3, 1] = column * spacings[0][0]

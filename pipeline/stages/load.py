@@ -20,14 +20,8 @@ from pipeline.core.scan import (
 )
 from pipeline.core.volume import Quantity
 from pipeline.imaging.stations import extent_mm, group_stations
-from pipeline.io.dicom import (
-    SideTags,
-    find_dicom,
-    is_dicom,
-    open_dicom,
-    series_settings,
-    side_tags,
-)
+from pipeline.io.dicom import find_dicom, open_dicom, series_settings, side_tags
+from pipeline.io.dicom_planes import SideTags, is_dicom
 from pipeline.io.digest import file_digest, files_digest, text_digest
 from pipeline.io.discover import (
     by_pattern,

@@ -1,0 +1,327 @@
+"""Headers of DICOM files, and the slices they speak of: one, frames, or tiles of a mosaic.
+
+Nothing here reads a pixel.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pydicom.misc
+from pydicom.errors import InvalidDicomError
+
+from pipeline.config import DistortionMark
+from pipeline.core.errors import InputError
+from pipeline.core.scan import ScanSettings
+from pipeline.io.contrast import ImageFacts
+from pipeline.io.settings import mark_tags, settings_of_header
+
+with warnings.catch_warnings():
+    # nibabel calls its DICOM readers experimental; of them only the private header is used.
+    warnings.simplefilter("ignore", UserWarning)
+    from nibabel.nicom import csareader
+
+_MOSAIC_COUNT = pydicom.tag.Tag(0x0019, 0x100A)
+_TAGS: tuple[Any, ...] = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesDescription",
+    "SeriesNumber",
+    "AcquisitionNumber",
+    "ProtocolName",
+    "Manufacturer",
+    "ImageType",
+    "Modality",
+    "EchoTime",
+    "MagneticFieldStrength",
+    "ScanningSequence",
+    "EchoPulseSequence",
+    "SteadyStatePulseSequence",
+    "RepetitionTime",
+    "FlipAngle",
+    "PixelBandwidth",
+    "InPlanePhaseEncodingDirection",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SpacingBetweenSlices",
+    "BitsAllocated",
+    "RescaleSlope",
+    "PatientOrientation",
+    "PatientPosition",
+    "Laterality",
+    "ImageLaterality",
+    "BurnedInAnnotation",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    # Where Siemens says how many slices a mosaic holds and which way they follow.
+    0x00190010,
+    int(_MOSAIC_COUNT),
+    0x00290010,
+    0x00290011,
+    0x00291010,
+    0x00291110,
+)
+#: What places a slice.
+_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+#: The deflated transfer syntax, where files name theirs, and how far one may grow.
+_DEFLATED = str(pydicom.uid.DeflatedExplicitVRLittleEndian).encode()
+_META_BYTES = 2048
+_LARGEST_INFLATED_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class SideTags:
+    """What a header says of sides besides the orientation of the image.
+
+    Attributes:
+        directions: letters of PatientOrientation, e.g. ("L", "P"): where columns and rows run.
+        position: PatientPosition, e.g. "HFS"; "" not stated.
+        laterality: "R", "L", "B" (both) or "".
+    """
+
+    directions: tuple[str, ...]
+    position: str
+    laterality: str
+
+    @classmethod
+    def of(cls, header: pydicom.Dataset) -> SideTags:
+        """The tags of a file."""
+        directions = header.get("PatientOrientation") or ()
+        laterality = header.get("ImageLaterality") or header.get("Laterality") or ""
+        return cls(
+            tuple(str(part).strip().upper() for part in directions),
+            str(header.get("PatientPosition") or "").strip().upper(),
+            str(laterality).strip().upper(),
+        )
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One slice: where its pixels are, where it lies, and what else tells slices apart.
+
+    Attributes:
+        path: its file.
+        frame: its number in a file of several frames, else 0.
+        tile: corner (column, row) of its part of a mosaic, else None.
+        size: columns and rows.
+        place: position, orientation and pixel spacing, as DICOM states them.
+        acquisition: number of the acquisition or name of the stack; "" unknown.
+        facts: what its header says of its contrast.
+        scaled: whether its header scales its values.
+        tags: what its header says of sides; None where it was not asked.
+        least_bytes: smallest size of its file; 0 where its pixels may be compressed.
+        settings: how it was acquired.
+    """
+
+    path: Path
+    frame: int
+    tile: tuple[int, int] | None
+    size: tuple[int, int]
+    place: pydicom.Dataset
+    acquisition: str
+    facts: ImageFacts
+    scaled: bool = False
+    tags: SideTags | None = None
+    least_bytes: int = 0
+    settings: ScanSettings = field(default_factory=ScanSettings)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file calls itself DICOM; a link that leads nowhere does not."""
+    try:
+        return pydicom.misc.is_dicom(path)
+    except OSError:
+        return False
+
+
+def read_header(path: Path, marks: Sequence[DistortionMark] = ()) -> pydicom.Dataset | None:
+    """The header of a DICOM image; None for anything else."""
+    try:
+        if _inflates_too_far(path):
+            return None
+        tags = [*_TAGS, *mark_tags(marks)]
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        # Values are decoded when first asked for, and numbers once more where they are passed on:
+        # a damaged one is found here.
+        for element in header:
+            if element.tag.is_private:
+                continue
+            _ = element.value
+        _place(header)
+    except (
+        InvalidDicomError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+        RecursionError,
+        zlib.error,
+    ):
+        return None
+    stated = [header.get(keyword) for keyword in ("Rows", "Columns", "SOPClassUID")]
+    return header if all(stated) else None
+
+
+def _inflates_too_far(path: Path) -> bool:
+    """Whether a file in the deflated transfer syntax grows beyond what an image can be: pydicom
+    inflates it whole before it looks at anything.
+
+    Raises:
+        zlib.error: what follows the file meta information is nothing deflated.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_META_BYTES)
+        if _DEFLATED not in head:
+            return False
+        # Preamble, "DICM", and the element that says how long the meta information is.
+        stream.seek(144 + int.from_bytes(head[140:144], "little"))
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflater.decompress(stream.read(), _LARGEST_INFLATED_BYTES)
+        return bool(inflater.unconsumed_tail)
+
+
+def planes_of(
+    path: Path, header: pydicom.Dataset, marks: Sequence[DistortionMark] = ()
+) -> list[Plane]:
+    """The slices of a file: one, the frames of an enhanced file, or the tiles of a mosaic."""
+    frames = header.get("PerFrameFunctionalGroupsSequence") or []
+    size = (int(header.Columns), int(header.Rows))
+    if frames:
+        return _frames(path, header, size, marks)
+    if "MOSAIC" in [str(part).upper() for part in header.get("ImageType") or ()]:
+        return _tiles(path, header, size, marks)
+    acquisition = str(header.get("AcquisitionNumber") or "")
+    facts = ImageFacts.of(header)
+    scaled = "RescaleSlope" in header
+    plane = Plane(
+        path,
+        0,
+        None,
+        size,
+        _place(header),
+        acquisition,
+        facts,
+        scaled,
+        SideTags.of(header),
+        _least_bytes(header),
+        settings_of_header(header, None, facts.image_type, marks=marks),
+    )
+    return [plane]
+
+
+def _least_bytes(header: pydicom.Dataset) -> int:
+    """Bytes that the pixels of an uncompressed file take; 0 where they may take fewer."""
+    meta = getattr(header, "file_meta", pydicom.Dataset())
+    syntax = meta.get("TransferSyntaxUID")
+    if syntax is None or syntax.is_compressed:
+        return 0
+    voxels = int(header.Rows) * int(header.Columns) * max(1, int(header.get("NumberOfFrames") or 1))
+    return voxels * int(header.get("BitsAllocated") or 0) // 8
+
+
+def _place(*stated: pydicom.Dataset) -> pydicom.Dataset:
+    place = pydicom.Dataset()
+    for values in stated:
+        for keyword in _PLACE:
+            if keyword in values:
+                setattr(place, keyword, values.get(keyword))
+    return place
+
+
+def _frames(
+    path: Path,
+    header: pydicom.Dataset,
+    size: tuple[int, int],
+    marks: Sequence[DistortionMark],
+) -> list[Plane]:
+    """Frames of one enhanced file: what each shows and where stands in its functional groups."""
+    shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
+    planes = []
+    for number, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
+        merged, private = pydicom.Dataset(), []
+        for groups in (shared, frame):
+            for element in groups:
+                if element.VR != "SQ" or not element.value:
+                    continue
+                if element.tag.is_private:
+                    private.append(element.value[0])
+                else:
+                    merged.update(element.value[0])
+        acquisition = str(merged.get("StackID") or "")
+        facts = ImageFacts.of(header, merged)
+        settings = settings_of_header(
+            header, merged, facts.image_type, private=private, marks=marks
+        )
+        place = _place(merged)
+        planes.append(Plane(path, number, None, size, place, acquisition, facts, settings=settings))
+    return planes
+
+
+def _tiles(
+    path: Path,
+    header: pydicom.Dataset,
+    size: tuple[int, int],
+    marks: Sequence[DistortionMark],
+) -> list[Plane]:
+    """Slices of a Siemens mosaic; their order stands in its private header only."""
+    try:
+        csa = csareader.get_csa_header(header) or {}  # type: ignore[no-untyped-call]
+    except csareader.CSAError:
+        csa = {}
+    stated = csareader.get_n_mosaic(csa)  # type: ignore[no-untyped-call]
+    count = _mosaic_count(header) or stated or 0
+    normal = csareader.get_slice_normal(csa) if csa else None  # type: ignore[no-untyped-call]
+    step = float(header.get("SpacingBetweenSlices") or 0.0)
+    located = len(_place(header)) == len(_PLACE)
+    if count < 1 or normal is None or step <= 0 or not located:
+        raise InputError(
+            "A DICOM mosaic does not say how its slices lie",
+            expected="their number, their distance and the vendor's private header",
+            found=f"{count or 'no'} slices, {step:g} mm apart, "
+            f"private header {'there' if csa else 'missing'}",
+            action="export it again with private fields, or convert it to NIfTI",
+        )
+    across = isqrt(count - 1) + 1
+    columns, rows = size[0] // across, size[1] // across
+    spacing = np.array(header.PixelSpacing, dtype=np.float64)
+    orientation = np.array(header.ImageOrientationPatient, dtype=np.float64)
+    # The stated position is that of the corner of the whole mosaic around the first slice.
+    first = (
+        np.array(header.ImagePositionPatient, dtype=np.float64)
+        + orientation[:3] * spacing[1] * (size[0] - columns) / 2
+        + orientation[3:] * spacing[0] * (size[1] - rows) / 2
+    )
+    planes = []
+    for k in range(count):
+        place = _place(header)
+        position = first + k * step * np.asarray(normal, dtype=np.float64)
+        place.ImagePositionPatient = [f"{value:.8g}" for value in position]
+        tile = (k % across * columns, k // across * rows)
+        facts = ImageFacts.of(header)
+        settings = settings_of_header(header, None, facts.image_type, marks=marks)
+        planes.append(Plane(path, 0, tile, (columns, rows), place, "", facts, settings=settings))
+    return planes
+
+
+def _mosaic_count(header: pydicom.Dataset) -> int | None:
+    if _MOSAIC_COUNT not in header:
+        return None
+    value = header[_MOSAIC_COUNT].value
+    # Without a dictionary of private fields the number comes as its two bytes.
+    return int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)

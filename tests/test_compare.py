@@ -65,6 +65,28 @@ def scaled(measures: Measures, name: str, side: Side, factor: float) -> Measures
     return measures.model_copy(update={"measures": limb})
 
 
+def estimated(measures: Measures) -> Measures:
+    """The same results, had lean volumes and fat fractions been estimated of a single contrast."""
+    said = "an estimate from the T1w image alone"
+    limb = measures.measures
+    update = {
+        rows: tuple(
+            m.model_copy(
+                update={
+                    **{
+                        side: getattr(m, side).model_copy(update={"lean_estimate": said})
+                        for side in Side
+                    },
+                    "asymmetry": m.asymmetry.model_copy(update={"verdict": None, "reason": said}),
+                }
+            )
+            for m in getattr(limb, rows)
+        )
+        for rows in ("muscles", "groups")
+    }
+    return measures.model_copy(update={"measures": limb.model_copy(update=update)})
+
+
 def change_of(changes: Changes, name: str, later: int = 0):
     return next(c for c in changes.later[later].changes if c.name == name)
 
@@ -165,6 +187,39 @@ class TestVerdicts:
         codes = {f.code for f in changes.findings}
         assert {"lean_volume_missing", "protocol_differs"} <= codes
 
+    @pytest.mark.parametrize("guessed", [(True, True), (True, False), (False, True)])
+    def test_nothing_is_concluded_from_estimated_lean_volumes_and_fat_fractions(self, guessed):
+        scans = [scan("ses-1"), scaled(scan("ses-2", number=2), "soleus", Side.LEFT, 0.90)]
+        scans = [estimated(s) if guess else s for s, guess in zip(scans, guessed, strict=True)]
+        changes = compare(scans, config=CONFIG)
+        assert changes.of == "total_volume"
+        soleus = change_of(changes, "soleus")
+        first = scans[0].measures.muscles[25]
+        assert (first.name, soleus.volume_left.before_ml) == ("soleus", first.left.volume_whole_ml)
+        assert soleus.volume_left.verdict is ChangeVerdict.DECREASED
+        which = "first" if guessed[0] else "later"
+        for change in changes.later[0].changes:
+            for part in (change.fat_fraction_right, change.fat_fraction_left):
+                assert (part.change_points, part.detectable_points, part.verdict) == (None,) * 3
+        assert soleus.fat_fraction_left.before_percent is not None
+        assert f"only estimated in the {which} scan" in soleus.fat_fraction_left.reason
+        (warning,) = changes.findings
+        words = ["estimated" if guess else "measured" for guess in guessed]
+        assert f"ses-1: {words[0]}; ses-2: {words[1]}" in warning.message
+
+    def test_one_estimated_side_among_measured_ones_gets_no_verdict(self):
+        second = scan("ses-2", number=2)
+        guess = estimated(second).measures.muscles[25]
+        muscles = (*second.measures.muscles[:25], guess, *second.measures.muscles[26:])
+        limb = second.measures.model_copy(update={"muscles": muscles})
+        mixed = second.model_copy(update={"measures": limb})
+        changes = compare([scan("ses-1"), mixed], config=CONFIG)
+        assert changes.of == "lean_volume"
+        volume = change_of(changes, "soleus").volume_left
+        assert (volume.change_percent, volume.verdict) == (None, None)
+        assert "only estimated in the later scan" in volume.reason
+        assert change_of(changes, "sartorius").volume_left.verdict is ChangeVerdict.NONE
+
 
 def other(code: str) -> Measures:
     """A second scan that differs from the first in one respect."""
@@ -189,8 +244,12 @@ def other(code: str) -> Measures:
         return second.model_copy(
             update={"provenance": used.model_copy(update={"software_version": "9.9"})}
         )
-    if code == "configuration_differs":
-        settings = {"measure": {"scan_rescan_cv_percent": 3.0}}
+    if code in ("configuration_differs", "consensus_differs"):
+        settings = (
+            {"measure": {"scan_rescan_cv_percent": 3.0}}
+            if code == "configuration_differs"
+            else {**used.configuration, "reconcile": {"consensus": True}}
+        )
         return second.model_copy(
             update={"provenance": used.model_copy(update={"configuration": settings})}
         )
@@ -219,12 +278,14 @@ class TestWarnings:
             ("engine_differs", "given 9"),
             ("software_differs", "9.9"),
             ("configuration_differs", "measure.scan_rescan_cv_percent"),
+            ("consensus_differs", "reconcile.consensus"),
             ("coverage_differs", "deep hip rotators"),
         ],
     )
     def test_what_makes_scans_less_comparable_is_said(self, code, words):
         changes = compare([scan("ses-1"), other(code)], config=CONFIG)
-        assert [f.code for f in changes.findings] == [code]
+        told = "configuration_differs" if code == "consensus_differs" else code
+        assert [f.code for f in changes.findings] == [told]
         assert words in changes.findings[0].message
 
     def test_warnings_stand_at_the_top_of_the_page(self):

@@ -18,6 +18,8 @@ SCHEMA_VERSION = "2.2"
 
 Millilitres = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+#: Which volume, and the asymmetry of it, stands first.
+Lead = Literal["lean_volume", "total_volume"]
 
 
 class Record(BaseModel):
@@ -400,6 +402,17 @@ class LimbMeasures(Record):
         description="Count of the judged muscles whose 95 % interval would leave out 0, or whose "
         "difference would lie beyond a 95 % limit, by chance alone."
     )
+
+    @property
+    def lead(self) -> Lead:
+        """Lean volume, or total volume where no muscle has a lean asymmetry that is more than an
+        estimate."""
+        some = any(
+            m.asymmetry.index_percent is not None
+            and not (m.right.lean_estimate or m.left.lean_estimate)
+            for m in self.muscles
+        )
+        return "lean_volume" if some else "total_volume"
 
 
 class RegistrationQuality(Record):

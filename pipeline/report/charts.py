@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from pipeline.core.anatomy import Side
 from pipeline.core.results import (
     Asymmetry,
+    Lead,
     LocalDifference,
     MatchedLevel,
     Measures,
@@ -26,7 +27,7 @@ from pipeline.core.results import (
 )
 from pipeline.report.drawing import COLOURS, axes_at, chart_figure, drawing, row_axes, to_svg
 from pipeline.report.format import MINUS, NO_BREAK, Style, show
-from pipeline.report.words import Lead, leading, muscle_title, region_title
+from pipeline.report.words import leading, muscle_title, region_title
 
 #: Below this width a chart drops what a phone has no room for.
 _NARROW_PX = 600

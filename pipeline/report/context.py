@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.core.results import Measures, Severity, Verdict
+from pipeline.core.results import Lead, Measures, Severity, Verdict
 from pipeline.report import words
 
 
@@ -137,7 +137,7 @@ class Context:
     injury: str
 
 
-def context_of(measures: Measures, lead: words.Lead) -> Context | None:
+def context_of(measures: Measures, lead: Lead) -> Context | None:
     """Context of the muscles and groups outside the healthy spread; None where there is none.
 
     None too where a check failed (an error among the findings, or legs that could not be laid

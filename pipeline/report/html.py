@@ -19,6 +19,7 @@ from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURES, Side, Structure
 from pipeline.core.results import (
     Finding,
     GroupResult,
+    Lead,
     Measurement,
     Measures,
     MuscleResult,
@@ -119,7 +120,7 @@ def render_report(
         evidence: images, labels and transforms for the pictures; None: a page without pictures.
         config: what is shown and how finely.
     """
-    lead = words.lead_of(measures)
+    lead = measures.measures.lead
     figures: dict[str, bytes] = {}
     shown_charts = _charts(measures, lead, figures)
     shown_pictures = {} if evidence is None else _pictures(evidence, config, figures)
@@ -195,7 +196,7 @@ def _context(
     evidence: ReportEvidence | None,
     *,
     config: ReportConfig,
-    lead: words.Lead,
+    lead: Lead,
     num: Numbers,
 ) -> dict[str, Any]:
     limb = measures.measures
@@ -281,7 +282,7 @@ def _context(
     }
 
 
-def _sentence(row: _Row, lead: words.Lead, num: Numbers) -> dict[str, Any]:
+def _sentence(row: _Row, lead: Lead, num: Numbers) -> dict[str, Any]:
     return {
         "row": row,
         "difference": words.difference(row.result, row.base, lead, num),
@@ -297,7 +298,7 @@ def _volume_field(measurement: Measurement, prefix: str = "") -> str:
     return whole if getattr(measurement, whole) is not None else f"{prefix}volume_in_view_ml"
 
 
-def _bars(rows: Sequence[_Row], lead: words.Lead) -> list[_Bar]:
+def _bars(rows: Sequence[_Row], lead: Lead) -> list[_Bar]:
     """Bars of all rows on one scale; every row has a number."""
     values = [words.leading(row.result, lead) for row in rows]
     ends = [10.0]
@@ -323,7 +324,7 @@ def _bars(rows: Sequence[_Row], lead: words.Lead) -> list[_Bar]:
 
 
 def _charts(
-    measures: Measures, lead: words.Lead, figures: dict[str, bytes]
+    measures: Measures, lead: Lead, figures: dict[str, bytes]
 ) -> dict[str, dict[str, Markup]]:
     """Charts as elements of the page, wide and narrow; the wide ones become figure files."""
     asymmetry = [charts.asymmetry_chart(measures, lead, width_px=w) for w in _WIDTHS_PX.values()]
@@ -390,7 +391,7 @@ def _pictures(
 def _legs(
     measures: Measures,
     evidence: ReportEvidence,
-    lead: words.Lead,
+    lead: Lead,
     config: ReportConfig,
     figures: dict[str, bytes],
 ) -> _Legs | None:

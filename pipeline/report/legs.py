@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.core.anatomy import LEFT_OFFSET, MUSCLES_BY_ID, STRUCTURE_IDS, UNIONS, Side
-from pipeline.core.results import GroupResult, Measures, MuscleResult, Verdict
+from pipeline.core.results import GroupResult, Lead, Measures, MuscleResult, Verdict
 from pipeline.report.drawing import Pixels
 from pipeline.report.evidence import ReportEvidence
-from pipeline.report.words import Lead, leading
+from pipeline.report.words import leading
 
 View = Literal["front", "back"]
 VIEWS: tuple[View, ...] = ("front", "back")

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
 
-from pipeline.core.results import GroupResult, Measures, MuscleResult, Verdict
+from pipeline.core.results import GroupResult, Lead, Measures, MuscleResult, Verdict
 from pipeline.report import words
 from pipeline.report.drawing import COLOURS, drawing
 from pipeline.report.format import MISSING
@@ -136,7 +136,7 @@ def render_pdf(
         scale_percent: difference at which the colours of the legs end.
     """
     num = Numbers(measures)
-    lead = words.lead_of(measures)
+    lead = measures.measures.lead
     buffer = io.BytesIO()
     with drawing(), PdfPages(buffer, metadata=_metadata(measures)) as pages:
         for sheet in (
@@ -150,7 +150,7 @@ def render_pdf(
 
 def table_rows(measures: Measures) -> list[list[str]]:
     """Title, volumes, difference and interval of every row of the tables on pages 2 and 3."""
-    num, lead = Numbers(measures), words.lead_of(measures)
+    num, lead = Numbers(measures), measures.measures.lead
     limb = measures.measures
     rows = [
         (words.muscle_title(m.name), f"/measures/muscles/{i}") for i, m in enumerate(limb.muscles)
@@ -195,7 +195,7 @@ def _head(measures: Measures, title: str) -> tuple[_Sheet, float]:
 def _first(
     measures: Measures,
     views: Sequence[tuple[LegsView, Sequence[Pin]]],
-    lead: words.Lead,
+    lead: Lead,
     num: Numbers,
     *,
     largest: int,
@@ -301,7 +301,7 @@ def _draw_legs(
 
 
 def _group_bars(
-    sheet: _Sheet, measures: Measures, lead: words.Lead, num: Numbers, *, x: float, y: float
+    sheet: _Sheet, measures: Measures, lead: Lead, num: Numbers, *, x: float, y: float
 ) -> float:
     sheet.text(x, y, "Muscle groups", size=_HEADING, bold=True)
     y += 6.5
@@ -353,7 +353,7 @@ def _group_bars(
     return y
 
 
-def _trust(measures: Measures, lead: words.Lead, num: Numbers) -> list[str]:
+def _trust(measures: Measures, lead: Lead, num: Numbers) -> list[str]:
     """How many were judged, how many stand out by chance, what was not judged and why."""
     said = [words.how_many_differ(measures, lead)]
     if measures.measures.expected_flagged_by_chance is not None:
@@ -370,7 +370,7 @@ def _trust(measures: Measures, lead: words.Lead, num: Numbers) -> list[str]:
     return said
 
 
-def _muscles(measures: Measures, lead: words.Lead, num: Numbers) -> _Sheet:
+def _muscles(measures: Measures, lead: Lead, num: Numbers) -> _Sheet:
     sheet, y = _head(measures, "Every muscle")
     y = _table_head(sheet, y, lead)
     region = ""
@@ -400,7 +400,7 @@ def _muscles(measures: Measures, lead: words.Lead, num: Numbers) -> _Sheet:
     return sheet
 
 
-def _groups_and_methods(measures: Measures, lead: words.Lead, num: Numbers) -> _Sheet:
+def _groups_and_methods(measures: Measures, lead: Lead, num: Numbers) -> _Sheet:
     sheet, y = _head(measures, "Groups and methods")
     y = _table_head(sheet, y, lead)
     for i, group in enumerate(measures.measures.groups):
@@ -440,7 +440,7 @@ def _groups_and_methods(measures: Measures, lead: words.Lead, num: Numbers) -> _
     return sheet
 
 
-def _table_head(sheet: _Sheet, y: float, lead: words.Lead) -> float:
+def _table_head(sheet: _Sheet, y: float, lead: Lead) -> float:
     name = "Lean volume" if lead == "lean_volume" else "Total volume"
     sheet.text(_MARGIN_MM, y, name, size=_SMALL, bold=True, colour="muted")
     for heading, x in _COLUMNS[1:]:
@@ -456,7 +456,7 @@ def _table_row(
     title: str,
     result: MuscleResult | GroupResult,
     base: str,
-    lead: words.Lead,
+    lead: Lead,
     num: Numbers,
 ) -> None:
     cells = _cells(base, lead, num)
@@ -468,7 +468,7 @@ def _table_row(
     sheet.rule(y + 1.5)
 
 
-def _cells(base: str, lead: words.Lead, num: Numbers) -> list[str]:
+def _cells(base: str, lead: Lead, num: Numbers) -> list[str]:
     """Right and left volume, difference and interval of a row."""
     asymmetry = f"{base}/{words.lead_key(lead)}"
     volumes = []

@@ -48,7 +48,7 @@ def render_surface(measures: Measures, evidence: ReportEvidence, *, scale_percen
         evidence: the labels whose surfaces are shown.
         scale_percent: difference at which the colours end.
     """
-    lead = words.lead_of(measures)
+    lead = measures.measures.lead
     painted = legs.paints(measures, lead)
     numbers = {m.name: i for i, m in enumerate(measures.measures.muscles)}
     shown: list[dict[str, Any]] = []

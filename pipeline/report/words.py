@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
 
 from markupsafe import Markup
 
@@ -14,6 +13,7 @@ from pipeline.core.results import (
     Asymmetry,
     Finding,
     GroupResult,
+    Lead,
     Measures,
     MuscleResult,
     Status,
@@ -21,8 +21,6 @@ from pipeline.core.results import (
 )
 from pipeline.report.format import NO_BREAK
 from pipeline.report.numbers import Numbers
-
-Lead = Literal["lean_volume", "total_volume"]
 
 #: Groups by names that a person without anatomy knows; the anatomical name stands beside them.
 _PLAIN_GROUPS: Mapping[str, str] = MappingProxyType(
@@ -105,17 +103,6 @@ class Unjudged:
     explanation: str
     muscles: tuple[str, ...]
     reasons: tuple[tuple[str, tuple[str, ...]], ...]
-
-
-def lead_of(measures: Measures) -> Lead:
-    """Which asymmetry leads: lean volume, or total volume where no muscle has a lean one that is
-    more than an estimate."""
-    some = any(
-        m.asymmetry.index_percent is not None
-        and not (m.right.lean_estimate or m.left.lean_estimate)
-        for m in measures.measures.muscles
-    )
-    return "lean_volume" if some else "total_volume"
 
 
 def lead_key(lead: Lead) -> str:

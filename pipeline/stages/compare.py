@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 from pipeline.config import CompareConfig
 from pipeline.core.anatomy import Side
@@ -22,6 +21,7 @@ from pipeline.core.results import (
     Asymmetry,
     Finding,
     GroupResult,
+    Lead,
     Measurement,
     Measures,
     MuscleResult,
@@ -37,10 +37,8 @@ from pipeline.imaging.change import (
 )
 from pipeline.provenance import digest_of
 
-Of = Literal["lean_volume", "total_volume"]
-
 #: Sections of the configuration that decide the numbers.
-_DECIDING = ("canonicalise", "separate", "segment", "register", "measure")
+_DECIDING = ("canonicalise", "separate", "segment", "register", "reconcile", "measure")
 
 
 def compare(scans: Sequence[Measures], *, config: CompareConfig) -> Changes:
@@ -48,7 +46,8 @@ def compare(scans: Sequence[Measures], *, config: CompareConfig) -> Changes:
 
     Whole muscles are compared: the parts that two scans show are not laid onto each other. The
     detectable changes come from the total standard errors that each scan states. Lean volumes
-    lead where every scan has them, else total volumes.
+    lead where every scan measured them, else total volumes: of lean volumes and fat fractions that
+    are estimates of a single contrast nothing is concluded.
 
     Args:
         scans: published results of one subject, in the order of time; at least two.
@@ -62,7 +61,11 @@ def compare(scans: Sequence[Measures], *, config: CompareConfig) -> Changes:
         UsageError: fewer than two scans, different subjects, or one scan given twice.
     """
     _refuse(scans)
-    of: Of = "lean_volume" if all(_has_lean(scan) for scan in scans) else "total_volume"
+    of: Lead = (
+        "lean_volume"
+        if all(scan.measures.lead == "lean_volume" for scan in scans)
+        else "total_volume"
+    )
     return Changes(
         subject=scans[0].subject,
         of=of,
@@ -104,10 +107,6 @@ def _refuse(scans: Sequence[Measures]) -> None:
             )
 
 
-def _has_lean(scan: Measures) -> bool:
-    return any(m.asymmetry.index_percent is not None for m in scan.measures.muscles)
-
-
 def _basis(config: CompareConfig) -> str:
     return (
         "Detectable changes are 95 % limits. Those of volumes and asymmetries come from the total "
@@ -136,7 +135,7 @@ def _engine(scan: Measures) -> str:
 
 
 def _later(
-    first: Measures, later: Measures, number: int, of: Of, config: CompareConfig
+    first: Measures, later: Measures, number: int, of: Lead, config: CompareConfig
 ) -> ScanChanges:
     withheld = _withheld(first, later)
     muscles = {m.name: m for m in later.measures.muscles}
@@ -180,7 +179,7 @@ def _change(
     first: MuscleResult | GroupResult,
     later: MuscleResult | GroupResult,
     kind: str,
-    of: Of,
+    of: Lead,
     withheld: str | None,
     config: CompareConfig,
 ) -> MuscleChange:
@@ -210,7 +209,7 @@ def _side(result: MuscleResult | GroupResult, side: Side) -> Measurement:
     return result.right if side is Side.RIGHT else result.left
 
 
-def _asymmetry_of(result: MuscleResult | GroupResult, of: Of) -> Asymmetry:
+def _asymmetry_of(result: MuscleResult | GroupResult, of: Lead) -> Asymmetry:
     return result.asymmetry if of == "lean_volume" else result.asymmetry_total_volume
 
 
@@ -228,13 +227,15 @@ def _different_members(
 def _volume_change(
     first: Measurement,
     later: Measurement,
-    of: Of,
+    of: Lead,
     errors: tuple[float | None, float | None],
     withheld: str | None,
 ) -> VolumeChange:
     field = "lean_volume_whole_ml" if of == "lean_volume" else "volume_whole_ml"
     before, after = getattr(first, field), getattr(later, field)
     missing = _unlike(first, later)
+    if missing is None and of == "lean_volume":
+        missing = _estimated(first, later)
     if missing is None and (not before or not after):
         missing = f"no {of.replace('_', ' ')} in one of the scans"
     if missing is not None or errors[0] is None or errors[1] is None:
@@ -271,7 +272,7 @@ def _fraction_change(
     cores = (first.fat_fraction_core_percent, later.fat_fraction_core_percent)
     means = (first.fat_fraction_percent, later.fat_fraction_percent)
     before, after = means if None in cores else cores
-    missing = _unlike(first, later)
+    missing = _unlike(first, later) or _estimated(first, later)
     if missing is None and (before is None or after is None):
         missing = "no fat fraction in one of the scans"
     if missing is not None or before is None or after is None:
@@ -338,6 +339,14 @@ def _unlike(first: Measurement, later: Measurement) -> str | None:
     return None
 
 
+def _estimated(first: Measurement, later: Measurement) -> str | None:
+    """Why two lean volumes or fat fractions cannot be held against each other: one is guessed."""
+    for which, m in (("first", first), ("later", later)):
+        if m.lean_estimate is not None:
+            return f"only estimated in the {which} scan ({m.lean_estimate})"
+    return None
+
+
 def _unreliable(first: Measurement, later: Measurement) -> str | None:
     for which, m in (("first", first), ("later", later)):
         if m.status is Status.UNRELIABLE:
@@ -345,7 +354,7 @@ def _unreliable(first: Measurement, later: Measurement) -> str | None:
     return None
 
 
-def _findings(scans: Sequence[Measures], of: Of) -> list[Finding]:
+def _findings(scans: Sequence[Measures], of: Lead) -> list[Finding]:
     """What differs between the scans besides the body, as warnings."""
     found = [
         _warning(code, f"The scans differ in {what}: {_listed(scans, said)}. {why}")
@@ -372,14 +381,27 @@ def _findings(scans: Sequence[Measures], of: Of) -> list[Finding]:
                     value=float(len(cut)),
                 )
             )
-    if of == "total_volume" and any(_has_lean(scan) for scan in scans):
+    lean = {_lean(scan) for scan in scans}
+    if of == "total_volume" and lean != {_NO_LEAN}:
         found.append(
             _warning(
                 "lean_volume_missing",
-                "Not every scan has lean volumes, so total volumes are compared.",
+                f"Total volumes are compared, since not every scan measured lean volumes "
+                f"({_listed(scans, _lean)}).",
             )
         )
     return found
+
+
+_NO_LEAN = "none"
+
+
+def _lean(scan: Measures) -> str:
+    """What a scan says of lean volume."""
+    if scan.measures.lead == "lean_volume":
+        return "measured"
+    sides = [getattr(m, side) for m in scan.measures.muscles for side in Side]
+    return "estimated" if any(s.lean_estimate for s in sides) else _NO_LEAN
 
 
 def _warning(code: str, message: str, *, value: float | None = None) -> Finding:

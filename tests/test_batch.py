@@ -21,8 +21,10 @@ from pipeline.batch.norms import write_norms
 from pipeline.batch.status import State, job_states
 from pipeline.config import default_config, load_config
 from pipeline.core.errors import ConfigError, InputError, UsageError
+from pipeline.core.results import Measures
 from pipeline.io.derivatives import SubjectFolder, write_json, write_text
 from pipeline.provenance import provenance
+from pipeline.report.tables import wide_table
 
 CONFIG = default_config()
 #: Planted mean and spread of total-volume asymmetry, percent.
@@ -171,6 +173,34 @@ def test_the_summary_tells_nothing_of_few_people(tmp_path):
     # Half of 30 people lie beyond the median, a quarter (7.5) beyond a quartile: fewer than ten.
     assert float(many["percentile_50"]) == pytest.approx(np.median(values), abs=0.01)
     assert many["percentile_25"] == many["percentile_97.5"] == "n/a"
+
+
+def test_estimated_lean_volumes_are_marked_and_stay_out_of_the_summary(tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    write_people(data, out, 12)
+    wild = 1e4
+    for number in (0, 1):
+        path = SubjectFolder(out, f"sub-{number:04d}", None).measures
+        values = json.loads(path.read_text())
+        for result in [*values["measures"]["muscles"], *values["measures"]["groups"]]:
+            for side in ("right", "left"):
+                if result[side]["lean_volume_whole_ml"] is None:
+                    continue
+                result[side] |= {"lean_estimate": "an estimate", "lean_volume_whole_ml": wild}
+        path.write_text(json.dumps(values))
+    group_results(data, out, config=CONFIG.group)
+    summary = {(r["name"], r["measure"]): r for r in rows_of(out / "group/summary.tsv")}
+    assert summary["soleus", "volume_right_ml"]["people"] == "12"
+    for measure in ("lean_volume_right_ml", "fat_fraction_core_left_percent"):
+        assert summary["soleus", measure]["people"] == "10"
+    assert float(summary["soleus", "lean_volume_right_ml"]["mean"]) < wild / 2
+    wide = rows_of(out / "group/participants_wide.tsv")
+    assert [row["soleus_lean_estimate_left"] for row in wide] == ["yes"] * 2 + ["no"] * 10
+    # There is no popliteus on the left: neither measured nor estimated.
+    assert {row["popliteus_lean_estimate_left"] for row in wide} == {"n/a"}
+    alone = wide_table(Measures.model_validate_json(path.read_text()))
+    header, cells = (line.split("\t") for line in alone.splitlines())
+    assert dict(zip(header, cells, strict=True))["soleus_lean_estimate_right"] == "yes"
 
 
 def test_a_person_with_two_sessions_counts_once(tmp_path):

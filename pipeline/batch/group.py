@@ -50,6 +50,8 @@ _WIDE = (
     "asymmetry_total_volume_percent",
     "status_right",
     "status_left",
+    "lean_estimate_right",
+    "lean_estimate_left",
 )
 
 

@@ -61,7 +61,8 @@ class Outcome:
         folder: where its files are.
         failure: why there are no results, in words; None where there are.
         values: by structure and measure, unit in its name. Only values that may be averaged:
-            whole muscles of status ok, differences with a verdict.
+            whole muscles of status ok, differences with a verdict; lean volumes and fat fractions
+            that were measured, not estimated of a single contrast.
         quality: figures by which results that stand apart are found; None where missing.
         findings: severity and message by code.
         code_digest, configuration_digest: what made the results.
@@ -122,8 +123,9 @@ def _values(measures: Measures) -> dict[tuple[str, str], float]:
         for side in Side:
             measured = getattr(result, side)
             if measured.status is Status.OK:
+                found[result.name, f"volume_{side}_ml"] = measured.volume_whole_ml
+            if measured.status is Status.OK and measured.lean_estimate is None:
                 found |= {
-                    (result.name, f"volume_{side}_ml"): measured.volume_whole_ml,
                     (result.name, f"lean_volume_{side}_ml"): measured.lean_volume_whole_ml,
                     (result.name, f"fat_fraction_core_{side}_percent"): (
                         measured.fat_fraction_core_percent

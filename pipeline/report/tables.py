@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURES, Side
-from pipeline.core.results import Asymmetry, GroupResult, Measures, MuscleResult
+from pipeline.core.results import Asymmetry, GroupResult, Measurement, Measures, MuscleResult
 from pipeline.report.format import MISSING, tsv
 
 #: Column stem -> field of Measurement, decimals. Sides are put between stem and unit.
@@ -49,7 +49,8 @@ def measures_table(measures: Measures) -> str:
 
     The unqualified asymmetry, its interval, extent, share and verdict are of lean volume, those
     with total_volume in the name of total volume. Percentages of asymmetry are
-    100 (R - L) / ((R + L) / 2), + = right larger.
+    100 (R - L) / ((R + L) / 2), + = right larger. lean_estimate says whether a side's lean volumes
+    and fat fractions are an estimate ("yes") or were measured of water and fat ("no").
     """
     rows = measures_rows(measures)
     if not rows:
@@ -114,6 +115,8 @@ def _row(result: MuscleResult | GroupResult, *, kind: str) -> dict[str, str]:
     row["expected_volume_ml"] = tsv(expected)
     for side, measurement in sides:
         row[f"status_{side}"] = measurement.status.value
+    for side, measurement in sides:
+        row[f"lean_estimate_{side}"] = _is_estimate(measurement)
     reasons = [
         f"{side}: {reason}"
         for side, measurement in sides
@@ -124,6 +127,13 @@ def _row(result: MuscleResult | GroupResult, *, kind: str) -> dict[str, str]:
         reasons.append(result.asymmetry.reason)
     row["reason"] = "; ".join(dict.fromkeys(reasons)) or MISSING
     return row
+
+
+def _is_estimate(measurement: Measurement) -> str:
+    """Whether lean volumes and fat fractions are an estimate; "n/a" where there are none."""
+    if measurement.lean_volume_in_view_ml is None:
+        return MISSING
+    return "no" if measurement.lean_estimate is None else "yes"
 
 
 def _asymmetry(asymmetry: Asymmetry, *, infix: str) -> dict[str, str]:

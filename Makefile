@@ -59,8 +59,10 @@ $(BATCH_STAMP): requirements-batch.lock
 	@touch $(BATCH_STAMP)
 
 # Called as $(call snakemake,target): everything is absolute, since its own files go to OUT/batch.
+# The group is always made again: its configuration (the smallest cell that may be published) can
+# change while no subject does.
 snakemake = $(BATCH_VENV)/bin/snakemake --snakefile pipeline/batch/Snakefile \
-  --profile "configs/cluster/$(PROFILE)" --directory "$(abspath $(OUT))/batch" --quiet all $(if $(DRY),--dry-run) $(SNAKEMAKE_OPTIONS) \
+  --profile "configs/cluster/$(PROFILE)" --directory "$(abspath $(OUT))/batch" --quiet all $(if $(DRY),--dry-run) $(if $(filter group,$(1)),--forcerun group) $(SNAKEMAKE_OPTIONS) \
   $(if $(filter local,$(PROFILE)),--resources mem_mb=$(FREE_MB)) \
   --config plan="$(abspath $(OUT))/batch/plan.tsv" data="$(abspath $(DATA))" out="$(abspath $(OUT))" \
   program="$(PROGRAM)" memory_mb=$(MEMORY_MB) options='$(CHANGES)' -- $(1)
@@ -71,7 +73,7 @@ batch: $(STAMP) $(BATCH_STAMP) ## Many subjects: DATA= OUT= [SUBJECTS=list.tsv] 
 	@$(call snakemake,subjects); code=$$?; $(if $(DRY),,$(call snakemake,group) || exit $$?;) exit $$code
 
 batch-slurm: $(STAMP) ## The same through SLURM alone, without Snakemake
-	@PROGRAM="$(PROGRAM)" MEMORY_MB=$(MEMORY_MB) OPTIONS='$(CHANGES)' \
+	@PROGRAM="$(PROGRAM)" MEMORY_MB=$(MEMORY_MB) \
 	  pipeline/batch/submit_slurm.sh "$(DATA)" "$(OUT)" $(TABLE) $(CHANGES)
 
 status: $(STAMP) ## How far each subject is: DATA= OUT= [SUBJECTS=list.tsv]

@@ -243,7 +243,7 @@ def test_snakemake_hands_subjects_to_slurm(phantoms, cluster, tmp_path):
     assert (batch.out / "group" / "summary.tsv").is_file()
 
 
-def snakemake(folder: Path, plan: Path, *more: str, **settings: object):
+def snakemake(folder: Path, plan: Path, *more: str, target: str = "subjects", **settings: object):
     """The workflow on a plan, without a data folder."""
     settings |= {"plan": plan, "data": folder / "none", "out": folder / "out"}
     return subprocess.run(
@@ -251,7 +251,7 @@ def snakemake(folder: Path, plan: Path, *more: str, **settings: object):
             *(BATCH_VENV / "bin/snakemake", "--snakefile", ROOT / "pipeline/batch/Snakefile"),
             *("--profile", ROOT / "configs/cluster/local", "--directory", folder, *more),
             *("--config", *(f"{key}={value}" for key, value in settings.items())),
-            *("--", "subjects"),
+            *("--", target),
         ],
         capture_output=True,
         text=True,
@@ -276,6 +276,52 @@ def test_a_second_attempt_has_twice_the_memory(tmp_path):
     result = snakemake(tmp_path, write_plan(tmp_path, 1, 350), program=program, memory_mb=1000)
     assert result.returncode != 0
     assert (tmp_path / "limits_kb").read_text().split() == [str(350 * 1024), str(700 * 1024)]
+
+
+def noting(folder: Path, name: str, rest: str = "") -> Path:
+    """A program that writes down what it was called with, and then does the rest."""
+    program = folder / name
+    program.write_text(f'#!/bin/bash\necho "$*" >> {folder}/{name}_calls\n{rest}')
+    program.chmod(0o755)
+    return program
+
+
+@needs_snakemake
+def test_the_group_has_the_configuration_of_the_batch(tmp_path):
+    """Without it a larger smallest cell would silently be the default one."""
+    plan = write_plan(tmp_path, 1, "n/a")
+    program = noting(tmp_path, "program", "touch $2/group/group.json\n")
+    run = {"program": program, "memory_mb": 1000, "options": "--config my.yaml"}
+    assert snakemake(tmp_path, plan, target="group", **run).returncode == 0
+    calls = (tmp_path / "program_calls").read_text().splitlines()
+    assert calls == [f"{tmp_path}/none {tmp_path}/out group --config my.yaml"]
+
+
+def test_subjects_and_group_of_a_slurm_array_have_the_configuration_of_the_plan(tmp_path):
+    write_plan(tmp_path, 1, "n/a")
+    program = noting(tmp_path, "program", f'[ "$1" = plan ] && cat {tmp_path}/plan.tsv\nexit 0\n')
+    # Stands for SLURM: runs what it is handed at once.
+    sbatch = noting(tmp_path, "sbatch", 'SLURM_ARRAY_TASK_ID=1 bash "${@: -1}" && echo 7\n')
+    (tmp_path / "data").mkdir()
+    folders = [str(tmp_path / "data"), str(tmp_path / "out")]
+    subprocess.run(
+        [
+            *("bash", ROOT / "pipeline/batch/submit_slurm.sh", *folders),
+            *("--table", "list.tsv", "--config", "my.yaml", "--engine", "given"),
+        ],
+        env={
+            **os.environ,
+            "PATH": f"{sbatch.parent}:{os.environ['PATH']}",
+            "PROGRAM": str(program),
+        },
+        check=True,
+    )
+    plan, *runs = (tmp_path / "program_calls").read_text().splitlines()
+    data, out = folders
+    options = "--config my.yaml --engine given"
+    assert plan == f"plan {data} {out} --table list.tsv {options}"
+    subject = f"{data} {out} participant --participant-label sub-0000 {options}"
+    assert runs == [subject, subject, f"{data} {out} group {options}"]
 
 
 @needs_snakemake

@@ -6,7 +6,8 @@
 set -euo pipefail
 
 if [ "${GROUP:-0}" = 1 ]; then
-  exec "$PROGRAM" "$DATA" "$OUT" group
+  # shellcheck disable=SC2086 # OPTIONS holds several words
+  exec "$PROGRAM" "$DATA" "$OUT" group ${OPTIONS:-}
 fi
 
 # Row 1 is the header.

@@ -2,11 +2,12 @@
 # Hands a batch to SLURM without Snakemake: an array with one task per subject that is not complete,
 # a second array with twice the memory for those that did not end, and the group job after them.
 #
-#   submit_slurm.sh DATA OUT [arguments of `myosymmetry plan`: --table FILE --engine NAME ...]
+#   submit_slurm.sh DATA OUT [--table FILE] [arguments for every call of the program: --config FILE
+#                             --engine NAME ...]
 #
 # Environment: PROGRAM (default: myosymmetry), MEMORY_MB of a first attempt (default 6000),
-# CPUS per task (default 2), CONCURRENT tasks at most (default 100), OPTIONS: further arguments of
-# the program, SBATCH_PARTITION and the other variables of sbatch for what a site wants.
+# CPUS per task (default 2), CONCURRENT tasks at most (default 100), OPTIONS: arguments
+# of the subjects and the group alone, SBATCH_PARTITION and the other variables of sbatch for what a site wants.
 # Prints the number of the group job, which ends last.
 set -euo pipefail
 
@@ -26,8 +27,17 @@ rows=$(($(wc -l < "$PLAN") - 1))
 # The whole array gets the memory of its largest subject.
 memory=$(awk -F'\t' -v most="$MEMORY_MB" 'NR > 1 && $3 + 0 > most {most = $3} END {print most}' "$PLAN")
 
-export PLAN DATA OUT PROGRAM MEMORY_MB
-export OPTIONS="${OPTIONS:-}"
+# What the plan was made with holds for the subjects and the group too, but for the table.
+OPTIONS="${OPTIONS:-}"
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --table) shift 2 ;;
+    --table=*) shift ;;
+    *) OPTIONS+=" $1"; shift ;;
+  esac
+done
+
+export PLAN DATA OUT PROGRAM MEMORY_MB OPTIONS
 common=(--parsable --job-name=myosymmetry "--output=$OUT/batch/slurm_%A_%a.log")
 # Sites limit how many tasks an array may have; 1000 is what SLURM comes with.
 largest=1000

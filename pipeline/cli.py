@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,15 @@ from pipeline.core.errors import (
     SubjectUnusableError,
     UnmetNeedError,
     UsageError,
+    out_of_memory,
 )
 
 if TYPE_CHECKING:
     from pipeline.batch.status import JobState
 
 _BUG_EXIT_CODE = 70
+#: What a shell reports of a program that SIGPIPE ended.
+_CLOSED_PIPE_EXIT_CODE = 141
 #: A subject with whole legs stays below this, so that --mem says how many fit side by side.
 _GIB_PER_SUBJECT = 4.0
 
@@ -70,18 +74,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     command = commands.get(arguments[0]) if arguments else None
     try:
-        return command(arguments[1:]) if command else _participant(arguments)
-    except MyosymmetryError as error:
-        return _say_error(error)
+        return _guarded(
+            partial(command, arguments[1:]) if command else partial(_participant, arguments)
+        )
     except KeyboardInterrupt:
         sys.stderr.write("myosymmetry: stopped; run the same command again to go on\n")
         return 130
 
 
-def _say_error(error: MyosymmetryError, who: str = "") -> int:
+def _guarded(work: Callable[[], int], who: str = "") -> int:
+    """The exit code of a piece of work; what went wrong in it is said, never passed on."""
     prefix = f"myosymmetry: {who}: " if who else "myosymmetry: "
-    sys.stderr.write(f"{prefix}{error}\n")
-    return error.exit_code
+    try:
+        return work()
+    except MyosymmetryError as error:
+        sys.stderr.write(f"{prefix}{error}\n")
+        return error.exit_code
+    except MemoryError as error:
+        sys.stderr.write(f"{prefix}{out_of_memory(error)}\n")
+        return UnmetNeedError.exit_code
+    except BrokenPipeError:
+        # Whoever reads the output wants no more of it, as `head` does. What is still to be flushed
+        # as the process ends has to go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _CLOSED_PIPE_EXIT_CODE
+    except Exception:  # noqa: BLE001 - the last stop: a bug ends with its own exit code
+        sys.stderr.write(
+            f"{prefix}a bug in myosymmetry, please report this:\n{traceback.format_exc()}"
+        )
+        return _BUG_EXIT_CODE
 
 
 def _parser(prog: str, description: str, **keywords: Any) -> argparse.ArgumentParser:
@@ -210,7 +231,7 @@ def _participant(arguments: Sequence[str]) -> int:
                     found="a process that ended without a word, as one killed for its memory does",
                     action="run the same command again to go on, with a smaller --nprocs",
                 ) from error
-    return next((code for code in codes if code), 0)
+    return max(codes)
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
@@ -286,36 +307,32 @@ def _gibibytes(text: str) -> float:
 
 def _run_job(job: _Job) -> int:
     """Process one subject; a worker never lets an error of one subject stop the others."""
+    _set_up_logging(job.verbose)
+    try:
+        return _guarded(partial(_process_job, job), job.subject)
+    finally:
+        return_free_memory()
+
+
+def _process_job(job: _Job) -> int:
     from pipeline.config import load_config
     from pipeline.flow import process_subject, rebuild_report
 
-    _set_up_logging(job.verbose)
-    try:
-        config = load_config(job.config, overrides=job.overrides)
-        if job.report_only:
-            path = rebuild_report(job.out, job.subject, session=job.session, config=config)
-        else:
-            with _Progress(job) as progress:
-                path = process_subject(
-                    job.data,
-                    job.out,
-                    job.subject,
-                    session=job.session,
-                    labels=job.labels,
-                    config=config,
-                    force=job.force,
-                    progress=progress,
-                ).report
-    except MyosymmetryError as error:
-        return _say_error(error, job.subject)
-    except Exception:  # noqa: BLE001 - the last stop: a bug ends with its own exit code
-        sys.stderr.write(
-            f"myosymmetry: {job.subject}: a bug in myosymmetry, please report this:\n"
-            f"{traceback.format_exc()}"
-        )
-        return _BUG_EXIT_CODE
-    finally:
-        return_free_memory()
+    config = load_config(job.config, overrides=job.overrides)
+    if job.report_only:
+        path = rebuild_report(job.out, job.subject, session=job.session, config=config)
+    else:
+        with _Progress(job) as progress:
+            path = process_subject(
+                job.data,
+                job.out,
+                job.subject,
+                session=job.session,
+                labels=job.labels,
+                config=config,
+                force=job.force,
+                progress=progress,
+            ).report
     sys.stdout.write(f"{path}\n")
     return 0
 
@@ -384,12 +401,17 @@ def _report(arguments: Sequence[str]) -> int:
     from pipeline.flow import rebuild_report
 
     config = load_config(options.config)
-    for subject, session in _subjects(options, options.out):
+
+    def rebuild(subject: str, session: str | None) -> int:
         path = rebuild_report(
             options.out, subject, session=session, config=config, surfaces=options.with_3d
         )
         sys.stdout.write(f"{path}\n")
-    return 0
+        return 0
+
+    # A subject without results does not keep the others from their reports.
+    pairs = _subjects(options, options.out)
+    return max(_guarded(partial(rebuild, *pair), pair[0]) for pair in pairs)
 
 
 def _validate(arguments: Sequence[str]) -> int:
@@ -401,7 +423,10 @@ def _validate(arguments: Sequence[str]) -> int:
     checked = check_results(options.out)
     for problem in checked.problems:
         sys.stderr.write(f"{problem}\n")
-    sys.stdout.write(f"{checked.results} results, {len(checked.problems)} problems\n")
+    counts = [f"{checked.results} results", f"{len(checked.problems)} problems"]
+    if checked.comparisons:
+        counts.insert(1, f"{checked.comparisons} follow-ups")
+    sys.stdout.write(", ".join(counts) + "\n")
     return ResultsError.exit_code if checked.problems else 0
 
 

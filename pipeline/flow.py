@@ -22,7 +22,7 @@ import numpy as np
 from pipeline import report
 from pipeline.config import Config, default_config, with_given_labels
 from pipeline.core.anatomy import OWN_SCHEME, Side
-from pipeline.core.errors import UnmetNeedError, UsageError
+from pipeline.core.errors import UsageError, out_of_memory
 from pipeline.core.match import LegMatch
 from pipeline.core.results import (
     EngineUsed,
@@ -149,12 +149,7 @@ def process_subject(
         # The command was wrong, not the subject: there is nothing to say about the subject.
         raise
     except MemoryError as error:
-        short = UnmetNeedError(
-            "There was not enough memory",
-            expected="more memory than this process may have",
-            found=str(error) or "an allocation that failed",
-            action="give the job more memory, or process fewer subjects at a time (--nprocs)",
-        )
+        short = out_of_memory(error)
         _leave_failure(folder, run, short)
         raise short from error
     except Exception as error:
@@ -197,7 +192,7 @@ def _process(
             return ProcessedSubject(finished, folder.report, reused=True)
 
         # What was published before no longer describes what is asked for now.
-        for published in (folder.measures, folder.report, folder.pdf):
+        for published in folder.results:
             published.unlink(missing_ok=True)
         run.begin("canonicalise")
         scan = run.note(canonicalise(loaded, config=config.canonicalise))
@@ -376,7 +371,6 @@ class _Run:
         self, scan: CanonicalScan, segmented: SegmentedLegs, match: LegMatch, config: Config
     ) -> SegmentedLegs:
         """The labels to be measured: each leg's own, or the consensus that was asked for."""
-        self._folder.consensus_labels.unlink(missing_ok=True)
         agreed = self.note(reconcile(segmented, match, config=config.reconcile))
         if agreed is not segmented:
             write_label_map(self._folder.consensus_labels, _as_stored(agreed, scan))

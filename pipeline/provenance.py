@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from pipeline.config import Config
 from pipeline.core.results import Provenance
 
@@ -33,6 +35,11 @@ def digest_of(value: Any) -> str:
     """sha256 of a JSON-like value, independent of the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def digest_of_document(document: BaseModel) -> str:
+    """sha256 of a published document, whatever the layout of its file."""
+    return digest_of(document.model_dump(mode="json"))
 
 
 @cache

@@ -19,7 +19,7 @@ from scanner import save, slice_of
 
 from pipeline import cli
 from pipeline.core.anatomy import MUSCLES, OWN_SCHEME, Side
-from pipeline.core.errors import SubjectUnusableError
+from pipeline.core.errors import InputError, SubjectUnusableError
 from pipeline.core.grid import Grid
 from pipeline.core.results import Finding, Measures
 from pipeline.core.volume import LabelMap, Quantity
@@ -87,6 +87,19 @@ def label_map(exported) -> tuple[np.ndarray, Grid, dict[tuple[str, Side], int]]:
     labels = read_label_map(SubjectFolder(exported[0], "sub-01", None).labels, OWN_SCHEME)
     values = {(m.title, side): OWN_SCHEME.value_of(m.name, side) for m in MUSCLES for side in Side}
     return labels.data, labels.grid, values
+
+
+@pytest.mark.parametrize("uids", [("", ""), ("1.2.3", ""), ("1.2.3", "1.2.4")])
+def test_slices_without_one_frame_of_reference_are_refused(uids):
+    affine = np.diag([1.0, 1.0, 3.0, 1.0])
+    labels = LabelMap(np.ones((4, 4, 2), np.int16), Grid((4, 4, 2), affine, "scanner"), OWN_SCHEME)
+    slices = [pydicom.Dataset(), pydicom.Dataset()]
+    for header, uid in zip(slices, uids, strict=True):
+        if uid:
+            header.FrameOfReferenceUID = uid
+    with pytest.raises(InputError, match="of 2 slices without one") as raised:
+        make_segmentation(labels, make_measures(), slices)
+    assert "FrameOfReferenceUID" in raised.value.expected
 
 
 def test_highdicom_reads_back_the_same_voxels_and_sides(exported):

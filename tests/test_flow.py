@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from bodies import GIVEN, body, loaded, run_stages, small_scan, write_subject
 from pypdf import PdfReader
+from test_report import Page
 
 from pipeline import cli
 from pipeline.config import load_config
-from pipeline.core.errors import UsageError
+from pipeline.core.errors import SubjectUnusableError, UsageError
 from pipeline.core.results import Measures, Status
 from pipeline.flow import STAGES, process_subject, read_measures
 from pipeline.io.derivatives import SubjectFolder, exclusive
@@ -152,6 +153,25 @@ def test_a_consensus_is_measured_shown_and_forgotten_again(data, processed, tmp_
     assert not folder.consensus_labels.exists()
     first = read_measures(processed / "sub-01/sub-01_measures.json")
     assert again.measures.muscles[0].right == first.measures.muscles[0].right
+
+
+def test_a_run_that_fails_leaves_no_numbers_of_an_earlier_one(data, processed, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(processed, out)
+    folder = SubjectFolder(out, "sub-01", None)
+    folder.surface_page.write_text("<p>both legs to turn")
+    own = (folder.manual_labels.with_name("notes.txt"), folder.path / "figures/for_the_paper.svg")
+    for path in own:
+        path.write_text("mine")
+    kept = {folder.labels, folder.label_table, folder.label_record, folder.transform}
+    kept |= {folder.velocity, folder.log_jacobian, folder.lock, folder.run_log, *own}
+    kept |= set(folder.path.glob("anat/*_desc-canonical_*"))
+    strict = {"separate": {"smallest_leg_share": 0.9999}, "segment": {"engine": "given"}}
+    with pytest.raises(SubjectUnusableError):
+        process_subject(data, out, "sub-01", config=load_config(overrides=strict))
+    left = {path for path in folder.path.rglob("*") if path.is_file()}
+    assert left == kept | {folder.failure_record, folder.report}
+    assert "separate: failed" in Page(folder.report.read_text()).text
 
 
 def test_findings_of_a_reused_registration_are_told_again(data, tmp_path):
@@ -353,6 +373,52 @@ def test_several_subjects_at_once_one_of_them_broken(data, tmp_path):
     assert (failure["exit_code"], failure["stage"]) == (3, "load")
     assert "sub-02_water.nii.gz" in failure["problem"]
     assert not (tmp_path / "out/sub-01/log/sub-01_failure.json").exists()
+
+
+def test_a_subject_without_results_does_not_keep_others_from_their_reports(
+    processed, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    shutil.copytree(processed, out)
+    (out / "sub-00").mkdir()
+    page = SubjectFolder(out, "sub-01", None).report
+    page.unlink()
+    assert cli.main(["report", str(out)]) == UsageError.exit_code
+    said = capsys.readouterr()
+    assert said.out == f"{page}\n"
+    assert "sub-00: There are no finished results of sub-00" in said.err
+    assert page.is_file()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ZeroDivisionError("seven"), 70, "a bug in myosymmetry, please report this:"),
+        (MemoryError(), 6, "There was not enough memory"),
+    ],
+)
+def test_what_no_command_expected_has_its_exit_code(monkeypatch, capsys, error, code, words):
+    def fail(_: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("pipeline.report.check.check_results", fail)
+    assert cli.main(["validate", "out"]) == code
+    said = capsys.readouterr().err
+    assert words in said
+    assert ("ZeroDivisionError: seven" in said) == (code == 70)
+
+
+def test_a_reader_that_wants_no_more_is_no_bug():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "schema"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    process.stdout.close()
+    assert process.wait(timeout=120) == 141
+    assert process.stderr.read() == ""
 
 
 def test_other_commands(data, processed, capsys):

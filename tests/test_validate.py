@@ -13,7 +13,9 @@ import pytest
 from factories import make_measures
 
 from pipeline import cli
-from pipeline.core.errors import ResultsError, UsageError
+from pipeline.core.errors import InputError, ResultsError, UsageError
+from pipeline.followup import compare_results
+from pipeline.io.derivatives import SubjectFolder, finished_measures, write_text
 from pipeline.report.check import check_results
 from pipeline.report.pdf import render_pdf
 
@@ -240,3 +242,47 @@ def test_good_results_pass_and_bad_ones_have_their_own_exit_code(out, capsys):
 def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="not there"):
         check_results(tmp_path / "nothing")
+
+
+def test_a_folder_without_results_does_not_pass(tmp_path, capsys):
+    with pytest.raises(InputError, match="no subject"):
+        check_results(tmp_path)
+    assert cli.main(["validate", str(tmp_path)]) == InputError.exit_code
+    assert "give the folder that holds the sub-... folders" in capsys.readouterr().err
+    (tmp_path / "sub-01").mkdir()
+    with pytest.raises(UsageError, match="1 subjects without one"):
+        check_results(tmp_path)
+
+
+def followed_up(out: Path, elsewhere: Path) -> Path:
+    """The path of a comparison of these results with later ones that lie elsewhere."""
+    first = finished_measures(SubjectFolder(out, "sub-01", None))
+    used = first.provenance.model_copy(update={"inputs": {"water.nii.gz": "ab" * 32}})
+    later = SubjectFolder(elsewhere, "sub-01", "ses-2")
+    made = first.model_copy(update={"session": "ses-2", "provenance": used})
+    write_text(later.measures, made.model_dump_json())
+    folder = SubjectFolder(out, "sub-01", None)
+    _, page = compare_results([folder.path, later.path], out=folder.path)
+    return page
+
+
+def test_a_follow_up_is_checked_too(out, tmp_path, capsys):
+    page = followed_up(out, tmp_path / "elsewhere")
+    assert cli.main(["validate", str(out)]) == 0
+    assert capsys.readouterr().out == "1 results, 1 follow-ups, 0 problems\n"
+    document, table = (page.with_suffix(ending) for ending in (".json", ".tsv"))
+    replace_once(document, '"results_digest": "', '"results_digest": "0')
+    replace_once(table, "soleus", "solaris")
+    replace_once(page, "/later/0/changes/", "/later/9/changes/")
+    said = list(map(str, check_results(out).problems))
+    for path, words in (
+        (document, "compares other results of sub-01 than those there are now"),
+        (table, "expected 'soleus', found 'solaris'"),
+        (page, "which the results do not hold"),
+    ):
+        (found,) = (text for text in said if text.startswith(f"sub-01/{path.name}: "))
+        assert words in found
+        assert "myosymmetry compare" in found
+    assert len(said) == 3
+    replace_once(document, '"basis"', '"diagnosis"')
+    assert "does not fit its schema" in str(check_results(out).problems[0])

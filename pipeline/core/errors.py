@@ -74,3 +74,13 @@ class UnmetNeedError(MyosymmetryError):
     more."""
 
     exit_code = 6
+
+
+def out_of_memory(error: MemoryError) -> UnmetNeedError:
+    """What a failed allocation means to the user."""
+    return UnmetNeedError(
+        "There was not enough memory",
+        expected="more memory than this process may have",
+        found=str(error) or "an allocation that failed",
+        action="give the job more memory, or process fewer subjects at a time (--nprocs)",
+    )

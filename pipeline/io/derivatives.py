@@ -35,6 +35,20 @@ from pipeline.io.atomic import atomic_write
 
 Index3 = tuple[int, int, int]
 
+#: Every picture that a report can have as a file of its own.
+FIGURES = (
+    "asymmetry.svg",
+    "profiles.svg",
+    "local_differences.svg",
+    "segmentation_axial.png",
+    "segmentation_coronal.png",
+    "fat_fraction.png",
+    "registration_before.png",
+    "registration.png",
+    "legs_front.png",
+    "legs_back.png",
+)
+
 
 @dataclass(frozen=True)
 class SubjectFolder:
@@ -145,8 +159,24 @@ class SubjectFolder:
         return self._file("from-left_to-right_desc-logjacobian_map.nii.gz", "xfm")
 
     def figure(self, name: str) -> Path:
-        """A picture of the report as a file of its own."""
+        """A picture of the report as a file of its own.
+
+        Raises:
+            InvariantError: not one of FIGURES, so that a later run would not know it.
+        """
+        if name not in FIGURES:
+            raise InvariantError(f"{name!r} is not one of the report's figures: {FIGURES}")
         return self._file(name, "figures")
+
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """Everything that tells or shows results, the results themselves first: what must not
+        outlive them. What a stage reuses, the log and the user's own files are not among them."""
+        return (
+            *(self.measures, self.report, self.pdf, self.surface_page),
+            *(self.table, self.wide_table, self.run_record, self.consensus_labels),
+            *map(self.figure, FIGURES),
+        )
 
     @property
     def run_record(self) -> Path:

@@ -70,7 +70,8 @@ def export_dicom(
         UsageError: highdicom is not installed.
         SubjectUnusableError: the results hold an error: an archive is no place for them.
         InputError: no series below the source lies on the grid of the label map; it is enhanced
-            multi-frame or a mosaic; several stations were joined.
+            multi-frame or a mosaic; several stations were joined; its
+            slices share no frame of reference.
     """
     _require_highdicom()
     _require_no_error(measures)
@@ -117,7 +118,7 @@ def make_segmentation(
         array,
         affine,
         coordinate_system="PATIENT",
-        frame_of_reference_uid=str(slices[0].FrameOfReferenceUID),
+        frame_of_reference_uid=_frame_of_reference(slices),
     )
     return hd.seg.Segmentation(
         source_images=list(slices),
@@ -131,6 +132,24 @@ def make_segmentation(
         content_description="Lower-limb muscles",
         **made_by(measures, "seg"),
         device_serial_number=measures.provenance.code_digest[:16],
+    )
+
+
+def _frame_of_reference(slices: Sequence[pydicom.Dataset]) -> str:
+    """The one frame of reference of the slices, in which the segments are placed.
+
+    Raises:
+        InputError: a slice names none, or they name several.
+    """
+    named = [str(header.get("FrameOfReferenceUID") or "") for header in slices]
+    if len(set(named)) == 1 and named[0]:
+        return named[0]
+    raise InputError(
+        "The slices do not share a frame of reference, so a segmentation has no place",
+        expected="the same FrameOfReferenceUID in every slice",
+        found=f"{named.count('')} of {len(named)} slices without one, "
+        f"{len(set(named) - {''})} different ones in the others",
+        action="export the slices again with their frame of reference, as the scanner wrote it",
     )
 
 

@@ -78,6 +78,7 @@ def _list(data: Path, prefix: str, what: str) -> list[str]:
             f"There is no {what} in {data}",
             expected=f"folders named {prefix}...",
             found=some(sorted(p.name for p in data.iterdir())) or "an empty folder",
+            action=f"give the folder that holds the {prefix}... folders",
         )
     return names
 

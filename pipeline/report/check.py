@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -20,13 +20,16 @@ from pypdf import PdfReader
 from pypdf.errors import PyPdfError
 
 from pipeline.core.anatomy import LEFT_OFFSET, OWN_SCHEME, Side
+from pipeline.core.change import Changes
 from pipeline.core.errors import MyosymmetryError, UsageError
 from pipeline.core.results import Asymmetry, GroupResult, Measures, MuscleResult
 from pipeline.core.volume import LabelMap
 from pipeline.imaging.asymmetry import index_from_log_ratio, interval_percent
-from pipeline.io.derivatives import SubjectFolder, read_json
+from pipeline.io.derivatives import SubjectFolder, read_json, read_measures
+from pipeline.io.discover import list_subjects
 from pipeline.io.nifti import read_label_map
-from pipeline.provenance import digest_of
+from pipeline.provenance import digest_of, digest_of_document
+from pipeline.report.change import change_table
 from pipeline.report.format import Style, show
 from pipeline.report.numbers import Numbers
 from pipeline.report.pdf import table_rows
@@ -39,6 +42,10 @@ _MOST_LISTED = 5
 
 _REBUILD = "build the report again: myosymmetry report"
 _PROCESS = "process the subject again"
+_COMPARE = "compare the scans again: myosymmetry compare"
+
+#: A published document.
+D = TypeVar("D", Measures, Changes)
 
 
 @dataclass(frozen=True)
@@ -65,21 +72,24 @@ class Checked:
 
     Attributes:
         results: how many published results there are.
+        comparisons: how many published follow-ups.
         problems: everything that does not hold, in the order of the files.
     """
 
     results: int
+    comparisons: int
     problems: tuple[Problem, ...]
 
 
 def check_results(out: Path) -> Checked:
-    """Check every published result below a folder against its schema and its own files.
+    """Check everything published below a folder against its schema and its own files.
 
     Args:
         out: the results folder that was given to the runs.
 
     Raises:
-        UsageError: the folder is not there.
+        UsageError: the folder is not there, or no subject in it has results.
+        InputError: there is no subject in it.
     """
     if not out.is_dir():
         raise UsageError(
@@ -88,11 +98,23 @@ def check_results(out: Path) -> Checked:
             found=str(out),
             action="check the path",
         )
-    paths = sorted(out.glob("sub-*/**/*_measures.json"))
-    problems = list(_dataset_description(out)) if paths else []
+    subjects = list_subjects(out)
+    paths, changes = (
+        sorted(out.glob(f"sub-*/**/*_{name}.json")) for name in ("measures", "change")
+    )
+    if not paths:
+        raise UsageError(
+            f"There are no results to check in {out}",
+            expected="a <subject>_measures.json in a subject's folder",
+            found=f"{len(subjects)} subjects without one",
+            action="process them first; `myosymmetry status` says how far they are",
+        )
+    problems = list(_dataset_description(out))
     for path in paths:
         problems += _Subject(out, path).problems()
-    return Checked(len(paths), tuple(problems))
+    for path in changes:
+        problems += _Comparison(out, path).problems()
+    return Checked(len(paths), len(changes), tuple(problems))
 
 
 def _dataset_description(out: Path) -> Iterator[Problem]:
@@ -113,24 +135,93 @@ def _dataset_description(out: Path) -> Iterator[Problem]:
         yield Problem(name, "expected GeneratedBy with Name and Version, found none", _PROCESS)
 
 
-class _Subject:
-    """The checks of one published result."""
+class _Document(Generic[D]):
+    """The checks that every published document has in common.
+
+    Attributes:
+        model: what the document has to fit.
+        action: how it is made again.
+        rebuild: how the files beside it are.
+    """
+
+    model: type[D]
+    action: str
+    rebuild: str
 
     def __init__(self, out: Path, path: Path) -> None:
         self._out = out
         self._path = path
 
     def problems(self) -> list[Problem]:
-        """All of them; a document that does not fit its schema ends the checks of its subject."""
+        """All of them; a document that does not fit its schema ends its checks."""
         try:
-            measures = Measures.model_validate_json(self._path.read_text(encoding="utf-8"))
+            document = self.model.model_validate_json(self._path.read_text(encoding="utf-8"))
         except UnicodeDecodeError:
-            return [self._problem(self._path, "is not text in UTF-8", _PROCESS)]
+            return [self._problem(self._path, "is not text in UTF-8", self.action)]
         except ValidationError as error:
             return [
-                self._problem(self._path, f"does not fit its schema: {_in_words(e)}", _PROCESS)
+                self._problem(self._path, f"does not fit its schema: {_in_words(e)}", self.action)
                 for e in error.errors()[:_MOST_LISTED]
             ]
+        return self.of_document(document)
+
+    def of_document(self, document: D) -> list[Problem]:
+        """The problems of a document that fits its schema."""
+        raise NotImplementedError
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._out).as_posix()
+
+    def _problem(self, path: Path, said: str, action: str) -> Problem:
+        return Problem(self._relative(path), said, action)
+
+    def _some(self, path: Path, said: list[str], action: str) -> Iterator[Problem]:
+        """The first problems of a kind, and how many more there are."""
+        for text in said[:_MOST_LISTED]:
+            yield self._problem(path, text, action)
+        if len(said) > _MOST_LISTED:
+            yield self._problem(path, f"{len(said) - _MOST_LISTED} more of this kind", action)
+
+    def _table(self, path: Path, expected: str) -> Iterator[Problem]:
+        """A table, where it is there, is the one that the document gives."""
+        if path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if text != expected:
+                yield self._problem(path, _first_difference(expected, text), self.rebuild)
+
+    def _numbers(self, path: Path, document: D) -> Iterator[Problem]:
+        """Every number of a page, where it is there, is the one of the document."""
+        if not path.is_file():
+            return
+        page = _Page(path.read_text(encoding="utf-8", errors="replace"))
+        if not page.numbers:
+            yield self._problem(path, "holds no number of these results", self.rebuild)
+        num = Numbers(document)
+        said = []
+        for attributes, text in page.numbers:
+            pointer = attributes.get("data-pointer", "")
+            try:
+                value, style = num.value(pointer), Style(attributes.get("data-style", ""))
+            except (KeyError, IndexError, ValueError):
+                said.append(f"shows {text!r} from {pointer!r}, which the results do not hold")
+                continue
+            shown = (show(value, style), show(value, style, unit=True))
+            if attributes.get("value") != repr(value) or text not in shown:
+                said.append(
+                    f"{pointer}: expected {shown[1]!r} ({value!r}), "
+                    f"found {text!r} ({attributes.get('value')})"
+                )
+        yield from self._some(path, said, self.rebuild)
+
+
+class _Subject(_Document[Measures]):
+    """The checks of one published result."""
+
+    model = Measures
+    action = _PROCESS
+    rebuild = _REBUILD
+
+    def of_document(self, measures: Measures) -> list[Problem]:
         folder = SubjectFolder(self._out, measures.subject, measures.session)
         if folder.measures != self._path:
             said = f"holds results of {folder.stem}, expected at {self._relative(folder.measures)}"
@@ -145,19 +236,6 @@ class _Subject:
             self._pdf,
         )
         return [problem for check in checks for problem in check(folder, measures)]
-
-    def _relative(self, path: Path) -> str:
-        return path.relative_to(self._out).as_posix()
-
-    def _problem(self, path: Path, said: str, action: str) -> Problem:
-        return Problem(self._relative(path), said, action)
-
-    def _some(self, path: Path, said: list[str], action: str) -> Iterator[Problem]:
-        """The first problems of a kind, and how many more there are."""
-        for text in said[:_MOST_LISTED]:
-            yield self._problem(path, text, action)
-        if len(said) > _MOST_LISTED:
-            yield self._problem(path, f"{len(said) - _MOST_LISTED} more of this kind", action)
 
     def _files(self, folder: SubjectFolder, _: Measures) -> Iterator[Problem]:
         """Everything a run leaves is there, and nothing half-written."""
@@ -244,38 +322,12 @@ class _Subject:
 
     def _tables(self, folder: SubjectFolder, measures: Measures) -> Iterator[Problem]:
         """The tables hold the numbers of the JSON."""
-        for path, expected in (
-            (folder.table, measures_table(measures)),
-            (folder.wide_table, wide_table(measures)),
-        ):
-            if path.is_file():
-                text = path.read_text(encoding="utf-8", errors="replace")
-                if text != expected:
-                    yield self._problem(path, _first_difference(expected, text), _REBUILD)
+        yield from self._table(folder.table, measures_table(measures))
+        yield from self._table(folder.wide_table, wide_table(measures))
 
     def _page(self, folder: SubjectFolder, measures: Measures) -> Iterator[Problem]:
         """Every number of the page is the one of the JSON."""
-        if not folder.report.is_file():
-            return
-        page = _Page(folder.report.read_text(encoding="utf-8", errors="replace"))
-        if not page.numbers:
-            yield self._problem(folder.report, "holds no number of these results", _REBUILD)
-        num = Numbers(measures)
-        said = []
-        for attributes, text in page.numbers:
-            pointer = attributes.get("data-pointer", "")
-            try:
-                value, style = num.value(pointer), Style(attributes.get("data-style", ""))
-            except (KeyError, IndexError, ValueError):
-                said.append(f"shows {text!r} from {pointer!r}, which the results do not hold")
-                continue
-            shown = (show(value, style), show(value, style, unit=True))
-            if attributes.get("value") != repr(value) or text not in shown:
-                said.append(
-                    f"{pointer}: expected {shown[1]!r} ({value!r}), "
-                    f"found {text!r} ({attributes.get('value')})"
-                )
-        yield from self._some(folder.report, said, _REBUILD)
+        yield from self._numbers(folder.report, measures)
 
     def _pdf(self, folder: SubjectFolder, measures: Measures) -> Iterator[Problem]:
         """Every row of the PDF's tables holds the numbers of the JSON."""
@@ -293,6 +345,37 @@ class _Subject:
             if (line := _one_line(" ".join(row))) not in text
         ]
         yield from self._some(folder.pdf, said, _REBUILD)
+
+
+class _Comparison(_Document[Changes]):
+    """The checks of one published follow-up."""
+
+    model = Changes
+    action = rebuild = _COMPARE
+
+    def of_document(self, changes: Changes) -> list[Problem]:
+        """Table and page hold the numbers of the JSON, which is of the results there are now."""
+        table, page = (self._path.with_suffix(ending) for ending in (".tsv", ".html"))
+        missing = [
+            self._problem(path, "is missing", self.rebuild)
+            for path in (table, page)
+            if not path.is_file()
+        ]
+        return [
+            *missing,
+            *self._scans(changes),
+            *self._table(table, change_table(changes)),
+            *self._numbers(page, changes),
+        ]
+
+    def _scans(self, changes: Changes) -> Iterator[Problem]:
+        for scan in changes.scans:
+            folder = SubjectFolder(self._out, changes.subject, scan.session)
+            results = read_measures(folder.measures)
+            # Scans may have been processed elsewhere.
+            if results is not None and digest_of_document(results) != scan.results_digest:
+                said = f"compares other results of {folder.stem} than those there are now"
+                yield self._problem(self._path, said, self.action)
 
 
 class _Page(HTMLParser):

@@ -35,7 +35,7 @@ from pipeline.imaging.change import (
     judge_change,
     volume_interval_percent,
 )
-from pipeline.provenance import digest_of
+from pipeline.provenance import digest_of, digest_of_document
 
 #: Sections of the configuration that decide the numbers.
 _DECIDING = ("canonicalise", "separate", "segment", "register", "reconcile", "measure")
@@ -121,7 +121,7 @@ def _described(scan: Measures, number: int) -> ComparedScan:
     return ComparedScan(
         label=scan.session or f"scan {number}",
         session=scan.session,
-        results_digest=digest_of(scan.model_dump(mode="json")),
+        results_digest=digest_of_document(scan),
         contrasts=scan.contrasts,
         grid=scan.grid,
         engine=_engine(scan),

@@ -327,6 +327,8 @@ class _Run:
             section=[section.model_dump(mode="json") for section in sections],
             upstream={
                 **loaded.inputs,
+                # The same file can be taken for another contrast: load.patterns says for which.
+                **{f"role of {name}": role for name, role in loaded.roles.items()},
                 "engine": f"{engine.name} {engine.version} {engine.digest}",
             },
         )

@@ -123,6 +123,23 @@ def test_a_change_of_one_section_reuses_what_does_not_rest_on_it(data, processed
     assert wide == pytest.approx(2 * narrow)
 
 
+def test_labels_of_a_contrast_taken_for_another_are_not_reused(
+    data, processed, tmp_path, monkeypatch
+):
+    """The same files with the same contents, of which each now counts as the other."""
+    out = tmp_path / "out"
+    shutil.copytree(processed, out)
+
+    def found_anew(*_: object, **__: object) -> None:
+        raise SubjectUnusableError("segmented anew")
+
+    monkeypatch.setattr("pipeline.flow.segment", found_anew)
+    patterns = {**GIVEN.load.patterns, "water": ["_fat"], "fat": ["_water"]}
+    exchanged = {"segment": {"engine": "given"}, "load": {"patterns": patterns}}
+    with pytest.raises(SubjectUnusableError, match="segmented anew"):
+        process_subject(data, out, "sub-01", config=load_config(overrides=exchanged))
+
+
 def test_reused_stages_give_the_same_results_as_fresh_ones(data, processed, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(processed, out)

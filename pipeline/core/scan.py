@@ -112,6 +112,7 @@ class LoadedSubject:
         participant: facts about the person.
         inputs: digest (sha256) by file name relative to the subject's folder.
         reasons: by image among the inputs, what says that it shows what it is used for.
+        roles: what each file of inputs was taken for, a quantity or "labels", by the same name.
         side_evidence: what the sides rest on, e.g. "nifti affine".
         settings: by quantity, how its image was acquired, or the one of each station.
     """
@@ -125,6 +126,7 @@ class LoadedSubject:
     participant: Participant = field(default_factory=Participant)
     inputs: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    roles: Mapping[str, str] = field(default_factory=dict)
     side_evidence: tuple[str, ...] = ()
     settings: Mapping[Quantity, tuple[ScanSettings, ...]] = field(default_factory=dict)
 
@@ -136,6 +138,7 @@ class LoadedSubject:
         object.__setattr__(self, "images", MappingProxyType(dict(self.images)))
         object.__setattr__(self, "inputs", MappingProxyType(dict(self.inputs)))
         object.__setattr__(self, "reasons", MappingProxyType(dict(self.reasons)))
+        object.__setattr__(self, "roles", MappingProxyType(dict(self.roles)))
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
 
 

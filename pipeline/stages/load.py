@@ -123,6 +123,7 @@ def load_subject(
         participant=participant,
         inputs=inputs,
         reasons={image.name: image.reason for image in used},
+        roles={image.name: str(image.kind) for image in (*used, *([given] if given else []))},
         side_evidence=tuple(evidence),
         settings={
             quantity: tuple(image.settings for image in used if image.kind == quantity)

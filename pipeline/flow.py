@@ -30,6 +30,7 @@ from pipeline.core.results import (
     LimbMeasures,
     Measures,
     RegistrationQuality,
+    ScannerSettings,
     Severity,
 )
 from pipeline.core.scan import (
@@ -37,6 +38,7 @@ from pipeline.core.scan import (
     EngineInfo,
     LegPair,
     LoadedSubject,
+    ScanSettings,
     SegmentedLegs,
     StageResult,
 )
@@ -464,6 +466,12 @@ def _results(
         session=loaded.session,
         contrasts=tuple(str(quantity) for quantity in scan.images),
         grid=scan.grid.describe(),
+        scanner_settings={
+            str(quantity): ScannerSettings(
+                **{name: _common(s, name) for name in ScannerSettings.model_fields}
+            )
+            for quantity, s in loaded.settings.items()
+        },
         side_evidence=(
             *loaded.side_evidence,
             *(f.message.rstrip(".") for f in findings if f.code == SIDES_FROM_ANATOMY),
@@ -475,6 +483,12 @@ def _results(
         findings=tuple(findings),
         provenance=provenance(config, loaded.inputs),
     )
+
+
+def _common(settings: Sequence[ScanSettings], name: str) -> float | None:
+    """What all stations of a contrast state; None where one states nothing, or they differ."""
+    stated = {getattr(one, name) for one in settings}
+    return stated.pop() if len(stated) == 1 else None
 
 
 def _interval_basis(limb: LimbMeasures, config: Config) -> str:

@@ -20,7 +20,7 @@ from pipeline import cli, load_config, process_subject
 from pipeline.core.anatomy import Side
 from pipeline.core.change import Changes, ChangeVerdict
 from pipeline.core.errors import UsageError
-from pipeline.core.results import Finding, Measures, Severity, Status
+from pipeline.core.results import Finding, Measures, ScannerSettings, Severity, Status
 from pipeline.imaging.change import (
     detectable_asymmetry_points,
     detectable_fraction_points,
@@ -237,6 +237,9 @@ def other(code: str) -> Measures:
             message="Fat fractions were corrected.",
         )
         return second.model_copy(update={"findings": (*second.findings, note)})
+    if code == "scanner_differs":
+        settings = ScannerSettings(field_t=1.494, repetition_ms=None, flip_deg=10.0)
+        return second.model_copy(update={"scanner_settings": {"water": settings, "fat": settings}})
     if code == "engine_differs":
         engine = second.engine.model_copy(update={"version": "9"})
         return second.model_copy(update={"engine": engine})
@@ -275,6 +278,10 @@ class TestWarnings:
             ("grid_differs", "2 x 2 x 5 mm"),
             ("protocol_differs", "T1w"),
             ("fat_correction_differs", "ses-1: no; ses-2: yes"),
+            (
+                "scanner_differs",
+                "ses-1: not stated; ses-2: field strength 1.49 T, flip angle 10",
+            ),
             ("engine_differs", "given 9"),
             ("software_differs", "9.9"),
             ("configuration_differs", "measure.scan_rescan_cv_percent"),

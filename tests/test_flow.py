@@ -21,7 +21,7 @@ from test_report import Page
 from pipeline import cli
 from pipeline.config import load_config
 from pipeline.core.errors import SubjectUnusableError, UsageError
-from pipeline.core.results import Measures, Status
+from pipeline.core.results import Measures, ScannerSettings, Status
 from pipeline.flow import STAGES, process_subject, read_measures
 from pipeline.io.derivatives import SubjectFolder, exclusive
 from pipeline.report.check import check_results
@@ -473,7 +473,12 @@ def test_a_single_contrast_gives_volumes_and_says_that_lean_volume_is_an_estimat
 
     scan = acquire(body(), Acquisition(small_scan().labels.grid, contrasts=(Quantity.T1W,), seed=1))
     write_subject(tmp_path / "data/sub-05", scan)
+    (image,) = (tmp_path / "data/sub-05").glob("*_T1w.nii.gz")
+    sidecar = {"MagneticFieldStrength": 3, "RepetitionTime": 0.5}
+    image.with_name("sub-05_T1w.json").write_text(json.dumps(sidecar))
     results = process_subject(tmp_path / "data", tmp_path / "out", "sub-05", config=GIVEN).measures
+    stated = ScannerSettings(field_t=3.0, repetition_ms=500.0, flip_deg=None)
+    assert results.scanner_settings == {"T1w": stated}
     muscle = results.measures.muscles[8]
     assert muscle.right.volume_whole_ml > 0
     assert 0 < muscle.right.lean_volume_whole_ml <= muscle.right.volume_whole_ml

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pipeline.core.anatomy import Side
 
 #: Version of the published document; grows when its meaning changes.
-SCHEMA_VERSION = "2.2"
+SCHEMA_VERSION = "2.3"
 
 Millilitres = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -480,6 +480,19 @@ class Provenance(Record):
     inputs: dict[str, str] = Field(description="sha256 by input file, relative to the subject.")
 
 
+class ScannerSettings(Record):
+    """How one contrast was acquired, as headers or the JSON file beside the image state it."""
+
+    field_t: float | None = Field(
+        description="Field strength, in the unit tesla; null where it is not stated, or not the "
+        "same in all stations."
+    )
+    repetition_ms: float | None = Field(
+        description="Repetition time, in the unit ms; null likewise."
+    )
+    flip_deg: float | None = Field(description="Flip angle, in the unit degrees; null likewise.")
+
+
 class Measures(Record):
     """The published document: <subject>_measures.json."""
 
@@ -496,6 +509,11 @@ class Measures(Record):
     session: str | None = Field(description="Session label with its prefix, or null.")
     contrasts: tuple[str, ...] = Field(description="Images that were used.")
     grid: str = Field(description="Shape and voxel size of the scan.")
+    scanner_settings: dict[str, ScannerSettings] = Field(
+        default_factory=dict,
+        description="How each contrast was acquired, by its name in contrasts; empty for labels "
+        "alone.",
+    )
     side_evidence: tuple[str, ...] = Field(description="What the sides rest on.")
     interval_basis: str = Field(description="What the 95 % intervals contain, in words.")
     engine: EngineUsed = Field(description="Who made the labels.")

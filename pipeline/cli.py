@@ -106,14 +106,12 @@ def _guarded(work: Callable[[], int], who: str = "") -> int:
 
 
 def _parser(prog: str, description: str, **keywords: Any) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    return argparse.ArgumentParser(
         prog=prog,
         description=description,
         formatter_class=argparse.RawTextHelpFormatter,
         **keywords,
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
-    return parser
 
 
 def _add_labels(parser: argparse.ArgumentParser) -> None:
@@ -184,12 +182,10 @@ def _participant(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--report-only", action="store_true", help="build only the report, from saved results"
     )
-    parser.add_argument("-w", "--work-dir", type=Path, help="folder for scratch files")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
     parser.add_argument("--nprocs", type=int, default=1, help="subjects at a time (default 1)")
     parser.add_argument("--mem", help="memory for the whole run, e.g. 8G; limits --nprocs")
     options = parser.parse_args(arguments)
-    if options.work_dir is not None:
-        _use_scratch(options.work_dir)
     if options.level == "group":
         return _group(options)
     overrides = _overrides(options)
@@ -265,18 +261,6 @@ def _subjects(options: argparse.Namespace, folder: Path) -> list[tuple[str, str 
     if options.session_label:
         return [(subject, session) for subject in subjects for session in options.session_label]
     return with_sessions(folder, subjects)
-
-
-def _use_scratch(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"The scratch folder {folder} cannot be made",
-            found=error.strerror or str(error),
-            action="choose another --work-dir",
-        ) from error
-    tempfile.tempdir = str(folder)
 
 
 def _workers(nprocs: int, memory: str | None, jobs: int) -> int:

@@ -43,6 +43,14 @@ def scan(session: str, *, number: int = 1, **changes) -> Measures:
     return made.model_copy(update={"provenance": used, **changes})
 
 
+def copied(measures: Measures) -> Measures:
+    """The same images in the folder of another session, under its names."""
+    inputs = {f"ses-2_{name}": digest for name, digest in measures.provenance.inputs.items()}
+    inputs["participants.tsv"] = "ab" * 32
+    used = measures.provenance.model_copy(update={"inputs": inputs})
+    return measures.model_copy(update={"session": "ses-2", "provenance": used})
+
+
 def scaled(measures: Measures, name: str, side: Side, factor: float) -> Measures:
     """Results in which one muscle's volumes on one side are so many times as large."""
     muscles = []
@@ -313,9 +321,10 @@ class TestWarnings:
         [
             ([scan("ses-1")], "at least two"),
             ([scan("ses-1"), scan("ses-2")], "given twice"),
+            ([scan("ses-1"), copied(scan("ses-1"))], "given twice"),
             ([scan("ses-1"), scan("ses-2", number=2, subject="sub-02")], "one person"),
         ],
-        ids=["one", "twice", "two people"],
+        ids=["one", "twice", "a copy", "two people"],
     )
     def test_what_cannot_be_compared_is_refused(self, scans, words):
         with pytest.raises(UsageError, match=words):

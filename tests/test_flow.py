@@ -20,7 +20,7 @@ from test_report import Page
 
 from pipeline import cli
 from pipeline.config import load_config
-from pipeline.core.errors import SubjectUnusableError, UsageError
+from pipeline.core.errors import InputError, SubjectUnusableError, UsageError
 from pipeline.core.results import Measures, ScannerSettings, Status
 from pipeline.flow import STAGES, process_subject, read_measures
 from pipeline.io.derivatives import SubjectFolder, exclusive
@@ -223,6 +223,24 @@ def test_manual_labels_win_and_later_stages_run_again(data, processed, tmp_path)
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_labels_edited_in_place_are_neither_used_nor_overwritten(data, processed, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(processed, out)
+    folder = SubjectFolder(out, "sub-01", None)
+    image = nib.load(folder.labels)
+    edited = np.asarray(image.dataobj).copy()
+    edited[edited == 8] = 9
+    nib.save(nib.Nifti1Image(edited, image.affine, image.header), folder.labels)
+    kept = folder.labels.read_bytes()
+    config = load_config(
+        overrides={"segment": {"engine": "given"}, "measure": {"scan_rescan_cv_percent": 3.0}}
+    )
+    with pytest.raises(InputError, match="not as this program wrote it"):
+        process_subject(data, out, "01", config=config)
+    assert folder.labels.read_bytes() == kept
+    assert "desc-manual" in folder.failure_record.read_text()
 
 
 def test_the_report_is_rebuilt_from_saved_derivatives_alone(processed, tmp_path):

@@ -57,7 +57,8 @@ def job_states(data: Path, out: Path, jobs: Sequence[Job], config: Config) -> li
 
     Returns:
         one state per job, in their order. Stale: there are results, but the program, the
-        configuration or an input (by its date) has changed since.
+        configuration or an input (by its date) has changed since. Inputs are looked up by name in
+        the subject's folder: series of DICOM files and rows of participants.tsv are not.
     """
     given = with_given_labels(config, OWN_SCHEME.name)
     today = {manual: provenance(c, {}) for manual, c in ((False, config), (True, given))}

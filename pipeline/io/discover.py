@@ -13,6 +13,8 @@ from pipeline.core.anatomy import Side
 from pipeline.core.errors import InputError, UsageError
 from pipeline.core.scan import Participant
 
+#: The table of people beside the subjects' folders (BIDS).
+PARTICIPANTS = "participants.tsv"
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_.-]*")
 _MISSING = {"", "n/a", "na", "nan", "none"}
 
@@ -77,7 +79,8 @@ def _list(data: Path, prefix: str, what: str) -> list[str]:
         raise InputError(
             f"There is no {what} in {data}",
             expected=f"folders named {prefix}...",
-            found=some(sorted(p.name for p in data.iterdir())) or "an empty folder",
+            # Other names may be those of patients.
+            found=f"{sum(1 for _ in data.iterdir())} entries, none of them named so",
             action=f"give the folder that holds the {prefix}... folders",
         )
     return names
@@ -174,7 +177,7 @@ def participant_rows(data: Path) -> dict[str, list[dict[str, str]]]:
     Raises:
         InputError: the file cannot be read.
     """
-    path = data / "participants.tsv"
+    path = data / PARTICIPANTS
     if not path.is_file():
         return {}
     found: dict[str, list[dict[str, str]]] = {}

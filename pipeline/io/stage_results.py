@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.anatomy import OWN_SCHEME, Side
+from pipeline.core.errors import InputError
 from pipeline.core.grid import Grid
 from pipeline.core.match import BY_STRUCTURE, LegMatch
 from pipeline.core.results import Finding
@@ -29,6 +30,7 @@ from pipeline.io.derivatives import (
     transform_to_json,
     write_json,
 )
+from pipeline.io.digest import file_digest
 from pipeline.io.nifti import (
     read_label_map,
     read_vectors,
@@ -85,6 +87,7 @@ def save_segmentation(
         folder.label_record,
         {
             "key": key,
+            "labels": file_digest(folder.labels),
             "engine": {
                 "name": engine.name,
                 "version": engine.version,
@@ -100,10 +103,21 @@ def load_segmentation(
     folder: SubjectFolder, key: str
 ) -> tuple[LabelMap, EngineInfo, Mapping[str, Any], list[Finding]] | None:
     """Saved labels on the grid of the input, engine, facts by side and findings; None if not
-    current."""
+    current.
+
+    Raises:
+        InputError: the file has been changed since it was written.
+    """
     record = read_json(folder.label_record)
     if not isinstance(record, dict) or record.get("key") != key or not folder.labels.is_file():
         return None
+    if file_digest(folder.labels) != record["labels"]:
+        raise InputError(
+            f"{folder.labels.name} is not as this program wrote it",
+            expected=f"corrected labels in a file of their own, {folder.manual_labels.name}",
+            found="a file that was changed since",
+            action=f"rename it to {folder.manual_labels.name}, or make it again with --force",
+        )
     labels = read_label_map(folder.labels, OWN_SCHEME)
     findings = [Finding.model_validate(finding) for finding in record["findings"]]
     return labels, EngineInfo(**record["engine"]), record["sides"], findings

@@ -36,6 +36,7 @@ from pipeline.imaging.change import (
     judge_change,
     volume_interval_percent,
 )
+from pipeline.io.discover import PARTICIPANTS
 from pipeline.provenance import digest_of, digest_of_document
 
 #: Sections of the configuration that decide the numbers.
@@ -97,7 +98,11 @@ def _refuse(scans: Sequence[Measures]) -> None:
             found=", ".join(subjects),
             action="name folders of the same subject",
         )
-    inputs = [digest_of(dict(scan.provenance.inputs)) for scan in scans]
+    # By content: a copy in another session has another name.
+    inputs = [
+        digest_of(sorted(v for k, v in scan.provenance.inputs.items() if k != PARTICIPANTS))
+        for scan in scans
+    ]
     for number, digest in enumerate(inputs):
         if digest in inputs[:number]:
             raise UsageError(

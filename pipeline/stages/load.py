@@ -24,6 +24,7 @@ from pipeline.io.dicom import find_dicom, open_dicom, series_settings, side_tags
 from pipeline.io.dicom_planes import SideTags, is_dicom
 from pipeline.io.digest import file_digest, files_digest, text_digest
 from pipeline.io.discover import (
+    PARTICIPANTS,
     by_pattern,
     files_below,
     nifti_stem,
@@ -110,7 +111,7 @@ def load_subject(
     participant = read_participant(data, subject)
     # Facts that lie beside the images change results too.
     if participant != Participant():
-        inputs["participants.tsv"] = text_digest(repr(participant))
+        inputs[PARTICIPANTS] = text_digest(repr(participant))
     if scheme is not None:
         inputs["label scheme"] = text_digest(repr(sorted(scheme.structures.items())))
     loaded = LoadedSubject(

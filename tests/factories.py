@@ -263,6 +263,21 @@ def make_measures(
     )
 
 
+def unreliable(result: MuscleResult, side: Side, reason: str) -> MuscleResult:
+    """The same muscle, unreliable on one side where it was ok there, and not judged."""
+    found = getattr(result, side)
+    if found.status is not Status.OK:
+        return result
+    said = {"verdict": None, "reason": f"the {side} side is unreliable: {reason}"}
+    return result.model_copy(
+        update={
+            str(side): found.model_copy(update={"status": Status.UNRELIABLE, "reason": reason}),
+            "asymmetry": result.asymmetry.model_copy(update=said),
+            "asymmetry_total_volume": result.asymmetry_total_volume.model_copy(update=said),
+        }
+    )
+
+
 def _doubted(
     result: MuscleResult | GroupResult, caveats: tuple[str, ...]
 ) -> MuscleResult | GroupResult:

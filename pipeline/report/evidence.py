@@ -74,7 +74,7 @@ class RenderedReport:
 
     Attributes:
         html: the page.
-        pdf: three A4 pages.
+        pdf: three A4 pages, more where much could not be judged.
         figures: bytes by file name (SVG charts, PNG pictures).
     """
 

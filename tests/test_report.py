@@ -338,7 +338,9 @@ class TestHonesty:
         assert "Caveat on every difference: The legs touch" not in text
         judged = [m for m in doubted.measures.muscles if m.asymmetry.verdict is not None]
         assert judged
-        assert {words.verdict_text(m.asymmetry).endswith(" (caveat)") for m in judged} == {True}
+        assert {words.verdict_text(m, "lean_volume").endswith(" (caveat)") for m in judged} == {
+            True
+        }
         assert text.count("measurable (caveat)") >= 5
         rows = list(csv.DictReader(io.StringIO(measures_table(doubted)), delimiter="\t"))
         assert {row["caveats"] for row in rows} == {"off_isocentre"}
@@ -346,6 +348,44 @@ class TestHonesty:
         first = PdfReader(io.BytesIO(report.pdf)).pages[0].extract_text()
         assert "Caveat on every difference: The body lay to one side." in first
         assert "measurable (caveat)" in first
+
+    def test_a_difference_beyond_the_limit_is_not_called_within_it(self, measures):
+        """25 % (9 to 41) against a limit of 12 %: not surely more than healthy legs, nor less."""
+        wide = measures.measures.muscles[8].asymmetry.model_copy(
+            update={
+                "index_percent": 25.0,
+                "interval_low_percent": 9.0,
+                "interval_high_percent": 41.0,
+                "verdict": Verdict.WITHIN_HEALTHY,
+            }
+        )
+        muscles = list(measures.measures.muscles)
+        muscles[8] = muscles[8].model_copy(
+            update={
+                "asymmetry": wide,
+                "asymmetry_total_volume": wide.model_copy(update={"of": "total_volume"}),
+                "healthy_limit_percent": 12.0,
+            }
+        )
+        limb = measures.measures.model_copy(update={"muscles": tuple(muscles)})
+        doubted = measures.model_copy(update={"measures": limb})
+        said = "not surely outside the healthy spread"
+        assert words.verdict_text(muscles[8], "lean_volume") == said
+        small = wide.model_copy(update={"index_percent": 11.0})
+        inside = muscles[8].model_copy(update={"asymmetry": small, "asymmetry_total_volume": small})
+        within = words.verdict_text(inside, "lean_volume")
+        assert within == "measurable, within the healthy spread"
+        report = render_report(doubted, None, config=CONFIG)
+        page = Page(report.html).text
+        pdf = [
+            " ".join(page.extract_text().split())
+            for page in PdfReader(io.BytesIO(report.pdf)).pages
+        ]
+        for text in (page, *pdf[:2]):
+            assert said in text
+        for text in (page, pdf[0]):
+            assert "not surely more than that" in text
+            assert "no more than healthy legs do" not in text
 
     def test_without_a_caveat_none_is_said(self, measures, rendered):
         assert words.caveats(measures) == []

@@ -208,7 +208,11 @@ class Asymmetry(Record):
     matched_share: Fraction | None = Field(
         description="Smaller of both sides' matched share of the volume in view (0 to 1)."
     )
-    verdict: Verdict | None = Field(description="What the difference means; null with a reason.")
+    verdict: Verdict | None = Field(
+        description="What the difference means; null with a reason. Outside the healthy spread "
+        "only if the whole interval lies beyond the limit; within it says that this is not sure, "
+        "also of an index beyond the limit whose interval reaches within it."
+    )
     reason: str | None = Field(description="Why there is no index or no verdict.")
     caveats: tuple[str, ...] = Field(
         default=(),

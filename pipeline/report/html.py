@@ -132,9 +132,8 @@ def render_report(
     environment.globals.update(
         num=num,
         words=words,
-        verdict_text=words.verdict_text,
-        verdict_class=words.verdict_class,
-        leading=lambda result: words.leading(result, lead),
+        verdict_text=lambda result: words.verdict_text(result, lead),
+        verdict_class=lambda result: words.verdict_class(result, lead),
         lead_key=words.lead_key(lead),
         volume_field=_volume_field,
         muscle_title=words.muscle_title,
@@ -287,7 +286,6 @@ def _sentence(row: _Row, lead: words.Lead, num: Numbers) -> dict[str, Any]:
         "difference": words.difference(row.result, row.base, lead, num),
         "interval": words.interval(row.result, row.base, lead, num),
         "note": words.extent_note(row.result, row.base, lead, num),
-        "asymmetry": words.leading(row.result, lead),
     }
 
 

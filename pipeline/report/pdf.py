@@ -31,6 +31,7 @@ from pipeline.report.sheet import (
     WIDTH_MM,
     Flow,
     Sheet,
+    lines_of,
 )
 
 #: Columns of the tables: heading and the place of its right (first: left) edge, mm.
@@ -43,6 +44,8 @@ _COLUMNS = (
     ("verdict", 145.0),
 )
 _ROW_MM = 5.0
+#: Size of the verdicts in the tables, points.
+_VERDICT = 6.8
 #: Width and largest height of each view of the legs, and what stands below them.
 _LEGS_MM, _TALLEST_MM, _BELOW_LEGS_MM = 46.0, 104.0, 23.0
 #: Height of a group's bar with its name and verdict.
@@ -161,7 +164,7 @@ def _first(
         note = words.extent_note(muscle, base, lead, num).striptags()
         said += [between] if between else []
         said += [note] if note else []
-        verdict = words.verdict_text(words.leading(muscle, lead))
+        verdict = words.verdict_text(muscle, lead)
         text = f"{number}. {words.muscle_title(muscle.name)}: {'; '.join(said)}; {verdict}."
         flow.paragraph(text, after=0.8)
     if not chosen:
@@ -308,7 +311,7 @@ def _group_bars(
                 middle + scale * a.interval_high_percent,
             )
             sheet.line(ends_mm, y + 2.2, colour="ink", width=1.0)
-        sheet.text(x, y + 5.6, words.verdict_text(a), size=6.5, colour="muted")
+        sheet.text(x, y + 5.6, words.verdict_text(group, lead), size=6.5, colour="muted")
         y += _BAR_MM
     return y
 
@@ -422,8 +425,12 @@ def _table_row(
     sheet.text(MARGIN_MM, y, title, size=8.0)
     for (_, x), cell in zip(_COLUMNS[1:5], _cells(base, lead, num), strict=True):
         sheet.text(x, y, cell, size=8.0, align="right", bold=x == _COLUMNS[3][1])
-    verdict = words.verdict_text(words.leading(result, lead))
-    sheet.text(_COLUMNS[5][1], y, verdict, size=6.8, colour="muted")
+    x = _COLUMNS[5][1]
+    verdict = lines_of(words.verdict_text(result, lead), WIDTH_MM - MARGIN_MM - x, _VERDICT)
+    for n, line in enumerate(verdict):
+        # Two lines stand as close as the row is high.
+        level = y + (n - 0.5 * (len(verdict) - 1)) * 2.3
+        sheet.text(x, level, line, size=_VERDICT if len(verdict) == 1 else 5.5, colour="muted")
     sheet.rule(y + 1.5)
     flow.space(_ROW_MM)
 

@@ -70,13 +70,17 @@ VERDICT_KEY: Mapping[str, str] = MappingProxyType(
     {
         "Within measurement error": "may be no difference at all.",
         "Measurable": "larger than that error.",
-        "Healthy spread": "how much the sides of healthy young adults differ, where published.",
+        "Healthy spread": "how much the sides of healthy young adults differ, where published; "
+        "outside it only if the whole interval is.",
     }
 )
 
 INTERVAL_KEY = (
     "A 95 % interval is the range that should hold the true difference 19 times out of 20"
 )
+
+#: A difference larger than the healthy limit whose interval reaches within it.
+_NOT_SURELY_OUTSIDE = "not surely outside the healthy spread"
 
 #: Short names for style sheets.
 _VERDICT_CLASSES: Mapping[Verdict, str] = MappingProxyType(
@@ -148,8 +152,8 @@ def how_many_differ(measures: Measures, lead: Lead) -> str:
     said += f"{unknown + healthy + outside or 'none'} measurably"
     parts = []
     if healthy + outside:
-        parts.append(f"{healthy or 'none'} no more than healthy legs do")
-        parts.append(f"{outside or 'none'} more than that")
+        parts.append(f"{outside or 'none'} surely more than healthy legs do")
+        parts.append(f"{healthy or 'none'} not surely more than that")
     if unknown:
         parts.append(f"{unknown} where it is not published how much healthy legs differ")
     return f"{said} ({', '.join(parts)})." if parts else f"{said}."
@@ -193,11 +197,23 @@ def ratio_title(name: str) -> str:
     return f"{group_title(top)}\u2009:\u2009{group_title(bottom).lower()}"
 
 
-def verdict_text(asymmetry: Asymmetry) -> str:
+def verdict_text(result: MuscleResult | GroupResult, lead: Lead) -> str:
     """A verdict as the page words it; one that something of the scan may fake says so."""
+    asymmetry = leading(result, lead)
     if asymmetry.verdict is None:
         return "no verdict"
-    return _VERDICTS[asymmetry.verdict] + (" (caveat)" if asymmetry.caveats else "")
+    text = _NOT_SURELY_OUTSIDE if _beyond(result, lead) else _VERDICTS[asymmetry.verdict]
+    return text + (" (caveat)" if asymmetry.caveats else "")
+
+
+def _beyond(result: MuscleResult | GroupResult, lead: Lead) -> bool:
+    """Whether a difference that is not surely outside the healthy spread is larger than its limit:
+    that of total volume, which the limit is of, or the one the reader sees."""
+    shown, limit = leading(result, lead), result.healthy_limit_percent
+    if shown.verdict is not Verdict.WITHIN_HEALTHY or limit is None:
+        return False
+    indices = (shown.index_percent, result.asymmetry_total_volume.index_percent)
+    return any(index is not None and abs(index) > limit for index in indices)
 
 
 def caveats(measures: Measures) -> list[Finding]:
@@ -209,8 +225,9 @@ def caveats(measures: Measures) -> list[Finding]:
     return [finding for finding in measures.findings if finding.code in named]
 
 
-def verdict_class(verdict: Verdict | None) -> str:
+def verdict_class(result: MuscleResult | GroupResult, lead: Lead) -> str:
     """A verdict's name in the style sheet."""
+    verdict = leading(result, lead).verdict
     return "none" if verdict is None else _VERDICT_CLASSES[verdict]
 
 

@@ -31,6 +31,7 @@ from pipeline.core.volume import LabelMap, Quantity, Volume
 from pipeline.imaging.local_difference import no_local_difference
 from pipeline.report import (
     ReportEvidence,
+    charts,
     label_table,
     measures_table,
     pictures,
@@ -348,6 +349,24 @@ class TestHonesty:
         first = PdfReader(io.BytesIO(report.pdf)).pages[0].extract_text()
         assert "Caveat on every difference: The body lay to one side." in first
         assert "measurable (caveat)" in first
+
+    def test_the_profiles_say_what_they_are_of(self, measures, rendered, single_page):
+        assert "Lean cross-section of every muscle" in Page(rendered.html).text
+        assert "Of lean volume." in Page(rendered.html).text
+        assert "Cross-section, fat inside the muscle included, of every muscle" in single_page.text
+        # An estimate is not drawn, also where no level was matched and the profiles hold it.
+        muscles = []
+        for m in measures.measures.muscles:
+            sides = {
+                side: getattr(m, side).model_copy(update={"lean_estimate": "a guess"})
+                for side in ("right", "left")
+            }
+            nowhere = no_local_difference("the registration failed")
+            muscles.append(m.model_copy(update={**sides, "local_difference": nowhere}))
+        limb = measures.measures.model_copy(update={"muscles": tuple(muscles)})
+        assert charts.profiles_of(measures.model_copy(update={"measures": limb})) == {
+            "total_volume"
+        }
 
     def test_a_difference_beyond_the_limit_is_not_called_within_it(self, measures):
         """25 % (9 to 41) against a limit of 12 %: not surely more than healthy legs, nor less."""

@@ -230,8 +230,13 @@ def local_difference(
     match: LegMatch,
     config: MeasureConfig,
 ) -> LocalDifference:
-    """Where along a muscle the sides differ, of the same volume and extent as its asymmetry."""
-    compared = lean if lean.index_percent is not None else total
+    """Where along a muscle the sides differ, of the same volume and extent as its asymmetry.
+
+    Of lean volume where it was measured; where it is missing or an estimate, of total volume.
+    """
+    found = [structures[side][name] for side in Side if name in structures[side]]
+    estimated = any(structure.lean_estimate is not None for structure in found)
+    compared = total if estimated or lean.index_percent is None else lean
     if compared.extent is None:
         return no_local_difference(compared.reason or "there is nothing to compare")
     if not match.succeeded:

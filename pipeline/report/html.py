@@ -252,6 +252,7 @@ def _context(
             ]
         ),
         "profiles_comparable": charts.profiles_comparable(measures),
+        "cross_section": words.cross_section(charts.profiles_of(measures)),
         "ratios": [
             (f"/measures/ratios/{i}", words.ratio_title(r.name), r)
             for i, r in enumerate(limb.ratios)

@@ -132,6 +132,15 @@ def leading(result: MuscleResult | GroupResult, lead: Lead) -> Asymmetry:
     return result.asymmetry if lead == "lean_volume" else result.asymmetry_total_volume
 
 
+def cross_section(of: set[Lead]) -> str:
+    """What the cross-sections of all muscles together are called."""
+    if of == {"lean_volume"}:
+        return "lean cross-section"
+    if of == {"total_volume"}:
+        return "cross-section, fat inside the muscle included,"
+    return "lean cross-section (where none was measured: the whole one)"
+
+
 def how_many_differ(measures: Measures, lead: Lead) -> str:
     """How many muscles were judged, and how many of them came out how, in a sentence or two."""
     verdicts = [leading(muscle, lead).verdict for muscle in measures.measures.muscles]

@@ -206,7 +206,9 @@ class TestNumbers:
             assert_cell(row["interval_low_percent"], result.asymmetry.interval_low_percent)
             total = result.asymmetry_total_volume.index_percent
             assert_cell(row["asymmetry_total_volume_percent"], total)
-            assert_cell(row["healthy_limit_percent"], result.healthy_limit_percent)
+            for column in ("healthy_limit_percent", "healthy_limit_half_width_percent"):
+                assert_cell(row[column], getattr(result, column))
+            assert row["healthy_limit_people"] == str(result.healthy_limit_people or "n/a")
 
     def test_the_wide_table_holds_every_cell_of_the_long_one_once(self, measures):
         header, *rows = (line.split("\t") for line in wide_table(measures).splitlines())
@@ -349,6 +351,13 @@ class TestHonesty:
         first = PdfReader(io.BytesIO(report.pdf)).pages[0].extract_text()
         assert "Caveat on every difference: The body lay to one side." in first
         assert "measurable (caveat)" in first
+
+    def test_a_healthy_limit_says_how_unsure_it_is(self, rendered):
+        said = "healthy limit 12.0 % (from 21 people, itself uncertain by about ±4.6)"
+        page = Page(rendered.html).text.replace("\xa0", " ")
+        assert " ".join(page.split()).replace("( ", "(").count("itself uncertain by about") >= 2
+        first = PdfReader(io.BytesIO(rendered.pdf)).pages[0].extract_text()
+        assert said in " ".join(first.split())
 
     def test_the_profiles_say_what_they_are_of(self, measures, rendered, single_page):
         assert "Lean cross-section of every muscle" in Page(rendered.html).text

@@ -344,6 +344,13 @@ class MuscleResult(Record):
         description="95 % limit of total-volume asymmetry in healthy people, percent: published, "
         "or of the user's own cohort (measure.own_limits_percent of the configuration)."
     )
+    healthy_limit_people: int | None = Field(
+        description="Count of the people the limit comes from; null without one, or not stated."
+    )
+    healthy_limit_half_width_percent: float | None = Field(
+        description="Half width of the 95 % interval of the limit itself, percent: what so few "
+        "people leave open; null without a limit, or where it is not known."
+    )
     expected_volume_ml: float | None = Field(
         description="Reference volume for this height and mass, mL, published or of the user's "
         "own cohort; it has no spread."
@@ -362,7 +369,15 @@ class GroupResult(Record):
     asymmetry: Asymmetry = Field(description="Asymmetry of lean volume.")
     asymmetry_total_volume: Asymmetry = Field(description="Asymmetry of total volume.")
     healthy_limit_percent: float | None = Field(
-        description="Published 95 % limit of total-volume asymmetry in healthy people, percent."
+        description="95 % limit of total-volume asymmetry in healthy people, percent, as for a "
+        "muscle."
+    )
+    healthy_limit_people: int | None = Field(
+        description="Count of the people the limit comes from; null without one, or not stated."
+    )
+    healthy_limit_half_width_percent: float | None = Field(
+        description="Half width of the 95 % interval of the limit itself, percent: what so few "
+        "people leave open; null without a limit, or where it is not known."
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.config import MeasureConfig
-from pipeline.core.anatomy import MUSCLES_BY_NAME, Muscle, MuscleGroup, Side
+from pipeline.core.anatomy import MUSCLES_BY_NAME, Side
 from pipeline.core.match import LegMatch
 from pipeline.core.results import Asymmetry, LocalDifference, Measurement, Status
 from pipeline.core.scan import SegmentedLegs
@@ -275,8 +275,3 @@ def local_difference(
         level_error_mm=level_mm,
         smallest_share=config.smallest_area_share,
     )
-
-
-def healthy_limit(structure: Muscle | MuscleGroup, config: MeasureConfig) -> float | None:
-    """The limit of the user's own cohort, else the published one, percent of total volume."""
-    return config.own_limits_percent.get(structure.name, structure.healthy_limit_percent)

@@ -35,6 +35,7 @@ from pipeline.report.drawing import (
     to_png,
 )
 from pipeline.report.evidence import RenderedReport, ReportEvidence
+from pipeline.report.methods import methods_of
 from pipeline.report.numbers import Numbers
 from pipeline.report.pdf import render_pdf
 
@@ -270,6 +271,7 @@ def _context(
             :5
         ],
         "has_limits": any(m.healthy_limit_percent is not None for m in limb.muscles),
+        "methods": methods_of(measures, lead),
         "has_expected": any(m.expected_volume_ml is not None for m in limb.muscles),
         "legend": [] if evidence is None else _legend(evidence),
         "evidence": evidence,
@@ -287,6 +289,7 @@ def _sentence(row: _Row, lead: words.Lead, num: Numbers) -> dict[str, Any]:
         "difference": words.difference(row.result, row.base, lead, num),
         "interval": words.interval(row.result, row.base, lead, num),
         "note": words.extent_note(row.result, row.base, lead, num),
+        "limit": words.limit_note(row.result, row.base, num),
     }
 
 

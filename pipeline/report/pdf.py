@@ -19,6 +19,7 @@ from pipeline.report import words
 from pipeline.report.drawing import COLOURS, drawing
 from pipeline.report.format import MISSING
 from pipeline.report.legs import LegsView, Pin, colour_of
+from pipeline.report.methods import methods_of
 from pipeline.report.numbers import Numbers
 from pipeline.report.sheet import (
     FOOT_MM,
@@ -164,6 +165,8 @@ def _first(
         note = words.extent_note(muscle, base, lead, num).striptags()
         said += [between] if between else []
         said += [note] if note else []
+        limit = words.limit_note(muscle, base, num).striptags()
+        said += [limit] if limit else []
         verdict = words.verdict_text(muscle, lead)
         text = f"{number}. {words.muscle_title(muscle.name)}: {'; '.join(said)}; {verdict}."
         flow.paragraph(text, after=0.8)
@@ -382,14 +385,7 @@ def _groups_and_methods(measures: Measures, lead: words.Lead, num: Numbers) -> F
     flow.heading("How it was measured")
     used = measures.provenance
     for text in (
-        f"Images: {', '.join(measures.contrasts) or 'none, labels alone'}; {measures.grid}. "
-        f"Sides rest on: {'; '.join(measures.side_evidence) or 'nothing that could be checked'}. "
-        "The left leg was mirrored into the pose of a right leg, so both went through the same "
-        "steps; each was measured on the voxels of the scan itself.",
-        "Lean volume is the sum of voxel volume x (1 - fat fraction). The difference is "
-        "100 (R - L) / ((R + L) / 2) percent, of the whole muscle where both sides are whole, "
-        "else of the part that both legs show.",
-        measures.interval_basis,
+        *methods_of(measures, lead).paragraphs,
         f"{used.software} {used.software_version}, code {used.code_digest[:12]}, configuration "
         f"{used.configuration_digest[:12]}; labels by {measures.engine.name} "
         f"{measures.engine.version}. Pictures of every step, profiles along the limb and all "

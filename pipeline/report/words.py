@@ -293,6 +293,23 @@ def extent_note(result: MuscleResult | GroupResult, base: str, lead: Lead, num: 
     )
 
 
+def limit_note(result: MuscleResult | GroupResult, base: str, num: Numbers) -> Markup:
+    """The healthy limit and how unsure it is itself; empty where there is none."""
+    if result.healthy_limit_percent is None:
+        return Markup("")
+    said = Markup("healthy limit {}").format(
+        num(f"{base}/healthy_limit_percent", "percent", unit=True)
+    )
+    known = []
+    if result.healthy_limit_people is not None:
+        people = num(f"{base}/healthy_limit_people", "plain")
+        known.append(Markup("from {} people").format(people))
+    if result.healthy_limit_half_width_percent is not None:
+        half = num(f"{base}/healthy_limit_half_width_percent", "limit_percent")
+        known.append(Markup("itself uncertain by about {}").format(half))
+    return said + Markup(" ({})").format(Markup(", ").join(known)) if known else said
+
+
 def legs_alternative(measures: Measures, lead: Lead, view: str) -> str:
     """What the picture of the legs says, for who cannot see it: the muscles that differ surely."""
     smaller: dict[Side, list[str]] = {Side.RIGHT: [], Side.LEFT: []}

@@ -9,6 +9,7 @@ import html
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -353,9 +354,9 @@ class TestHonesty:
         assert "measurable (caveat)" in first
 
     def test_a_healthy_limit_says_how_unsure_it_is(self, rendered):
-        said = "healthy limit 12.0 % (from 21 people, itself uncertain by about ±4.6)"
+        said = "healthy limit 12.0 % (from 21 people, itself ±4.6)"
         page = Page(rendered.html).text.replace("\xa0", " ")
-        assert " ".join(page.split()).replace("( ", "(").count("itself uncertain by about") >= 2
+        assert " ".join(page.split()).replace("( ", "(").count("people, itself") >= 2
         first = PdfReader(io.BytesIO(rendered.pdf)).pages[0].extract_text()
         assert said in " ".join(first.split())
 
@@ -633,6 +634,25 @@ class TestPictures:
         right = np.where(plane < LEFT_OFFSET, plane, 0)
         assert np.array_equal(carried, right)
         assert right.any()
+
+    def test_the_change_of_volume_is_blue_where_the_right_is_larger(self, measures):
+        both = evidence(image=False)
+        assert pictures.volume_change_map(both, scale_percent=20.0, dpi=60) is None
+        grid = both.labels.grid
+        blue = []
+        for change in (0.15, -0.15):
+            values = np.full(grid.shape, change, dtype=np.float32)
+            shown = replace(both, log_jacobian=(values, grid))
+            pixels = pictures.volume_change_map(shown, scale_percent=20.0, dpi=60).astype(int)
+            vivid = pixels.max(axis=2) - pixels.min(axis=2) > 60
+            # Without the scale at the foot, which shows both colours.
+            vivid[-40:] = False
+            assert vivid.sum() > 100
+            blue.append(np.median((pixels[..., 2] - pixels[..., 0])[vivid]))
+        assert blue[0] > 60
+        assert blue[1] < -60
+        page = Page(render_report(measures, shown, config=CONFIG).html)
+        assert "it cannot show where within a muscle volume was lost" in page.text
 
     def test_levels_run_from_the_top_over_what_is_labelled(self):
         levels = pictures.axial_levels(evidence(), 6)

@@ -379,6 +379,9 @@ def _pictures(
             evidence, levels, before=True, dpi=dpi
         ),
         "registration": pictures.registration_overlay(evidence, levels, before=False, dpi=dpi),
+        "volume_change": pictures.volume_change_map(
+            evidence, scale_percent=config.asymmetry_scale_percent, dpi=dpi
+        ),
     }
     shown: dict[str, _Picture] = {}
     for name, pixels in drawn.items():

@@ -306,7 +306,7 @@ def limit_note(result: MuscleResult | GroupResult, base: str, num: Numbers) -> M
         known.append(Markup("from {} people").format(people))
     if result.healthy_limit_half_width_percent is not None:
         half = num(f"{base}/healthy_limit_half_width_percent", "limit_percent")
-        known.append(Markup("itself uncertain by about {}").format(half))
+        known.append(Markup("itself {}").format(half))
     return said + Markup(" ({})").format(Markup(", ").join(known)) if known else said
 
 

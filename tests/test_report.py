@@ -360,6 +360,33 @@ class TestHonesty:
         first = PdfReader(io.BytesIO(rendered.pdf)).pages[0].extract_text()
         assert said in " ".join(first.split())
 
+    def test_every_stage_gets_the_worst_verdict_of_its_checks(self, measures):
+        def found(stage, severity, message):
+            return Finding(code="c", severity=severity, stage=stage, message=message)
+
+        noticed = (
+            found("separate", Severity.WARNING, "The legs are alike. Look."),
+            found("separate", Severity.ERROR, "One leg is shown twice. Look."),
+            found("segment", Severity.WARNING, "Labels move. Look."),
+            found("load", Severity.INFO, "A file was left out."),
+        )
+        bad = make_measures(findings=noticed, registered=False)
+        checks = {check.name: check for check in words.stage_checks(bad)}
+        assert "reconcile" not in checks
+        assert {name: check.verdict for name, check in checks.items()} == {
+            "load": "fine",
+            "canonicalise": "fine",
+            "separate": "failed",
+            "segment": "look at",
+            "register": "failed",
+            "measure": "fine",
+        }
+        twice = ("One leg is shown twice.", "The legs are alike.")
+        assert checks["separate"].noticed == twice
+        assert checks["register"].noticed == (f"{bad.registration.reason}.",)
+        page = Page(render_report(bad, None, config=CONFIG).html).text
+        assert f"telling the legs apart failed {' '.join(twice)}" in page
+
     def test_the_profiles_say_what_they_are_of(self, measures, rendered, single_page):
         assert "Lean cross-section of every muscle" in Page(rendered.html).text
         assert "Of lean volume." in Page(rendered.html).text

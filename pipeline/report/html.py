@@ -259,6 +259,7 @@ def _context(
             for i, r in enumerate(limb.ratios)
         ],
         "ratio_notes": any(r.reason is not None for r in limb.ratios),
+        "stages": words.stage_checks(measures),
         "findings": findings_by_severity(measures.findings),
         "caveats": words.caveats(measures),
         "quality": [(words.muscle_title(name), name) for name in measures.registration.overlap],

@@ -190,13 +190,9 @@ def _notices(measures: Measures, lead: words.Lead) -> list[str]:
     ]
     doubts = words.caveats(measures)
     errors = [f for f in measures.findings if f.severity is Severity.ERROR and f not in doubts]
-    said += [f"Error: {_first_sentence(f.message)}" for f in errors]
-    said += [f"Caveat on every difference: {_first_sentence(f.message)}" for f in doubts]
+    said += [f"Error: {words.first_sentence(f.message)}" for f in errors]
+    said += [f"Caveat on every difference: {words.first_sentence(f.message)}" for f in doubts]
     return [text for text in said if text is not None]
-
-
-def _first_sentence(message: str) -> str:
-    return f"{message.split('. ')[0].rstrip('.')}."
 
 
 def _legs_height(views: Sequence[tuple[LegsView, Sequence[Pin]]]) -> float:

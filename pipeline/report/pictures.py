@@ -239,7 +239,7 @@ def volume_change_map(evidence: ReportEvidence, *, scale_percent: float, dpi: in
     )
     with drawing():
         figure, (axes,) = _montage(
-            [piece], columns=1, dpi=dpi, width=_WIDTH_INCHES * 0.3, foot_inches=0.62
+            [piece], columns=1, dpi=dpi, width=_WIDTH_INCHES * 0.19, foot_inches=0.62
         )
         _show_background(axes, piece, _window([piece]), brightness=_DIMMED)
         shown = axes.imshow(
@@ -260,11 +260,13 @@ def volume_change_map(evidence: ReportEvidence, *, scale_percent: float, dpi: in
 def _colour_bar(figure: Figure, shown: AxesImage, title: str, *, extend: str = "both") -> None:
     """The scale of an image, at the foot of its figure."""
     height = figure.get_figheight()
-    bar_axes = figure.add_axes((0.25, 0.36 / height, 0.5, 0.13 / height))
+    # Half of a wide figure; of a narrow one as much as leaves room for the numbers at the ends.
+    width = max(0.5, 0.72 * min(1.0, 2.0 / figure.get_figwidth()))
+    bar_axes = figure.add_axes((0.5 - 0.5 * width, 0.36 / height, width, 0.13 / height))
     bar = figure.colorbar(shown, cax=bar_axes, orientation="horizontal", extend=extend)
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=_TEXT, labelsize=8, length=0)
-    bar.ax.set_title(title, color=_TEXT, fontsize=8, pad=3)
+    bar.ax.set_title(title, color=_TEXT, fontsize=7.5, pad=3)
 
 
 def _centres_aligned(evidence: ReportEvidence) -> AffineTransform | None:

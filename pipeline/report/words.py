@@ -16,6 +16,7 @@ from pipeline.core.results import (
     GroupResult,
     Measures,
     MuscleResult,
+    Severity,
     Status,
     Verdict,
 )
@@ -93,6 +94,36 @@ _VERDICT_CLASSES: Mapping[Verdict, str] = MappingProxyType(
 )
 
 _GROUP_TITLES: Mapping[str, str] = MappingProxyType({g.name: g.title for g in GROUPS})
+
+
+#: What each stage does, for a reader who decides where to look.
+_STAGES: Mapping[str, str] = MappingProxyType(
+    {
+        "load": "reading the files",
+        "canonicalise": "images on one grid, how they were scanned",
+        "separate": "telling the legs apart",
+        "segment": "finding the muscles",
+        "register": "laying the left leg onto the right",
+        "reconcile": "consensus of both sides' labels",
+        "measure": "volumes and differences",
+    }
+)
+
+
+@dataclass(frozen=True)
+class StageCheck:
+    """What the program's own checks say of a stage.
+
+    Attributes:
+        name, what: of the stage.
+        verdict: fine, look at or failed.
+        noticed: first sentences of what it warns of, errors first.
+    """
+
+    name: str
+    what: str
+    verdict: Literal["fine", "look at", "failed"]
+    noticed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -232,6 +263,31 @@ def caveats(measures: Measures) -> list[Finding]:
     compared = [a for row in rows for a in (row.asymmetry, row.asymmetry_total_volume)]
     named = {code for asymmetry in compared for code in asymmetry.caveats}
     return [finding for finding in measures.findings if finding.code in named]
+
+
+def first_sentence(message: str) -> str:
+    """The first sentence of a finding."""
+    return f"{message.split('. ')[0].rstrip('.')}."
+
+
+def stage_checks(measures: Measures) -> list[StageCheck]:
+    """Every stage with the verdict of its checks; a consensus only where one was asked for."""
+    checks = []
+    for name, what in _STAGES.items():
+        found = [f for f in measures.findings if f.stage == name]
+        bad = [f for f in found if f.severity is Severity.ERROR]
+        doubtful = [f for f in found if f.severity is Severity.WARNING]
+        failed = bool(bad) or (name == "register" and not measures.registration.succeeded)
+        if name == "reconcile" and not found:
+            continue
+        said = [first_sentence(f.message) for f in (*bad, *doubtful)]
+        if failed and not said and measures.registration.reason:
+            said.append(f"{measures.registration.reason}.")
+        verdict: Literal["fine", "look at", "failed"] = "look at" if doubtful else "fine"
+        checks.append(
+            StageCheck(name, what, "failed" if failed else verdict, tuple(dict.fromkeys(said)))
+        )
+    return checks
 
 
 def verdict_class(result: MuscleResult | GroupResult, lead: Lead) -> str:

@@ -121,7 +121,12 @@ def test_published_and_own_cohorts_are_each_credited_with_what_is_theirs():
 def test_intervals_name_disturbed_looks_only_where_there_were_any_and_the_term_of_an_estimate():
     """Given labels and a T1 image: the method's error is that of the estimate alone."""
     plain = make_measures().measures
-    assert "scan-rescan variation of thigh muscle volume alone" in _interval_basis(plain, CONFIG)
+    text = _interval_basis(plain, CONFIG)
+    assert "scan-rescan variation of thigh muscle volume alone" in text
+    # Two muscles of it are cut, so that a part of them is compared.
+    assert "end of one leg's view" in text
+    whole = plain.model_copy(update={"muscles": plain.muscles[6:20]})
+    assert "end of one leg's view" not in _interval_basis(whole, CONFIG)
     estimated = with_sides(make_measures(), lean_estimate="a guess").measures
     se = CONFIG.measure.lean_estimate_se_percent
     text = _interval_basis(estimated, CONFIG)

@@ -242,9 +242,16 @@ class MeasureConfig(_Section):
     largest_side_factor: Annotated[float, Field(gt=1)]
     fewest_whole_muscles: Annotated[int, Field(ge=1)]
     own_limits_percent: dict[str, Positive]
+    own_limits_people: dict[str, Annotated[int, Field(ge=2)]]
+    own_limits_se_percent: dict[str, Positive]
     own_expected_volumes_ml: dict[str, ExpectedVolume]
 
-    @field_validator("own_limits_percent", "own_expected_volumes_ml")
+    @field_validator(
+        "own_limits_percent",
+        "own_limits_people",
+        "own_limits_se_percent",
+        "own_expected_volumes_ml",
+    )
     @classmethod
     def _known_structures(cls, values: dict[str, Any]) -> dict[str, Any]:
         known = {m.name for m in MUSCLES} | {g.name for g in GROUPS}

@@ -102,6 +102,14 @@ _METHOD_AND_SCAN_RESCAN = (
     "and the published scan-rescan variation of thigh muscle volume (RMS-CV {cv:g} % per side, "
     "PMC6240750)."
 )
+_PLACES_OF_PARTS = (
+    " Those of a part that both legs show also hold how well it is known where the end of one "
+    "leg's view lies in the other leg."
+)
+_LEAN_IS_ESTIMATE = (
+    " Those of lean volume, which is an estimate here, hold a further standard error of {se:g} % "
+    "for that."
+)
 
 
 @dataclass(frozen=True)
@@ -492,10 +500,15 @@ def _common(settings: Sequence[ScanSettings], name: str) -> float | None:
 
 
 def _interval_basis(limb: LimbMeasures, config: Config) -> str:
-    own = any(m.asymmetry.se_method_percent is not None for m in limb.muscles)
-    own = own or any(m.asymmetry_total_volume.se_method_percent is not None for m in limb.muscles)
-    text = _METHOD_AND_SCAN_RESCAN if own else _SCAN_RESCAN_ALONE
-    return text.format(cv=config.measure.scan_rescan_cv_percent)
+    pairs = [(m.right, m.left) for m in limb.muscles]
+    disturbed = any(all(s.repeat_volume_ratios is not None for s in pair) for pair in pairs)
+    text = _METHOD_AND_SCAN_RESCAN if disturbed else _SCAN_RESCAN_ALONE
+    text = text.format(cv=config.measure.scan_rescan_cv_percent)
+    if any(m.asymmetry_total_volume.extent == "matched" for m in limb.muscles):
+        text += _PLACES_OF_PARTS
+    if any(side.lean_estimate is not None for pair in pairs for side in pair):
+        text += _LEAN_IS_ESTIMATE.format(se=config.measure.lean_estimate_se_percent)
+    return text
 
 
 def _engine_used(engine: EngineInfo, *, manual: bool) -> EngineUsed:

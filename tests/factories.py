@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from pipeline.core.anatomy import GROUPS, MUSCLES, Muscle, Side
+from pipeline.core.anatomy import GROUPS, MUSCLES, Muscle, MuscleGroup, Side
 from pipeline.core.results import (
     Asymmetry,
     EngineUsed,
@@ -263,6 +263,30 @@ def make_measures(
     )
 
 
+def unreliable(result: MuscleResult, side: Side, reason: str) -> MuscleResult:
+    """The same muscle, unreliable on one side where it was ok there, and not judged."""
+    found = getattr(result, side)
+    if found.status is not Status.OK:
+        return result
+    said = {"verdict": None, "reason": f"the {side} side is unreliable: {reason}"}
+    return result.model_copy(
+        update={
+            str(side): found.model_copy(update={"status": Status.UNRELIABLE, "reason": reason}),
+            "asymmetry": result.asymmetry.model_copy(update=said),
+            "asymmetry_total_volume": result.asymmetry_total_volume.model_copy(update=said),
+        }
+    )
+
+
+def _limit_fields(structure: Muscle | MuscleGroup) -> dict[str, float | None]:
+    """How unsure a limit of 21 people is, about 0.38 of it."""
+    limit = structure.healthy_limit_percent
+    return {
+        "healthy_limit_people": None if limit is None else 21,
+        "healthy_limit_half_width_percent": None if limit is None else 0.38 * limit,
+    }
+
+
 def _doubted(
     result: MuscleResult | GroupResult, caveats: tuple[str, ...]
 ) -> MuscleResult | GroupResult:
@@ -415,6 +439,7 @@ def _muscle_result(
             reason=(why or "not comparable") if withheld or status is Status.ABSENT else None,
         ),
         healthy_limit_percent=m.healthy_limit_percent,
+        **_limit_fields(m),
         expected_volume_ml=expected,
     )
 
@@ -459,6 +484,7 @@ def _group_result(group, muscles: tuple[MuscleResult, ...], single_contrast: boo
             limit=group.healthy_limit_percent,
         ),
         healthy_limit_percent=group.healthy_limit_percent,
+        **_limit_fields(group),
     )
 
 

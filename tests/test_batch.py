@@ -106,6 +106,9 @@ def test_norms_are_a_configuration_that_later_runs_use(cohort):
     written = yaml.safe_load(path.read_text())["measure"]
     assert measure.own_limits_percent == written["own_limits_percent"]
     assert measure.own_limits_percent["soleus"] == pytest.approx(1.96 * 3.0, rel=0.3)
+    assert measure.own_limits_people["soleus"] == 100
+    # SD sqrt(1 / n + 1.96^2 / (2 (n - 1))) of the planted SD of 3 %.
+    assert measure.own_limits_se_percent["soleus"] == pytest.approx(3.0 * 0.171, rel=0.3)
     assert measure.own_expected_volumes_ml["soleus"].slope_ml_per_m_kg == pytest.approx(5, rel=0.1)
     # Expected volumes are of muscles; a group's would have nowhere to go.
     assert "quadriceps" not in measure.own_expected_volumes_ml

@@ -18,6 +18,7 @@ from pipeline.core.anatomy import STRUCTURE_IDS, Side
 from pipeline.core.match import LegMatch
 from pipeline.core.results import LimbMeasures, LocalDifference, MuscleResult
 from pipeline.core.scan import SegmentedLeg, SegmentedLegs
+from pipeline.core.volume import Quantity, Volume
 from pipeline.imaging.limb_axis import axis_mm
 from pipeline.imaging.local_difference import (
     MatchedCourse,
@@ -181,6 +182,29 @@ def test_levels_and_thirds_add_up_to_the_muscle(plain: Results) -> None:
         assert sum(t.volume_left_ml for t in local.thirds) == pytest.approx(left, rel=0.005)
         assert local.band_half_width_percent is None
         assert local.band_reason
+
+
+def test_an_estimate_of_lean_volume_does_not_say_where_the_sides_differ(plain: Results) -> None:
+    """Of a water image alone total volume leads, and what the parts add up to is its difference."""
+
+    def water_only(leg: SegmentedLeg) -> SegmentedLeg:
+        fraction = leg.leg.images[Quantity.FAT_FRACTION].data
+        water = Volume(900.0 * (1.0 - fraction), leg.leg.grid, Quantity.WATER)
+        return replace(leg, leg=replace(leg.leg, images={Quantity.WATER: water}))
+
+    legs, match, _ = plain
+    single = SegmentedLegs(water_only(legs.right), water_only(fattier(legs.left)), ENGINE)
+    found = measure(single, match, config=CONFIG.measure).value
+    compared = [m for m in found.muscles if m.local_difference.reason is None]
+    assert len(compared) >= 8
+    for m in compared:
+        assert m.right.lean_estimate
+        assert m.asymmetry.index_percent is not None
+        assert m.local_difference.of == "total_volume"
+        total = m.asymmetry_total_volume
+        right, left = (getattr(s, f"volume_{total.extent}_ml") for s in (m.right, m.left))
+        own = 100.0 * (right - left) / (0.5 * (right + left))
+        assert sum(t.points for t in m.local_difference.thirds) == pytest.approx(own, abs=0.5)
 
 
 def test_exchanging_the_sides_changes_the_sign_and_nothing_else(plain: Results) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import pytest
 from bodies import VOXEL_MM, body
 from legs import changed, phantom_legs
 from matches import unregistered
@@ -20,8 +21,9 @@ from pipeline import (
     measure,
 )
 from pipeline.config import MeasureConfig
-from pipeline.core.anatomy import STRUCTURE_IDS
+from pipeline.core.anatomy import MUSCLES_BY_NAME, STRUCTURE_IDS
 from pipeline.core.results import Finding, Verdict
+from pipeline.measuring.limits import HealthyLimit, healthy_limit, se_of_limit
 
 GRACILIS, MEDIALIS = STRUCTURE_IDS["gracilis"], STRUCTURE_IDS["vastus_medialis"]
 
@@ -71,6 +73,29 @@ def test_a_muscle_far_from_the_reference_is_doubted_on_its_side():
         assert doubt.side is Side.RIGHT
         assert "gracilis" in doubt.message
         assert "gracilis" in found["sides_far_apart"][0].message
+
+
+def test_a_limit_says_how_unsure_it_is_itself():
+    """12 % of 21 people: SD 6.12, standard error sqrt(1 / 21 + 1.96^2 / 40) SD = 2.32, +- 4.5."""
+    vastus, soleus = (MUSCLES_BY_NAME[name] for name in ("vastus_lateralis", "soleus"))
+    published = healthy_limit(vastus, DEFAULT)
+    assert (published.percent, published.people) == (12, 21)
+    assert published.half_width_percent == pytest.approx(4.55, abs=0.02)
+    assert healthy_limit(soleus, DEFAULT) == HealthyLimit(None, None, None)
+    own = {
+        "own_limits_percent": {"soleus": 9.0, "vastus_lateralis": 10.0},
+        "own_limits_people": {"soleus": 200},
+        "own_limits_se_percent": {"soleus": 0.5},
+    }
+    mine = load_config(overrides={"measure": own}).measure
+    assert healthy_limit(soleus, mine) == HealthyLimit(9.0, 200, pytest.approx(0.98, abs=0.001))
+    # Nothing published stands beside a figure of one's own.
+    assert healthy_limit(vastus, mine) == HealthyLimit(10.0, None, None)
+    # Drawn again and again, limits of 21 people scatter by what is said of one.
+    rng = np.random.default_rng(3)
+    draws = rng.normal(0.0, 6.0, (20000, 21))
+    limits = draws.mean(axis=1) + 1.959964 * draws.std(axis=1, ddof=1)
+    assert limits.std() == pytest.approx(se_of_limit(6.0, 21), rel=0.03)
 
 
 def test_limits_and_volumes_of_an_own_cohort_take_the_place_of_the_published():

@@ -9,6 +9,7 @@ import html
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -31,6 +32,7 @@ from pipeline.core.volume import LabelMap, Quantity, Volume
 from pipeline.imaging.local_difference import no_local_difference
 from pipeline.report import (
     ReportEvidence,
+    charts,
     label_table,
     measures_table,
     pictures,
@@ -205,7 +207,9 @@ class TestNumbers:
             assert_cell(row["interval_low_percent"], result.asymmetry.interval_low_percent)
             total = result.asymmetry_total_volume.index_percent
             assert_cell(row["asymmetry_total_volume_percent"], total)
-            assert_cell(row["healthy_limit_percent"], result.healthy_limit_percent)
+            for column in ("healthy_limit_percent", "healthy_limit_half_width_percent"):
+                assert_cell(row[column], getattr(result, column))
+            assert row["healthy_limit_people"] == str(result.healthy_limit_people or "n/a")
 
     def test_the_wide_table_holds_every_cell_of_the_long_one_once(self, measures):
         header, *rows = (line.split("\t") for line in wide_table(measures).splitlines())
@@ -338,7 +342,9 @@ class TestHonesty:
         assert "Caveat on every difference: The legs touch" not in text
         judged = [m for m in doubted.measures.muscles if m.asymmetry.verdict is not None]
         assert judged
-        assert {words.verdict_text(m.asymmetry).endswith(" (caveat)") for m in judged} == {True}
+        assert {words.verdict_text(m, "lean_volume").endswith(" (caveat)") for m in judged} == {
+            True
+        }
         assert text.count("measurable (caveat)") >= 5
         rows = list(csv.DictReader(io.StringIO(measures_table(doubted)), delimiter="\t"))
         assert {row["caveats"] for row in rows} == {"off_isocentre"}
@@ -346,6 +352,96 @@ class TestHonesty:
         first = PdfReader(io.BytesIO(report.pdf)).pages[0].extract_text()
         assert "Caveat on every difference: The body lay to one side." in first
         assert "measurable (caveat)" in first
+
+    def test_a_healthy_limit_says_how_unsure_it_is(self, rendered):
+        said = "healthy limit 12.0 % (from 21 people, itself ±4.6)"
+        page = Page(rendered.html).text.replace("\xa0", " ")
+        assert " ".join(page.split()).replace("( ", "(").count("people, itself") >= 2
+        first = PdfReader(io.BytesIO(rendered.pdf)).pages[0].extract_text()
+        assert said in " ".join(first.split())
+
+    def test_every_stage_gets_the_worst_verdict_of_its_checks(self, measures):
+        def found(stage, severity, message):
+            return Finding(code="c", severity=severity, stage=stage, message=message)
+
+        noticed = (
+            found("separate", Severity.WARNING, "The legs are alike. Look."),
+            found("separate", Severity.ERROR, "One leg is shown twice. Look."),
+            found("segment", Severity.WARNING, "Labels move. Look."),
+            found("load", Severity.INFO, "A file was left out."),
+        )
+        bad = make_measures(findings=noticed, registered=False)
+        checks = {check.name: check for check in words.stage_checks(bad)}
+        assert "reconcile" not in checks
+        assert {name: check.verdict for name, check in checks.items()} == {
+            "load": "fine",
+            "canonicalise": "fine",
+            "separate": "failed",
+            "segment": "look at",
+            "register": "failed",
+            "measure": "fine",
+        }
+        twice = ("One leg is shown twice.", "The legs are alike.")
+        assert checks["separate"].noticed == twice
+        assert checks["register"].noticed == (f"{bad.registration.reason}.",)
+        page = Page(render_report(bad, None, config=CONFIG).html).text
+        assert f"telling the legs apart failed {' '.join(twice)}" in page
+
+    def test_the_profiles_say_what_they_are_of(self, measures, rendered, single_page):
+        assert "Lean cross-section of every muscle" in Page(rendered.html).text
+        assert "Of lean volume." in Page(rendered.html).text
+        assert "Cross-section, fat inside the muscle included, of every muscle" in single_page.text
+        # An estimate is not drawn, also where no level was matched and the profiles hold it.
+        muscles = []
+        for m in measures.measures.muscles:
+            sides = {
+                side: getattr(m, side).model_copy(update={"lean_estimate": "a guess"})
+                for side in ("right", "left")
+            }
+            nowhere = no_local_difference("the registration failed")
+            muscles.append(m.model_copy(update={**sides, "local_difference": nowhere}))
+        limb = measures.measures.model_copy(update={"muscles": tuple(muscles)})
+        assert charts.profiles_of(measures.model_copy(update={"measures": limb})) == {
+            "total_volume"
+        }
+
+    def test_a_difference_beyond_the_limit_is_not_called_within_it(self, measures):
+        """25 % (9 to 41) against a limit of 12 %: not surely more than healthy legs, nor less."""
+        wide = measures.measures.muscles[8].asymmetry.model_copy(
+            update={
+                "index_percent": 25.0,
+                "interval_low_percent": 9.0,
+                "interval_high_percent": 41.0,
+                "verdict": Verdict.WITHIN_HEALTHY,
+            }
+        )
+        muscles = list(measures.measures.muscles)
+        muscles[8] = muscles[8].model_copy(
+            update={
+                "asymmetry": wide,
+                "asymmetry_total_volume": wide.model_copy(update={"of": "total_volume"}),
+                "healthy_limit_percent": 12.0,
+            }
+        )
+        limb = measures.measures.model_copy(update={"muscles": tuple(muscles)})
+        doubted = measures.model_copy(update={"measures": limb})
+        said = "not surely outside the healthy spread"
+        assert words.verdict_text(muscles[8], "lean_volume") == said
+        small = wide.model_copy(update={"index_percent": 11.0})
+        inside = muscles[8].model_copy(update={"asymmetry": small, "asymmetry_total_volume": small})
+        within = words.verdict_text(inside, "lean_volume")
+        assert within == "measurable, within the healthy spread"
+        report = render_report(doubted, None, config=CONFIG)
+        page = Page(report.html).text
+        pdf = [
+            " ".join(page.extract_text().split())
+            for page in PdfReader(io.BytesIO(report.pdf)).pages
+        ]
+        for text in (page, *pdf[:2]):
+            assert said in text
+        for text in (page, pdf[0]):
+            assert "not surely more than that" in text
+            assert "no more than healthy legs do" not in text
 
     def test_without_a_caveat_none_is_said(self, measures, rendered):
         assert words.caveats(measures) == []
@@ -565,6 +661,25 @@ class TestPictures:
         right = np.where(plane < LEFT_OFFSET, plane, 0)
         assert np.array_equal(carried, right)
         assert right.any()
+
+    def test_the_change_of_volume_is_blue_where_the_right_is_larger(self, measures):
+        both = evidence(image=False)
+        assert pictures.volume_change_map(both, scale_percent=20.0, dpi=60) is None
+        grid = both.labels.grid
+        blue = []
+        for change in (0.15, -0.15):
+            values = np.full(grid.shape, change, dtype=np.float32)
+            shown = replace(both, log_jacobian=(values, grid))
+            pixels = pictures.volume_change_map(shown, scale_percent=20.0, dpi=60).astype(int)
+            vivid = pixels.max(axis=2) - pixels.min(axis=2) > 60
+            # Without the scale at the foot, which shows both colours.
+            vivid[-40:] = False
+            assert vivid.sum() > 100
+            blue.append(np.median((pixels[..., 2] - pixels[..., 0])[vivid]))
+        assert blue[0] > 60
+        assert blue[1] < -60
+        page = Page(render_report(measures, shown, config=CONFIG).html)
+        assert "it cannot show where within a muscle volume was lost" in page.text
 
     def test_levels_run_from_the_top_over_what_is_labelled(self):
         levels = pictures.axial_levels(evidence(), 6)

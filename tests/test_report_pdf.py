@@ -1,4 +1,4 @@
-"""The PDF: three A4 pages, fonts embedded, every number equal to the JSON's."""
+"""The PDF: A4 pages that hold all of it, fonts embedded, every number equal to the JSON's."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 import re
 
 import pytest
-from factories import make_measures
+from factories import make_measures, unreliable
 from pypdf import PdfReader
 from test_report import CONFIG, at, evidence
 
+from pipeline.core.results import Finding, Severity, Side
 from pipeline.report import render_report, words
 from pipeline.report.format import MISSING, Style, show
 from pipeline.report.pdf import render_pdf
@@ -111,6 +112,55 @@ def test_total_volume_leads_where_there_is_no_lean_volume():
     assert "Compared: total volume" in text
     assert single.measures.muscles[0].right.lean_reason in text
     assert single.registration.reason in text
+
+
+def text_places(content):
+    """Of each page the places (x, y) in mm from its upper left corner at which text begins."""
+    out = []
+    for page in PdfReader(io.BytesIO(content)).pages:
+        width, height = (float(v) for v in page.mediabox[2:])
+        found = []
+
+        def keep(text, outer, inner, *_, found=found, height=height):
+            if text.strip():
+                found.append((inner[4] + outer[4], height - inner[5] - outer[5]))
+
+        page.extract_text(visitor_text=keep)
+        assert found
+        out.append([(x * 25.4 / 72, y * 25.4 / 72) for x, y in found])
+        assert (width, height) == pytest.approx((595.28, 841.89), abs=0.1)
+    return out
+
+
+@pytest.mark.parametrize("doubtful", [6, 20, 30])
+def test_whatever_went_wrong_every_line_lies_on_a_sheet_and_every_reason_is_told(doubtful):
+    errors = tuple(
+        Finding(code=f"e{k}", severity=Severity.ERROR, stage="separate", message=f"Fault {k}. Why.")
+        for k in range(3)
+    )
+    bad = make_measures(registered=False, findings=errors)
+    why = "confidence 0.{:02d} of the segmentation is below 0.70; " + "the labels disagree " * 6
+    muscles = list(bad.measures.muscles)
+    for i in range(doubtful):
+        muscles[i] = unreliable(muscles[i], Side.RIGHT, why.format(40 + i).strip())
+    bad = bad.model_copy(
+        update={"measures": bad.measures.model_copy(update={"muscles": tuple(muscles)})}
+    )
+    content = render_report(bad, evidence(), config=CONFIG).pdf
+    for places in text_places(content):
+        assert max(y for _, y in places) <= 287.5
+        assert all(15.0 < x < 195.0 for x, _ in places)
+        # The foot stands alone: no other line has run into it.
+        assert sum(y > 283.0 for _, y in places) == 1
+    pages = [page.extract_text() for page in PdfReader(io.BytesIO(content)).pages]
+    text = " ".join(" ".join(pages).split())
+    told = [m.right.reason for m in muscles if "confidence" in (m.right.reason or "")]
+    assert len(told) >= doubtful - 3
+    for reason in told:
+        assert reason[: len("confidence 0.40")] in text, reason
+    for k in range(3):
+        assert f"Error: Fault {k}." in " ".join(pages[0].split())
+    assert bad.registration.reason in text
 
 
 def test_odd_labels_stay_text():

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.imaging.asymmetry import Z95
+from pipeline.measuring.limits import se_of_limit
 
 Floats = NDArray[np.float64]
 
@@ -44,7 +45,7 @@ class Spread:
     @property
     def se_limit(self) -> float:
         """Standard error of limit: of the mean and of 1.96 SD together."""
-        return math.hypot(self.sd / math.sqrt(self.people), Z95 * self.se_sd)
+        return se_of_limit(self.sd, self.people)
 
 
 @dataclass(frozen=True)

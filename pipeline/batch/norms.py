@@ -128,8 +128,8 @@ def write_norms(data: Path, out: Path, jobs: Sequence[Job], *, config: GroupConf
 def _configuration(norms: Sequence[Norm]) -> dict[str, Any]:
     muscles = {muscle.name for muscle in MUSCLES}
     known = muscles | {group.name for group in GROUPS}
-    limits = {
-        norm.name: round(norm.asymmetry.limit, 3)
+    spreads = {
+        norm.name: norm.asymmetry
         for norm in norms
         if norm.name in known and norm.asymmetry is not None and norm.asymmetry.limit > 0
     }
@@ -141,7 +141,16 @@ def _configuration(norms: Sequence[Norm]) -> dict[str, Any]:
         for norm in norms
         if norm.name in muscles and norm.volume is not None
     }
-    return {"measure": {"own_limits_percent": limits, "own_expected_volumes_ml": lines}}
+    return {
+        "measure": {
+            "own_limits_percent": {name: round(s.limit, 3) for name, s in spreads.items()},
+            "own_limits_people": {name: s.people for name, s in spreads.items()},
+            "own_limits_se_percent": {
+                name: se for name, s in spreads.items() if (se := round(s.se_limit, 4)) > 0
+            },
+            "own_expected_volumes_ml": lines,
+        }
+    }
 
 
 def _table(norms: Sequence[Norm], config: GroupConfig) -> str:

@@ -64,7 +64,7 @@ class Muscle:
         reference_slope, reference_intercept_ml: b1 and b2 of Handsfield et al. 2014
             (J Biomech 47:631): V = b1 V_total + b2, V_total[mL] = 47 height[m] mass[kg] + 1285.
         healthy_limit_percent: 95 % limit of agreement of total-volume asymmetry in healthy
-            young adults, n = 21 (J Orthop Res 2018;36:963); None where none was published.
+            young adults (J Orthop Res 2018;36:963); None where none was published.
         colour: display colour, #rrggbb.
         codes: terminology codes.
     """
@@ -167,6 +167,9 @@ class MuscleGroup:
         """The name as people write it."""
         return self.name.replace("_", " ").capitalize()
 
+
+#: People that the published limits of muscles and groups come from (J Orthop Res 2018;36:963).
+HEALTHY_LIMIT_PEOPLE = 21
 
 #: Published limits of functional groups (J Orthop Res 2018;36:963), percent.
 _GROUP_LIMITS: Mapping[str, float] = MappingProxyType({"quadriceps": 8.8, "hamstrings": 11.4})

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pipeline.core.anatomy import Side
 
 #: Version of the published document; grows when its meaning changes.
-SCHEMA_VERSION = "2.3"
+SCHEMA_VERSION = "2.4"
 
 Millilitres = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -210,7 +210,11 @@ class Asymmetry(Record):
     matched_share: Fraction | None = Field(
         description="Smaller of both sides' matched share of the volume in view (0 to 1)."
     )
-    verdict: Verdict | None = Field(description="What the difference means; null with a reason.")
+    verdict: Verdict | None = Field(
+        description="What the difference means; null with a reason. Outside the healthy spread "
+        "only if the whole interval lies beyond the limit; within it says that this is not sure, "
+        "also of an index beyond the limit whose interval reaches within it."
+    )
     reason: str | None = Field(description="Why there is no index or no verdict.")
     caveats: tuple[str, ...] = Field(
         default=(),
@@ -342,6 +346,13 @@ class MuscleResult(Record):
         description="95 % limit of total-volume asymmetry in healthy people, percent: published, "
         "or of the user's own cohort (measure.own_limits_percent of the configuration)."
     )
+    healthy_limit_people: int | None = Field(
+        description="Count of the people the limit comes from; null without one, or not stated."
+    )
+    healthy_limit_half_width_percent: float | None = Field(
+        description="Half width of the 95 % interval of the limit itself, percent: what so few "
+        "people leave open; null without a limit, or where it is not known."
+    )
     expected_volume_ml: float | None = Field(
         description="Reference volume for this height and mass, mL, published or of the user's "
         "own cohort; it has no spread."
@@ -360,7 +371,15 @@ class GroupResult(Record):
     asymmetry: Asymmetry = Field(description="Asymmetry of lean volume.")
     asymmetry_total_volume: Asymmetry = Field(description="Asymmetry of total volume.")
     healthy_limit_percent: float | None = Field(
-        description="Published 95 % limit of total-volume asymmetry in healthy people, percent."
+        description="95 % limit of total-volume asymmetry in healthy people, percent, as for a "
+        "muscle."
+    )
+    healthy_limit_people: int | None = Field(
+        description="Count of the people the limit comes from; null without one, or not stated."
+    )
+    healthy_limit_half_width_percent: float | None = Field(
+        description="Half width of the 95 % interval of the limit itself, percent: what so few "
+        "people leave open; null without a limit, or where it is not known."
     )
 
 

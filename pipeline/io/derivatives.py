@@ -45,6 +45,7 @@ FIGURES = (
     "fat_fraction.png",
     "registration_before.png",
     "registration.png",
+    "volume_change.png",
     "legs_front.png",
     "legs_back.png",
 )

@@ -376,6 +376,13 @@ def read_volume(path: Path, quantity: Quantity, space: str, unit: str = "a.u.") 
     return Volume(data.astype(np.float32, copy=False), source.grid.renamed(space), quantity, unit)
 
 
+def read_map(path: Path, space: str) -> tuple[NDArray[np.float32], Grid]:
+    """Read values and grid that write_map wrote; the grid is named as lying in a space."""
+    source = _open_own(path)
+    data = source.read((0, 0, 0), source.grid.shape)
+    return data.astype(np.float32, copy=False), source.grid.renamed(space)
+
+
 def read_label_map(path: Path, scheme: LabelScheme) -> LabelMap:
     """Read a label map that write_label_map wrote."""
     source = _open_own(path)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.config import MeasureConfig
-from pipeline.core.anatomy import MUSCLES_BY_NAME, Muscle, MuscleGroup, Side
+from pipeline.core.anatomy import MUSCLES_BY_NAME, Side
 from pipeline.core.match import LegMatch
 from pipeline.core.results import Asymmetry, LocalDifference, Measurement, Status
 from pipeline.core.scan import SegmentedLegs
@@ -230,8 +230,13 @@ def local_difference(
     match: LegMatch,
     config: MeasureConfig,
 ) -> LocalDifference:
-    """Where along a muscle the sides differ, of the same volume and extent as its asymmetry."""
-    compared = lean if lean.index_percent is not None else total
+    """Where along a muscle the sides differ, of the same volume and extent as its asymmetry.
+
+    Of lean volume where it was measured; where it is missing or an estimate, of total volume.
+    """
+    found = [structures[side][name] for side in Side if name in structures[side]]
+    estimated = any(structure.lean_estimate is not None for structure in found)
+    compared = total if estimated or lean.index_percent is None else lean
     if compared.extent is None:
         return no_local_difference(compared.reason or "there is nothing to compare")
     if not match.succeeded:
@@ -270,8 +275,3 @@ def local_difference(
         level_error_mm=level_mm,
         smallest_share=config.smallest_area_share,
     )
-
-
-def healthy_limit(structure: Muscle | MuscleGroup, config: MeasureConfig) -> float | None:
-    """The limit of the user's own cohort, else the published one, percent of total volume."""
-    return config.own_limits_percent.get(structure.name, structure.healthy_limit_percent)

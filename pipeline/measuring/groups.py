@@ -10,7 +10,8 @@ import numpy as np
 from pipeline.config import MeasureConfig
 from pipeline.core.anatomy import MuscleGroup, Side
 from pipeline.core.results import GroupResult, Measurement, MuscleResult, RatioResult, Status
-from pipeline.measuring.difference import Of, asymmetries, healthy_limit
+from pipeline.measuring.difference import Of, asymmetries
+from pipeline.measuring.limits import healthy_limit
 from pipeline.measuring.sides import Sides, absent
 
 
@@ -28,7 +29,9 @@ def group_result(
     left = _sum([m.left for m in compared], missing=len(members) - len(compared))
     limit = healthy_limit(group, config)
     names = tuple(m.name for m in compared)
-    lean, total = asymmetries(right, left, limit, names, config, level_error_mm=level_error_mm)
+    lean, total = asymmetries(
+        right, left, limit.percent, names, config, level_error_mm=level_error_mm
+    )
     return GroupResult(
         name=group.name,
         kind=group.kind,
@@ -38,7 +41,9 @@ def group_result(
         left=left,
         asymmetry=lean,
         asymmetry_total_volume=total,
-        healthy_limit_percent=limit,
+        healthy_limit_percent=limit.percent,
+        healthy_limit_people=limit.people,
+        healthy_limit_half_width_percent=limit.half_width_percent,
     )
 
 
@@ -63,6 +68,8 @@ def union_result(
         asymmetry=lean,
         asymmetry_total_volume=total,
         healthy_limit_percent=None,
+        healthy_limit_people=None,
+        healthy_limit_half_width_percent=None,
     )
 
 

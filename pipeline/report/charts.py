@@ -139,14 +139,14 @@ def asymmetry_chart(measures: Measures, lead: Lead, *, width_px: int) -> bytes:
 def profile_chart(measures: Measures, *, columns: int, width_px: int) -> bytes | None:
     """Cross-sections along the limb of both legs, one small panel per muscle.
 
-    The lean cross-section where it is known, else the whole one. Right is a solid blue line,
-    left a dashed orange one. Where the legs were registered, both are shown at matched levels,
-    and their difference below them with the thirds of the muscle. None where no muscle has a
-    profile on both sides or the two sides count their levels differently.
+    The lean cross-section where it was measured, else the whole one (profiles_of). Right is a
+    solid blue line, left a dashed orange one. Where the legs were registered, both are shown at
+    matched levels, and their difference below them with the thirds of the muscle. None where no
+    muscle has a profile on both sides or the two sides count their levels differently.
     """
     if not profiles_comparable(measures):
         return None
-    muscles = [m for m in measures.measures.muscles if m.right.profile and m.left.profile]
+    muscles = _with_profiles(measures)
     if not muscles:
         return None
     joints = measures.measures.position_right.unit == "joints"
@@ -234,6 +234,27 @@ def profiles_comparable(measures: Measures) -> bool:
     """Whether both sides count levels along the limb from the same reference in the same unit."""
     right, left = measures.measures.position_right, measures.measures.position_left
     return (right.unit, right.reference) == (left.unit, left.reference)
+
+
+def profiles_of(measures: Measures) -> set[Lead]:
+    """What the profiles that are drawn are of."""
+    return {_profile_of(result) for result in _with_profiles(measures)}
+
+
+def _with_profiles(measures: Measures) -> list[MuscleResult]:
+    return [m for m in measures.measures.muscles if m.right.profile and m.left.profile]
+
+
+def _profile_of(result: MuscleResult) -> Lead:
+    """What the profiles of a muscle are of: what its local difference compares, else lean volume
+    where it was measured on every level of both sides."""
+    if result.local_difference.of is not None:
+        return result.local_difference.of
+    sides = (result.right, result.left)
+    points = [point for side in sides for point in side.profile]
+    measured = all(side.lean_estimate is None for side in sides)
+    lean = measured and all(point.lean_area_mm2 is not None for point in points)
+    return "lean_volume" if lean else "total_volume"
 
 
 def _reach(rows: Sequence[_Row]) -> float:
@@ -333,7 +354,7 @@ def _course(result: MuscleResult, side: Side) -> tuple[list[float], list[float]]
     if levels:
         areas = [p.area_right_mm2 if side is Side.RIGHT else p.area_left_mm2 for p in levels]
         return [_position(p) for p in levels], [area / 100.0 for area in areas]
-    lean = all(p.lean_area_mm2 is not None for p in (*result.right.profile, *result.left.profile))
+    lean = _profile_of(result) == "lean_volume"
     points = result.right.profile if side is Side.RIGHT else result.left.profile
     return [p.position for p in points], [_area_cm2(p, lean=lean) for p in points]
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.anatomy import OWN_SCHEME
 from pipeline.core.errors import InvariantError
+from pipeline.core.grid import Grid
 from pipeline.core.transform import AffineTransform, SpatialTransform
 from pipeline.core.volume import LabelMap, Volume
 
@@ -27,6 +28,8 @@ class ReportEvidence:
         right_to_scanner, left_to_scanner: leg space -> the space of the grid; the left one
             mirrors (determinant -1).
         right_to_left, left_to_right: registration between the leg spaces; None where it failed.
+        log_jacobian: ln of the right leg's volume over that of what corresponds to it in the left
+            one, on a coarser grid in the same space as labels; None where there is none.
     """
 
     labels: LabelMap
@@ -36,6 +39,7 @@ class ReportEvidence:
     left_to_scanner: AffineTransform
     right_to_left: SpatialTransform | None
     left_to_right: SpatialTransform | None
+    log_jacobian: tuple[NDArray[np.floating], Grid] | None = None
 
     def __post_init__(self) -> None:
         grid = self.labels.grid
@@ -74,7 +78,7 @@ class RenderedReport:
 
     Attributes:
         html: the page.
-        pdf: three A4 pages.
+        pdf: three A4 pages, more where much could not be judged.
         figures: bytes by file name (SVG charts, PNG pictures).
     """
 

@@ -36,6 +36,7 @@ from pipeline.report.drawing import (
     to_png,
 )
 from pipeline.report.evidence import RenderedReport, ReportEvidence
+from pipeline.report.methods import methods_of
 from pipeline.report.numbers import Numbers
 from pipeline.report.pdf import render_pdf
 
@@ -133,9 +134,8 @@ def render_report(
     environment.globals.update(
         num=num,
         words=words,
-        verdict_text=words.verdict_text,
-        verdict_class=words.verdict_class,
-        leading=lambda result: words.leading(result, lead),
+        verdict_text=lambda result: words.verdict_text(result, lead),
+        verdict_class=lambda result: words.verdict_class(result, lead),
         lead_key=words.lead_key(lead),
         volume_field=_volume_field,
         muscle_title=words.muscle_title,
@@ -254,11 +254,13 @@ def _context(
             ]
         ),
         "profiles_comparable": charts.profiles_comparable(measures),
+        "cross_section": words.cross_section(charts.profiles_of(measures)),
         "ratios": [
             (f"/measures/ratios/{i}", words.ratio_title(r.name), r)
             for i, r in enumerate(limb.ratios)
         ],
         "ratio_notes": any(r.reason is not None for r in limb.ratios),
+        "stages": words.stage_checks(measures),
         "findings": findings_by_severity(measures.findings),
         "caveats": words.caveats(measures),
         "quality": [(words.muscle_title(name), name) for name in measures.registration.overlap],
@@ -271,6 +273,7 @@ def _context(
             :5
         ],
         "has_limits": any(m.healthy_limit_percent is not None for m in limb.muscles),
+        "methods": methods_of(measures, lead),
         "has_expected": any(m.expected_volume_ml is not None for m in limb.muscles),
         "legend": [] if evidence is None else _legend(evidence),
         "evidence": evidence,
@@ -288,7 +291,7 @@ def _sentence(row: _Row, lead: Lead, num: Numbers) -> dict[str, Any]:
         "difference": words.difference(row.result, row.base, lead, num),
         "interval": words.interval(row.result, row.base, lead, num),
         "note": words.extent_note(row.result, row.base, lead, num),
-        "asymmetry": words.leading(row.result, lead),
+        "limit": words.limit_note(row.result, row.base, num),
     }
 
 
@@ -378,6 +381,9 @@ def _pictures(
             evidence, levels, before=True, dpi=dpi
         ),
         "registration": pictures.registration_overlay(evidence, levels, before=False, dpi=dpi),
+        "volume_change": pictures.volume_change_map(
+            evidence, scale_percent=config.asymmetry_scale_percent, dpi=dpi
+        ),
     }
     shown: dict[str, _Picture] = {}
     for name, pixels in drawn.items():

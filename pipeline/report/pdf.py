@@ -1,39 +1,43 @@
-"""The report for the clinician's inbox: three A4 pages, results in, PDF bytes out.
+"""The report for the clinician's inbox: three A4 pages or little more, results in, PDF bytes out.
 
-Page 1 answers which muscles differ, by how much and how surely; page 2 holds the number of every
-muscle; page 3 those of the groups and how all of it was measured. Text stays text (fonts are
-embedded), and every number is shown by the same rules as on the HTML page.
+Page 1 answers which muscles differ, by how much and how surely; the next holds the number of every
+muscle; the last those of the groups and how all of it was measured. What is too much for a page
+goes on on another one: nothing is left out and nothing runs off the sheet. Text stays text (fonts
+are embedded), and every number is shown by the same rules as on the HTML page.
 """
 
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from matplotlib.backends.backend_pdf import PdfPages
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Rectangle
+from matplotlib.patches import Circle
 
-from pipeline.core.results import GroupResult, Lead, Measures, MuscleResult, Verdict
+from pipeline.core.results import GroupResult, Lead, Measures, MuscleResult, Severity, Verdict
 from pipeline.report import words
 from pipeline.report.drawing import COLOURS, drawing
 from pipeline.report.format import MISSING
 from pipeline.report.legs import LegsView, Pin, colour_of
+from pipeline.report.methods import methods_of
 from pipeline.report.numbers import Numbers
-
-_MM_PER_INCH = 25.4
-_WIDTH_MM, _HEIGHT_MM = 210.0, 297.0
-_MARGIN_MM = 16.0
-#: Height of a line of text of one point, and width of its average letter, in mm.
-_LINE_MM_PER_POINT, _LETTER_MM_PER_POINT = 0.48, 0.195
-_SMALL, _BODY, _HEADING, _TITLE = 7.5, 9.0, 11.5, 17.0
+from pipeline.report.sheet import (
+    FOOT_MM,
+    HEADING,
+    HEIGHT_MM,
+    MARGIN_MM,
+    SMALL,
+    TEXT_MM,
+    TITLE,
+    WIDTH_MM,
+    Flow,
+    Sheet,
+    lines_of,
+)
 
 #: Columns of the tables: heading and the place of its right (first: left) edge, mm.
 _COLUMNS = (
-    ("", _MARGIN_MM),
+    ("", MARGIN_MM),
     ("right, mL", 82.0),
     ("left, mL", 97.0),
     ("R \N{MINUS SIGN} L, %", 113.0),
@@ -41,83 +45,12 @@ _COLUMNS = (
     ("verdict", 145.0),
 )
 _ROW_MM = 5.0
-
-
-@dataclass
-class _Sheet:
-    """One A4 page, filled from the top; places are in mm from its upper left corner."""
-
-    figure: Figure = field(
-        default_factory=lambda: Figure(
-            figsize=(_WIDTH_MM / _MM_PER_INCH, _HEIGHT_MM / _MM_PER_INCH)
-        )
-    )
-
-    def text(
-        self,
-        x: float,
-        y: float,
-        text: str,
-        *,
-        size: float = _BODY,
-        bold: bool = False,
-        colour: str = "ink",
-        align: str = "left",
-    ) -> None:
-        """One line of text with its baseline at y."""
-        self.figure.text(
-            x / _WIDTH_MM,
-            1.0 - y / _HEIGHT_MM,
-            text,
-            fontsize=size,
-            fontweight="bold" if bold else "normal",
-            color=COLOURS[colour],
-            ha=align,
-            # A dollar sign in a label is a dollar sign, not the start of a formula.
-            parse_math=False,
-        )
-
-    def paragraph(
-        self,
-        x: float,
-        y: float,
-        width: float,
-        text: str,
-        *,
-        size: float = _BODY,
-        colour: str = "ink",
-    ) -> float:
-        """Text in lines of at most a width; returns where the next line would stand."""
-        letters = max(8, int(width / (_LETTER_MM_PER_POINT * size)))
-        for line in textwrap.wrap(text, letters):
-            self.text(x, y, line, size=size, colour=colour)
-            y += _LINE_MM_PER_POINT * size
-        return y
-
-    def rule(self, y: float, x0: float = _MARGIN_MM, x1: float = _WIDTH_MM - _MARGIN_MM) -> None:
-        """A thin line across."""
-        self.line((x0, x1), y, colour="line", width=0.6)
-
-    def line(self, ends: tuple[float, float], y: float, *, colour: str, width: float) -> None:
-        """A horizontal line."""
-        x = [end / _WIDTH_MM for end in ends]
-        level = 1.0 - y / _HEIGHT_MM
-        self.figure.add_artist(
-            Line2D(x, [level, level], color=COLOURS[colour], linewidth=width, zorder=3)
-        )
-
-    def box(self, x: float, y: float, width: float, height: float, colour: str) -> None:
-        """A filled rectangle with its upper edge at y; colour as #rrggbb."""
-        self.figure.add_artist(
-            Rectangle(
-                (x / _WIDTH_MM, 1.0 - (y + height) / _HEIGHT_MM),
-                width / _WIDTH_MM,
-                height / _HEIGHT_MM,
-                facecolor=colour,
-                edgecolor="none",
-                zorder=2,
-            )
-        )
+#: Size of the verdicts in the tables, points.
+_VERDICT = 6.8
+#: Width and largest height of each view of the legs, and what stands below them.
+_LEGS_MM, _TALLEST_MM, _BELOW_LEGS_MM = 46.0, 104.0, 23.0
+#: Height of a group's bar with its name and verdict.
+_BAR_MM = 10.4
 
 
 def render_pdf(
@@ -139,12 +72,13 @@ def render_pdf(
     lead = measures.measures.lead
     buffer = io.BytesIO()
     with drawing(), PdfPages(buffer, metadata=_metadata(measures)) as pages:
-        for sheet in (
+        for flow in (
             _first(measures, views, lead, num, largest=largest, scale_percent=scale_percent),
             _muscles(measures, lead, num),
             _groups_and_methods(measures, lead, num),
         ):
-            pages.savefig(sheet.figure)
+            for sheet in flow.sheets:
+                pages.savefig(sheet.figure)
     return buffer.getvalue()
 
 
@@ -177,18 +111,23 @@ def _who(measures: Measures) -> str:
     return " ".join(part for part in (measures.subject, measures.session) if part)
 
 
-def _head(measures: Measures, title: str) -> tuple[_Sheet, float]:
-    sheet = _Sheet()
-    sheet.text(_MARGIN_MM, 21.0, title, size=_TITLE, bold=True)
-    sheet.text(_WIDTH_MM - _MARGIN_MM, 21.0, _who(measures), size=_HEADING, align="right")
+def _flow(measures: Measures, title: str) -> Flow:
+    return Flow(lambda shown: _head(measures, shown), title)
+
+
+def _head(measures: Measures, title: str) -> tuple[Sheet, float]:
+    sheet = Sheet()
+    sheet.text(MARGIN_MM, 21.0, title, size=TITLE, bold=True)
+    sheet.text(WIDTH_MM - MARGIN_MM, 21.0, _who(measures), size=HEADING, align="right")
     sheet.text(
-        _MARGIN_MM,
-        _HEIGHT_MM - 10.0,
+        MARGIN_MM,
+        FOOT_MM,
         "It measures; it does not diagnose, and it predicts no injury.",
-        size=_SMALL,
+        size=SMALL,
         colour="muted",
     )
-    y = sheet.paragraph(_MARGIN_MM, 28.0, 178.0, measures.engine.note, size=_SMALL, colour="muted")
+    note = measures.engine.note
+    y = sheet.paragraph(MARGIN_MM, 28.0, TEXT_MM, note, size=SMALL, colour="muted")
     return sheet, y + 3.0
 
 
@@ -200,32 +139,24 @@ def _first(
     *,
     largest: int,
     scale_percent: float,
-) -> _Sheet:
-    sheet, top = _head(measures, "Left and right leg muscles")
+) -> Flow:
+    flow = _flow(measures, "Left and right leg muscles")
     name = "lean volume" if lead == "lean_volume" else "total volume"
-    top = sheet.paragraph(
-        _MARGIN_MM,
-        top,
-        178.0,
+    flow.paragraph(
         f"Compared: {name} of each muscle, right against left, in percent of their mean; "
         "+ means that the right is larger.",
     )
-    told = words.common_lean_reason(measures) if lead == "total_volume" else None
-    notices = [told, None if measures.registration.succeeded else measures.registration.reason]
-    # The page has room for the first sentence of each.
-    notices += [
-        f"Caveat on every difference: {f.message.split('. ')[0].rstrip('.')}."
-        for f in words.caveats(measures)
-    ]
-    for notice in notices:
-        if notice is not None:
-            top = sheet.paragraph(_MARGIN_MM, top, 178.0, notice, colour="left")
-    top += 4.0
-    below = _draw_legs(sheet, views, top, scale_percent) if views else top
-    x = 118.0 if views else _MARGIN_MM
-    below = max(below, _group_bars(sheet, measures, lead, num, x=x, y=top + 3.0)) + 6.0
-    sheet.text(_MARGIN_MM, below, "Largest differences", size=_HEADING, bold=True)
-    y = below + 6.0
+    for notice in _notices(measures, lead):
+        flow.paragraph(notice, colour="left")
+    flow.space(4.0)
+    bars = _compared_groups(measures, lead)
+    legs_mm = _legs_height(views) + _BELOW_LEGS_MM if views else 0.0
+    flow.need(max(legs_mm, 9.5 + _BAR_MM * len(bars)))
+    below = _draw_legs(flow.sheet, views, flow.y, scale_percent) if views else flow.y
+    x = 118.0 if views else MARGIN_MM
+    bars_below = _group_bars(flow.sheet, measures, bars, lead, num, x=x, y=flow.y + 3.0)
+    flow.y = max(below, bars_below) + 6.0
+    flow.heading("Largest differences")
     chosen = words.largest(measures, lead, largest)
     for number, i in enumerate(chosen, start=1):
         muscle, base = measures.measures.muscles[i], f"/measures/muscles/{i}"
@@ -234,36 +165,56 @@ def _first(
         note = words.extent_note(muscle, base, lead, num).striptags()
         said += [between] if between else []
         said += [note] if note else []
-        verdict = words.verdict_text(words.leading(muscle, lead))
+        limit = words.limit_note(muscle, base, num).striptags()
+        said += [limit] if limit else []
+        verdict = words.verdict_text(muscle, lead)
         text = f"{number}. {words.muscle_title(muscle.name)}: {'; '.join(said)}; {verdict}."
-        y = sheet.paragraph(_MARGIN_MM, y, 178.0, text) + 0.8
+        flow.paragraph(text, after=0.8)
     if not chosen:
-        y = sheet.paragraph(_MARGIN_MM, y, 178.0, "No muscle could be judged on both sides.")
-    y += 3.0
-    sheet.text(_MARGIN_MM, y, "How sure is this?", size=_HEADING, bold=True)
-    y += 6.0
+        flow.paragraph("No muscle could be judged on both sides.")
+    flow.space(3.0)
+    flow.heading("How sure is this?")
     for text in _trust(measures, lead, num):
-        y = sheet.paragraph(_MARGIN_MM, y, 178.0, text, size=8.5) + 0.8
-    return sheet
+        flow.paragraph(text, size=8.5, after=0.8)
+    return flow
+
+
+def _notices(measures: Measures, lead: Lead) -> list[str]:
+    """What must be known before any number is read: the first sentence of each."""
+    told = words.common_lean_reason(measures) if lead == "total_volume" else None
+    quality = measures.registration
+    failed = "The legs could not be laid onto each other"
+    said = [
+        told,
+        None if quality.succeeded else f"{failed}: {quality.reason}" if quality.reason else failed,
+    ]
+    doubts = words.caveats(measures)
+    errors = [f for f in measures.findings if f.severity is Severity.ERROR and f not in doubts]
+    said += [f"Error: {words.first_sentence(f.message)}" for f in errors]
+    said += [f"Caveat on every difference: {words.first_sentence(f.message)}" for f in doubts]
+    return [text for text in said if text is not None]
+
+
+def _legs_height(views: Sequence[tuple[LegsView, Sequence[Pin]]]) -> float:
+    return max(min(_TALLEST_MM, _LEGS_MM * view.size[1] / view.size[0]) for view, _ in views)
 
 
 def _draw_legs(
-    sheet: _Sheet,
+    sheet: Sheet,
     views: Sequence[tuple[LegsView, Sequence[Pin]]],
     top: float,
     scale_percent: float,
 ) -> float:
     """The legs side by side with their scale; returns the level below them."""
-    width, tallest = 46.0, 104.0
-    height = max(min(tallest, width * view.size[1] / view.size[0]) for view, _ in views)
+    width, height = _LEGS_MM, _legs_height(views)
     for n, (view, pins) in enumerate(views):
-        x = _MARGIN_MM + n * (width + 3.0)
+        x = MARGIN_MM + n * (width + 3.0)
         axes = sheet.figure.add_axes(
             (
-                x / _WIDTH_MM,
-                1.0 - (top + height) / _HEIGHT_MM,
-                width / _WIDTH_MM,
-                height / _HEIGHT_MM,
+                x / WIDTH_MM,
+                1.0 - (top + height) / HEIGHT_MM,
+                width / WIDTH_MM,
+                height / HEIGHT_MM,
             )
         )
         axes.set_axis_off()
@@ -287,30 +238,41 @@ def _draw_legs(
     for step in range(steps):
         share = 2.0 * (step + 0.5) / steps - 1.0
         sheet.box(50.0 + step * 1.25, y, 1.3, 2.6, colour_of(share * scale_percent, scale_percent))
-    sheet.text(48.5, y + 2.2, "smaller than the other", size=_SMALL, align="right")
-    sheet.text(81.5, y + 2.2, "larger than the other", size=_SMALL)
+    sheet.text(48.5, y + 2.2, "smaller than the other", size=SMALL, align="right")
+    sheet.text(81.5, y + 2.2, "larger than the other", size=SMALL)
     return sheet.paragraph(
-        _MARGIN_MM,
+        MARGIN_MM,
         y + 7.0,
         98.0,
         f"Full colour from {scale_percent:g} %. Hatched: may be measurement error. Grey with dots: "
         "not judged. Numbers: the differences below, on the smaller side.",
-        size=_SMALL,
+        size=SMALL,
         colour="muted",
     )
 
 
-def _group_bars(
-    sheet: _Sheet, measures: Measures, lead: Lead, num: Numbers, *, x: float, y: float
-) -> float:
-    sheet.text(x, y, "Muscle groups", size=_HEADING, bold=True)
-    y += 6.5
-    right = _WIDTH_MM - _MARGIN_MM
-    compared = [
+def _compared_groups(measures: Measures, lead: Lead) -> list[int]:
+    """Positions of the groups that have a difference to draw."""
+    return [
         i
         for i in words.summary_groups(measures, lead)
         if words.leading(measures.measures.groups[i], lead).index_percent is not None
     ]
+
+
+def _group_bars(
+    sheet: Sheet,
+    measures: Measures,
+    compared: Sequence[int],
+    lead: Lead,
+    num: Numbers,
+    *,
+    x: float,
+    y: float,
+) -> float:
+    sheet.text(x, y, "Muscle groups", size=HEADING, bold=True)
+    y += 6.5
+    right = WIDTH_MM - MARGIN_MM
     found = [words.leading(measures.measures.groups[i], lead) for i in compared]
     ends = [
         abs(v)
@@ -348,8 +310,8 @@ def _group_bars(
                 middle + scale * a.interval_high_percent,
             )
             sheet.line(ends_mm, y + 2.2, colour="ink", width=1.0)
-        sheet.text(x, y + 5.6, words.verdict_text(a), size=6.5, colour="muted")
-        y += 10.4
+        sheet.text(x, y + 5.6, words.verdict_text(group, lead), size=6.5, colour="muted")
+        y += _BAR_MM
     return y
 
 
@@ -360,8 +322,12 @@ def _trust(measures: Measures, lead: Lead, num: Numbers) -> list[str]:
         count = num.text("/measures/expected_flagged_by_chance", "count")
         said[0] += f" By chance alone about {count} would stand out: look at the groups first."
     for kind in words.unjudged(measures, lead):
-        reasons = "; ".join(reason for reason, _ in kind.reasons)
-        said.append(f"Not judged, {kind.heading.lower()}: {words.names(kind.muscles)} ({reasons}).")
+        head = f"Not judged, {kind.heading.lower()}: {words.names(kind.muscles)}"
+        if len(kind.reasons) == 1:
+            said.append(f"{head} ({kind.reasons[0][0]}).")
+            continue
+        said.append(f"{head}.")
+        said += [f"{words.names(titles)}: {reason}." for reason, titles in kind.reasons]
     if not words.unjudged(measures, lead):
         said.append("Not judged: none.")
     partly = words.judged_in_part(measures, lead)
@@ -370,43 +336,39 @@ def _trust(measures: Measures, lead: Lead, num: Numbers) -> list[str]:
     return said
 
 
-def _muscles(measures: Measures, lead: Lead, num: Numbers) -> _Sheet:
-    sheet, y = _head(measures, "Every muscle")
-    y = _table_head(sheet, y, lead)
+def _muscles(measures: Measures, lead: Lead, num: Numbers) -> Flow:
+    flow = _flow(measures, "Every muscle")
+    _table_head(flow, lead)
     region = ""
     for i, muscle in enumerate(measures.measures.muscles):
         if muscle.region != region:
             region = muscle.region
-            y += 1.5
-            sheet.text(_MARGIN_MM, y, words.region_title(region), bold=True)
-            y += _ROW_MM
+            flow.space(1.5)
+            flow.need(_ROW_MM)
+            flow.sheet.text(MARGIN_MM, flow.y, words.region_title(region), bold=True)
+            flow.space(_ROW_MM)
         title = words.muscle_title(muscle.name)
-        _table_row(sheet, y, title, muscle, f"/measures/muscles/{i}", lead, num)
-        y += _ROW_MM
-    y = sheet.paragraph(
-        _MARGIN_MM,
-        y + 4.0,
-        178.0,
+        _table_row(flow, title, muscle, f"/measures/muscles/{i}", lead, num)
+    flow.space(4.0)
+    flow.paragraph(
         "Volumes are of the whole muscle; *: of the part in view, and only the part that both "
         f"legs show is compared. {MISSING}: not available, never zero. Why a muscle was not "
-        "judged stands on the first page and, muscle by muscle, in the HTML report.",
-        size=_SMALL,
+        "judged stands under “How sure is this?” and, muscle by muscle, in the HTML report.",
+        size=SMALL,
         colour="muted",
+        after=1.5,
     )
     key = " ".join(f"{verdict}: {meaning}" for verdict, meaning in words.VERDICT_KEY.items())
-    sheet.paragraph(
-        _MARGIN_MM, y + 1.5, 178.0, f"{words.INTERVAL_KEY}. {key}", size=_SMALL, colour="muted"
-    )
-    return sheet
+    flow.paragraph(f"{words.INTERVAL_KEY}. {key}", size=SMALL, colour="muted")
+    return flow
 
 
-def _groups_and_methods(measures: Measures, lead: Lead, num: Numbers) -> _Sheet:
-    sheet, y = _head(measures, "Groups and methods")
-    y = _table_head(sheet, y, lead)
+def _groups_and_methods(measures: Measures, lead: Lead, num: Numbers) -> Flow:
+    flow = _flow(measures, "Groups and methods")
+    _table_head(flow, lead)
     for i, group in enumerate(measures.measures.groups):
-        _table_row(sheet, y, _group_title(group), group, f"/measures/groups/{i}", lead, num)
-        y += _ROW_MM
-    y += 3.0
+        _table_row(flow, _group_title(group), group, f"/measures/groups/{i}", lead, num)
+    flow.space(3.0)
     for i, ratio in enumerate(measures.measures.ratios):
         sides = [
             f"{side} {num.text(f'/measures/ratios/{i}/{side}', 'ratio')}"
@@ -414,20 +376,12 @@ def _groups_and_methods(measures: Measures, lead: Lead, num: Numbers) -> _Sheet:
         ]
         title = words.ratio_title(ratio.name)
         text = f"{title} ({ratio.of.replace('_', ' ')}): {', '.join(sides)}"
-        y = sheet.paragraph(_MARGIN_MM, y, 178.0, text)
-    y += 5.0
-    sheet.text(_MARGIN_MM, y, "How it was measured", size=_HEADING, bold=True)
-    y += 6.0
+        flow.paragraph(text)
+    flow.space(5.0)
+    flow.heading("How it was measured")
     used = measures.provenance
     for text in (
-        f"Images: {', '.join(measures.contrasts) or 'none, labels alone'}; {measures.grid}. "
-        f"Sides rest on: {'; '.join(measures.side_evidence) or 'nothing that could be checked'}. "
-        "The left leg was mirrored into the pose of a right leg, so both went through the same "
-        "steps; each was measured on the voxels of the scan itself.",
-        "Lean volume is the sum of voxel volume x (1 - fat fraction). The difference is "
-        "100 (R - L) / ((R + L) / 2) percent, of the whole muscle where both sides are whole, "
-        "else of the part that both legs show.",
-        measures.interval_basis,
+        *methods_of(measures, lead).paragraphs,
         f"{used.software} {used.software_version}, code {used.code_digest[:12]}, configuration "
         f"{used.configuration_digest[:12]}; labels by {measures.engine.name} "
         f"{measures.engine.version}. Pictures of every step, profiles along the limb and all "
@@ -436,36 +390,41 @@ def _groups_and_methods(measures: Measures, lead: Lead, num: Numbers) -> _Sheet:
         "the position in the scanner, or an error in the labels. Before anything is concluded "
         "from it, repeat the scan with the same protocol.",
     ):
-        y = sheet.paragraph(_MARGIN_MM, y, 178.0, text, size=8.5) + 1.5
-    return sheet
+        flow.paragraph(text, size=8.5, after=1.5)
+    return flow
 
 
-def _table_head(sheet: _Sheet, y: float, lead: Lead) -> float:
+def _table_head(flow: Flow, lead: Lead) -> None:
     name = "Lean volume" if lead == "lean_volume" else "Total volume"
-    sheet.text(_MARGIN_MM, y, name, size=_SMALL, bold=True, colour="muted")
+    flow.sheet.text(MARGIN_MM, flow.y, name, size=SMALL, bold=True, colour="muted")
     for heading, x in _COLUMNS[1:]:
         align = "left" if heading == "verdict" else "right"
-        sheet.text(x, y, heading, size=_SMALL, bold=True, colour="muted", align=align)
-    sheet.rule(y + 1.6)
-    return y + _ROW_MM + 1.0
+        flow.sheet.text(x, flow.y, heading, size=SMALL, bold=True, colour="muted", align=align)
+    flow.sheet.rule(flow.y + 1.6)
+    flow.space(_ROW_MM + 1.0)
 
 
 def _table_row(
-    sheet: _Sheet,
-    y: float,
+    flow: Flow,
     title: str,
     result: MuscleResult | GroupResult,
     base: str,
     lead: Lead,
     num: Numbers,
 ) -> None:
-    cells = _cells(base, lead, num)
-    sheet.text(_MARGIN_MM, y, title, size=8.0)
-    for (_, x), cell in zip(_COLUMNS[1:5], cells, strict=True):
+    flow.need(0.0)
+    sheet, y = flow.sheet, flow.y
+    sheet.text(MARGIN_MM, y, title, size=8.0)
+    for (_, x), cell in zip(_COLUMNS[1:5], _cells(base, lead, num), strict=True):
         sheet.text(x, y, cell, size=8.0, align="right", bold=x == _COLUMNS[3][1])
-    verdict = words.verdict_text(words.leading(result, lead))
-    sheet.text(_COLUMNS[5][1], y, verdict, size=6.8, colour="muted")
+    x = _COLUMNS[5][1]
+    verdict = lines_of(words.verdict_text(result, lead), WIDTH_MM - MARGIN_MM - x, _VERDICT)
+    for n, line in enumerate(verdict):
+        # Two lines stand as close as the row is high.
+        level = y + (n - 0.5 * (len(verdict) - 1)) * 2.3
+        sheet.text(x, level, line, size=_VERDICT if len(verdict) == 1 else 5.5, colour="muted")
     sheet.rule(y + 1.5)
+    flow.space(_ROW_MM)
 
 
 def _cells(base: str, lead: Lead, num: Numbers) -> list[str]:

@@ -14,15 +14,16 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.core.anatomy import LEFT_OFFSET, MUSCLES_BY_ID, STRUCTURES
-from pipeline.core.transform import AffineTransform, SpatialTransform
-from pipeline.report.drawing import Pixels, drawing, to_pixels
+from pipeline.core.transform import AffineTransform, SpatialTransform, interpolate
+from pipeline.report.drawing import COLOURS, Pixels, drawing, to_pixels
 from pipeline.report.evidence import ReportEvidence
 
 _BACKGROUND = "#0b0e12"
@@ -151,13 +152,8 @@ def fat_fraction_map(
             axes.imshow(undefined, extent=piece.extent, interpolation="nearest")
             _side_letters(axes)
             _caption(axes, f"level {number}")
-        height = figure.get_figheight()
-        bar_axes = figure.add_axes((0.25, 0.36 / height, 0.5, 0.13 / height))
         if shown is not None:
-            bar = figure.colorbar(shown, cax=bar_axes, orientation="horizontal", extend="max")
-            bar.outline.set_visible(False)
-            bar.ax.tick_params(colors=_TEXT, labelsize=8, length=0)
-            bar.ax.set_title("fat fraction, %", color=_TEXT, fontsize=8, pad=3)
+            _colour_bar(figure, shown, "fat fraction, %", extend="max")
         return to_pixels(figure)
 
 
@@ -213,6 +209,64 @@ def registration_overlay(
                     path_effects=_seam(),
                 )
         return to_pixels(figure)
+
+
+def volume_change_map(evidence: ReportEvidence, *, scale_percent: float, dpi: int) -> Pixels | None:
+    """Local change of volume from the left leg to the right one, in a coronal slice of the right.
+
+    100 x the log Jacobian, about percent: where a place is larger on the right, and where on the
+    left, as the registration has it. None where there is none or no labelled right muscle.
+
+    Args:
+        evidence: what is drawn.
+        scale_percent: change at both ends of the colour scale.
+        dpi: pixels per inch.
+    """
+    data, grid = evidence.labels.data, evidence.labels.grid
+    right = (data > 0) & (data < LEFT_OFFSET)
+    if evidence.log_jacobian is None or not right.any():
+        return None
+    box = _padded_box(evidence, right)
+    j = int(np.argmax(np.count_nonzero(right, axis=(0, 2))))
+    piece = _coronal(evidence, j, box)
+    piece = replace(piece, labels=np.where(piece.labels < LEFT_OFFSET, piece.labels, 0))
+    i, k = (np.arange(side.start, side.stop) for side in (box[0], box[2]))
+    at = np.stack(np.broadcast_arrays(i[:, None], j, k[None, :]), axis=-1)
+    values, coarse = evidence.log_jacobian
+    change = interpolate(values[..., None], coarse, grid.index_to_world(at))[..., 0]
+    colours = LinearSegmentedColormap.from_list(
+        "sides", [_LEFT_LINE, COLOURS["paper"], _RIGHT_LINE]
+    )
+    with drawing():
+        figure, (axes,) = _montage(
+            [piece], columns=1, dpi=dpi, width=_WIDTH_INCHES * 0.19, foot_inches=0.62
+        )
+        _show_background(axes, piece, _window([piece]), brightness=_DIMMED)
+        shown = axes.imshow(
+            np.ma.masked_where(piece.labels == 0, 100.0 * _radiological(change)),
+            cmap=colours,
+            vmin=-scale_percent,
+            vmax=scale_percent,
+            extent=piece.extent,
+            interpolation="nearest",
+        )
+        _outline(axes, piece.labels, piece.extent, _BACKGROUND)
+        _colour_bar(
+            figure, shown, "left larger \N{LEFTWARDS ARROW} % \N{RIGHTWARDS ARROW} right larger"
+        )
+        return to_pixels(figure)
+
+
+def _colour_bar(figure: Figure, shown: AxesImage, title: str, *, extend: str = "both") -> None:
+    """The scale of an image, at the foot of its figure."""
+    height = figure.get_figheight()
+    # Half of a wide figure; of a narrow one as much as leaves room for the numbers at the ends.
+    width = max(0.5, 0.72 * min(1.0, 2.0 / figure.get_figwidth()))
+    bar_axes = figure.add_axes((0.5 - 0.5 * width, 0.36 / height, width, 0.13 / height))
+    bar = figure.colorbar(shown, cax=bar_axes, orientation="horizontal", extend=extend)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors=_TEXT, labelsize=8, length=0)
+    bar.ax.set_title(title, color=_TEXT, fontsize=7.5, pad=3)
 
 
 def _centres_aligned(evidence: ReportEvidence) -> AffineTransform | None:

@@ -10,7 +10,7 @@ from pipeline.core.volume import LabelMap, Quantity
 from pipeline.imaging.labels import crop_of
 from pipeline.imaging.orientation import nearest_axes, reorient, reoriented_grid
 from pipeline.io.derivatives import SubjectFolder, affine_from_json, read_json
-from pipeline.io.nifti import read_label_map, read_volume
+from pipeline.io.nifti import read_label_map, read_map, read_volume
 from pipeline.io.stage_results import BACKGROUNDS, load_transform
 from pipeline.report.evidence import ReportEvidence
 
@@ -38,6 +38,9 @@ def load_evidence(folder: SubjectFolder) -> ReportEvidence | None:
         fractions = read_volume(path, Quantity.FAT_FRACTION, grid.space).data.copy()
         fractions[fractions < -0.5] = np.nan
         fractions = np.clip(fractions, 0.0, 1.0)
+    change = None
+    if record["succeeded"] and folder.log_jacobian.is_file():
+        change = read_map(folder.log_jacobian, grid.space)
     left_to_right = load_transform(folder, record) if record["succeeded"] else None
     return ReportEvidence(
         labels=LabelMap(labels, grid, OWN_SCHEME),
@@ -47,4 +50,5 @@ def load_evidence(folder: SubjectFolder) -> ReportEvidence | None:
         left_to_scanner=affine_from_json(record["left_to_scanner"]),
         right_to_left=None if left_to_right is None else left_to_right.inverse(),
         left_to_right=left_to_right,
+        log_jacobian=change,
     )

@@ -111,6 +111,9 @@ def _row(result: MuscleResult | GroupResult, *, kind: str) -> dict[str, str]:
     row |= _asymmetry(result.asymmetry, infix="")
     row |= _asymmetry(result.asymmetry_total_volume, infix="total_volume_")
     row["healthy_limit_percent"] = tsv(result.healthy_limit_percent)
+    people = result.healthy_limit_people
+    row["healthy_limit_people"] = MISSING if people is None else str(people)
+    row["healthy_limit_half_width_percent"] = tsv(result.healthy_limit_half_width_percent)
     expected = result.expected_volume_ml if isinstance(result, MuscleResult) else None
     row["expected_volume_ml"] = tsv(expected)
     for side, measurement in sides:

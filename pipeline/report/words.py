@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 from markupsafe import Markup
 
@@ -16,6 +17,7 @@ from pipeline.core.results import (
     Lead,
     Measures,
     MuscleResult,
+    Severity,
     Status,
     Verdict,
 )
@@ -68,13 +70,17 @@ VERDICT_KEY: Mapping[str, str] = MappingProxyType(
     {
         "Within measurement error": "may be no difference at all.",
         "Measurable": "larger than that error.",
-        "Healthy spread": "how much the sides of healthy young adults differ, where published.",
+        "Healthy spread": "how much the sides of healthy young adults differ, where published; "
+        "outside it only if the whole interval is.",
     }
 )
 
 INTERVAL_KEY = (
     "A 95 % interval is the range that should hold the true difference 19 times out of 20"
 )
+
+#: A difference larger than the healthy limit whose interval reaches within it.
+_NOT_SURELY_OUTSIDE = "not surely outside the healthy spread"
 
 #: Short names for style sheets.
 _VERDICT_CLASSES: Mapping[Verdict, str] = MappingProxyType(
@@ -87,6 +93,36 @@ _VERDICT_CLASSES: Mapping[Verdict, str] = MappingProxyType(
 )
 
 _GROUP_TITLES: Mapping[str, str] = MappingProxyType({g.name: g.title for g in GROUPS})
+
+
+#: What each stage does, for a reader who decides where to look.
+_STAGES: Mapping[str, str] = MappingProxyType(
+    {
+        "load": "reading the files",
+        "canonicalise": "images on one grid, how they were scanned",
+        "separate": "telling the legs apart",
+        "segment": "finding the muscles",
+        "register": "laying the left leg onto the right",
+        "reconcile": "consensus of both sides' labels",
+        "measure": "volumes and differences",
+    }
+)
+
+
+@dataclass(frozen=True)
+class StageCheck:
+    """What the program's own checks say of a stage.
+
+    Attributes:
+        name, what: of the stage.
+        verdict: fine, look at or failed.
+        noticed: first sentences of what it warns of, errors first.
+    """
+
+    name: str
+    what: str
+    verdict: Literal["fine", "look at", "failed"]
+    noticed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -115,6 +151,15 @@ def leading(result: MuscleResult | GroupResult, lead: Lead) -> Asymmetry:
     return result.asymmetry if lead == "lean_volume" else result.asymmetry_total_volume
 
 
+def cross_section(of: set[Lead]) -> str:
+    """What the cross-sections of all muscles together are called."""
+    if of == {"lean_volume"}:
+        return "lean cross-section"
+    if of == {"total_volume"}:
+        return "cross-section, fat inside the muscle included,"
+    return "lean cross-section (where none was measured: the whole one)"
+
+
 def how_many_differ(measures: Measures, lead: Lead) -> str:
     """How many muscles were judged, and how many of them came out how, in a sentence or two."""
     verdicts = [leading(muscle, lead).verdict for muscle in measures.measures.muscles]
@@ -135,8 +180,8 @@ def how_many_differ(measures: Measures, lead: Lead) -> str:
     said += f"{unknown + healthy + outside or 'none'} measurably"
     parts = []
     if healthy + outside:
-        parts.append(f"{healthy or 'none'} no more than healthy legs do")
-        parts.append(f"{outside or 'none'} more than that")
+        parts.append(f"{outside or 'none'} surely more than healthy legs do")
+        parts.append(f"{healthy or 'none'} not surely more than that")
     if unknown:
         parts.append(f"{unknown} where it is not published how much healthy legs differ")
     return f"{said} ({', '.join(parts)})." if parts else f"{said}."
@@ -180,11 +225,23 @@ def ratio_title(name: str) -> str:
     return f"{group_title(top)}\u2009:\u2009{group_title(bottom).lower()}"
 
 
-def verdict_text(asymmetry: Asymmetry) -> str:
+def verdict_text(result: MuscleResult | GroupResult, lead: Lead) -> str:
     """A verdict as the page words it; one that something of the scan may fake says so."""
+    asymmetry = leading(result, lead)
     if asymmetry.verdict is None:
         return "no verdict"
-    return _VERDICTS[asymmetry.verdict] + (" (caveat)" if asymmetry.caveats else "")
+    text = _NOT_SURELY_OUTSIDE if _beyond(result, lead) else _VERDICTS[asymmetry.verdict]
+    return text + (" (caveat)" if asymmetry.caveats else "")
+
+
+def _beyond(result: MuscleResult | GroupResult, lead: Lead) -> bool:
+    """Whether a difference that is not surely outside the healthy spread is larger than its limit:
+    that of total volume, which the limit is of, or the one the reader sees."""
+    shown, limit = leading(result, lead), result.healthy_limit_percent
+    if shown.verdict is not Verdict.WITHIN_HEALTHY or limit is None:
+        return False
+    indices = (shown.index_percent, result.asymmetry_total_volume.index_percent)
+    return any(index is not None and abs(index) > limit for index in indices)
 
 
 def caveats(measures: Measures) -> list[Finding]:
@@ -196,8 +253,34 @@ def caveats(measures: Measures) -> list[Finding]:
     return [finding for finding in measures.findings if finding.code in named]
 
 
-def verdict_class(verdict: Verdict | None) -> str:
+def first_sentence(message: str) -> str:
+    """The first sentence of a finding."""
+    return f"{message.split('. ')[0].rstrip('.')}."
+
+
+def stage_checks(measures: Measures) -> list[StageCheck]:
+    """Every stage with the verdict of its checks; a consensus only where one was asked for."""
+    checks = []
+    for name, what in _STAGES.items():
+        found = [f for f in measures.findings if f.stage == name]
+        bad = [f for f in found if f.severity is Severity.ERROR]
+        doubtful = [f for f in found if f.severity is Severity.WARNING]
+        failed = bool(bad) or (name == "register" and not measures.registration.succeeded)
+        if name == "reconcile" and not found:
+            continue
+        said = [first_sentence(f.message) for f in (*bad, *doubtful)]
+        if failed and not said and measures.registration.reason:
+            said.append(f"{measures.registration.reason}.")
+        verdict: Literal["fine", "look at", "failed"] = "look at" if doubtful else "fine"
+        checks.append(
+            StageCheck(name, what, "failed" if failed else verdict, tuple(dict.fromkeys(said)))
+        )
+    return checks
+
+
+def verdict_class(result: MuscleResult | GroupResult, lead: Lead) -> str:
     """A verdict's name in the style sheet."""
+    verdict = leading(result, lead).verdict
     return "none" if verdict is None else _VERDICT_CLASSES[verdict]
 
 
@@ -252,6 +335,23 @@ def extent_note(result: MuscleResult | GroupResult, base: str, lead: Lead, num: 
     return Markup("only the part that both legs show was compared, {} of what is in view").format(
         num(f"{base}/{lead_key(lead)}/matched_share", "share", unit=True)
     )
+
+
+def limit_note(result: MuscleResult | GroupResult, base: str, num: Numbers) -> Markup:
+    """The healthy limit and how unsure it is itself; empty where there is none."""
+    if result.healthy_limit_percent is None:
+        return Markup("")
+    said = Markup("healthy limit {}").format(
+        num(f"{base}/healthy_limit_percent", "percent", unit=True)
+    )
+    known = []
+    if result.healthy_limit_people is not None:
+        people = num(f"{base}/healthy_limit_people", "plain")
+        known.append(Markup("from {} people").format(people))
+    if result.healthy_limit_half_width_percent is not None:
+        half = num(f"{base}/healthy_limit_half_width_percent", "limit_percent")
+        known.append(Markup("itself {}").format(half))
+    return said + Markup(" ({})").format(Markup(", ").join(known)) if known else said
 
 
 def legs_alternative(measures: Measures, lead: Lead, view: str) -> str:

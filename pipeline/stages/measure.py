@@ -21,13 +21,13 @@ from pipeline.imaging.limb_axis import position_scale
 from pipeline.measuring.difference import (
     Of,
     asymmetries,
-    healthy_limit,
     level_error_mm,
     local_difference,
 )
 from pipeline.measuring.expected import expected_volumes, own_reference_used, unlikely_volumes
 from pipeline.measuring.groups import group_result, ratio, union_result
 from pipeline.measuring.images import NOISE_DIFFERS, noise_floors, swap_findings
+from pipeline.measuring.limits import healthy_limit
 from pipeline.measuring.one_leg import measure_leg
 from pipeline.measuring.sides import Sides
 
@@ -68,7 +68,7 @@ def measure(
         right, left = sums.measurements(muscle.name)
         limit = healthy_limit(muscle, config)
         lean, total = asymmetries(
-            right, left, limit, (muscle.name,), config, level_error_mm=level_mm
+            right, left, limit.percent, (muscle.name,), config, level_error_mm=level_mm
         )
         muscles.append(
             MuscleResult(
@@ -84,7 +84,9 @@ def measure(
                 local_difference=local_difference(
                     muscle.name, (right, left), lean, total, structures, legs, match, config
                 ),
-                healthy_limit_percent=limit,
+                healthy_limit_percent=limit.percent,
+                healthy_limit_people=limit.people,
+                healthy_limit_half_width_percent=limit.half_width_percent,
                 expected_volume_ml=expected.get(muscle.name),
             )
         )

@@ -354,9 +354,9 @@ class TestHonesty:
         assert "measurable (caveat)" in first
 
     def test_a_healthy_limit_says_how_unsure_it_is(self, rendered):
-        said = "healthy limit 12.0 % (from 21 people, itself ±4.6)"
-        page = Page(rendered.html).text.replace("\xa0", " ")
-        assert " ".join(page.split()).replace("( ", "(").count("people, itself") >= 2
+        said = "healthy limit 12.0 % ±4.6 (21 people)"
+        page = " ".join(Page(rendered.html).text.replace("\xa0", " ").split())
+        assert page.replace("( ", "(").count("(21 people)") >= 2
         first = PdfReader(io.BytesIO(rendered.pdf)).pages[0].extract_text()
         assert said in " ".join(first.split())
 

@@ -344,14 +344,13 @@ def limit_note(result: MuscleResult | GroupResult, base: str, num: Numbers) -> M
     said = Markup("healthy limit {}").format(
         num(f"{base}/healthy_limit_percent", "percent", unit=True)
     )
-    known = []
-    if result.healthy_limit_people is not None:
-        people = num(f"{base}/healthy_limit_people", "plain")
-        known.append(Markup("from {} people").format(people))
     if result.healthy_limit_half_width_percent is not None:
         half = num(f"{base}/healthy_limit_half_width_percent", "limit_percent")
-        known.append(Markup("itself {}").format(half))
-    return said + Markup(" ({})").format(Markup(", ").join(known)) if known else said
+        said += Markup(" {}").format(half)
+    if result.healthy_limit_people is not None:
+        people = num(f"{base}/healthy_limit_people", "plain")
+        said += Markup(" ({} people)").format(people)
+    return said
 
 
 def legs_alternative(measures: Measures, lead: Lead, view: str) -> str:

@@ -194,13 +194,14 @@ def _findings(muscles: Sequence[MuscleResult]) -> list[Finding]:
             names = [m.name for m in muscles if getattr(m, side).status is status]
             if names:
                 listed = ", ".join(n.replace("_", " ") for n in names)
+                counted = "1 muscle is" if len(names) == 1 else f"{len(names)} muscles are"
                 findings.append(
                     Finding(
                         code=f"muscles_{status}",
                         severity=Severity.WARNING,
                         stage="measure",
                         side=side,
-                        message=f"{len(names)} muscles are {status} on the {side}: {listed}.",
+                        message=f"{counted} {status} on the {side}: {listed}.",
                         value=float(len(names)),
                         unit="muscles",
                     )

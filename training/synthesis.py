@@ -35,6 +35,8 @@ from training.prepare import PIXEL_MM, Body
 NETWORK_PIXEL_MM = 1.5
 #: Wanted distance of the near and the far context slices, mm.
 NEAR_MM, FAR_MM = 6.0, 40.0
+#: Share of the images that show water and fat.
+_BOTH = 0.34
 #: Room around a leg, network pixels.
 _MARGIN = 22
 #: Further from everything than any distance that matters, mm or pixels.
@@ -502,8 +504,14 @@ def _scan(draw: _Draw, water: Tensor, fat: Tensor, own: Tensor) -> Tensor:
     if shift:
         fat = torch.roll(fat, shift, dims=draw.index(2) + 1)
     mode = draw.uniform(0.0, 1.0)
+    if draw.chance(0.10 if mode < _BOTH else 0.35):
+        # Water and fat parted or suppressed badly in places: muscle as bright as the fat beside it.
+        size = water.shape[-1]
+        mixed = draw.uniform(-0.6, 0.8) + 0.8 * draw.smooth(size, 3 + draw.index(3), 1.0)
+        mixed = mixed.clamp(0.0, 1.0) * draw.uniform(0.15, 0.75)
+        water, fat = water + mixed * (fat - water), fat + mixed * (water - fat)
     images: tuple[Tensor, ...]
-    if mode < 0.34:
+    if mode < _BOTH:
         images = (water, fat)
     elif mode < 0.52:
         images = (water,)

@@ -83,33 +83,37 @@ PRACTICE: tuple[Statement, ...] = (
     Statement(
         "strength work on one leg at a time, the smaller side first",
         "single-leg deadlift: gluteus medius at 78 %, biceps femoris at 82 % of its maximal "
-        "voluntary activity",
+        "voluntary activity (15 trained men, Diamant 2021, Int J Exerc Sci 14:187)",
         _EMG_LIMIT,
         _HAMSTRINGS | {"gluteus_medius"},
     ),
     Statement(
-        "step-ups",
-        "gluteus maximus above 60 % of its maximal voluntary activity",
+        "step-ups with a load",
+        "gluteus maximus above 60 % of its maximal voluntary activity (review, PMC7039033); "
+        "about 30 % in a study without one (MacAskill, Int J Sports Phys Ther)",
         _EMG_LIMIT,
         frozenset({"gluteus_maximus"}) | _QUADRICEPS,
     ),
     Statement(
         "hip thrusts",
         "gluteus maximus at 70 to 87 %, biceps femoris at 41 %, vastus lateralis at 100 % of "
-        "their maximal voluntary activity",
+        "their maximal voluntary activity (13 trained women, Contreras 2015, J Appl Biomech "
+        "31:452)",
         _EMG_LIMIT,
         frozenset({"gluteus_maximus"}) | _HAMSTRINGS | _VASTI,
     ),
     Statement(
         "activation of the gluteal muscles: single-leg bridge, half-moon pose",
-        "bridge: gluteus maximus at 54 %; half-moon: gluteus maximus at 63 %, medius at 42 % of "
-        "their maximal voluntary activity",
+        "bridge: gluteus maximus at 40 to 54 % (studies listed in PMC4004121); half-moon: gluteus "
+        "maximus at 63 %, medius at 42 % of their maximal voluntary activity (31 people, doi "
+        "10.26603/001c.22499)",
         _EMG_LIMIT,
         _GLUTEALS,
     ),
     Statement(
         "mobility work such as foam rolling",
-        "range of motion grew (effect size 0.82), strength hardly (0.12)",
+        "range of motion grew over weeks of it (effect size 0.82, PMC9474417); strength right "
+        "after it hardly (0.12, PMC6465761)",
         "nothing is known of an effect on volume",
     ),
 )

@@ -215,7 +215,7 @@ class Synthesiser:
         scale = float(np.exp(draw.normal(0.0, 0.12)))
         if body.source.kind == "whole" and body.source.name == "vhm":
             scale *= draw.uniform(1.0, 1.3)
-        squash = float(np.exp(draw.normal(0.0, 0.09)))
+        squash = float(np.exp(draw.normal(0.0, 0.12)))
         lean = math.radians(draw.uniform(0, 180))
         u, v = u + du, v + dv
         # Flattened calves and squeezed thighs: an area-preserving squash along any direction.
@@ -266,7 +266,7 @@ class Synthesiser:
 
     def _bend(self, draw: _Draw, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Smooth displacement: random bends, and muscles blown up or shrunk where they lie."""
-        wide, narrow = draw.uniform(1.5, 6.0), draw.uniform(0.7, 2.4)
+        wide, narrow = draw.uniform(1.5, 9.0), draw.uniform(0.7, 3.0)
         du, dv = draw.smooth(len(u), 5, wide), draw.smooth(len(u), 5, wide)
         du, dv = du + draw.smooth(len(u), 10, narrow), dv + draw.smooth(len(u), 10, narrow)
         for _ in range(draw.index(7)):
@@ -513,13 +513,13 @@ def _scan(draw: _Draw, water: Tensor, fat: Tensor, own: Tensor) -> Tensor:
     images: tuple[Tensor, ...]
     if mode < _BOTH:
         images = (water, fat)
-    elif mode < 0.52:
+    elif mode < 0.50:
         images = (water,)
-    elif mode < 0.61:
+    elif mode < 0.57:
         images = (fat,)
-    elif mode < 0.69:
+    elif mode < 0.72:
         images = (draw.uniform(0.2, 0.7) * water + fat,)
-    elif mode < 0.84:
+    elif mode < 0.85:
         # In phase: fat can be as bright as muscle, and then only thin lines part them.
         part = draw.uniform(0.4, 1.0)
         if draw.chance(0.5):

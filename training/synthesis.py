@@ -504,12 +504,8 @@ def _scan(draw: _Draw, water: Tensor, fat: Tensor, own: Tensor) -> Tensor:
     if shift:
         fat = torch.roll(fat, shift, dims=draw.index(2) + 1)
     mode = draw.uniform(0.0, 1.0)
-    if draw.chance(0.10 if mode < _BOTH else 0.35):
-        # Water and fat parted or suppressed badly in places: muscle as bright as the fat beside it.
-        size = water.shape[-1]
-        mixed = draw.uniform(-0.6, 0.8) + 0.8 * draw.smooth(size, 3 + draw.index(3), 1.0)
-        mixed = mixed.clamp(0.0, 1.0) * draw.uniform(0.15, 0.75)
-        water, fat = water + mixed * (fat - water), fat + mixed * (water - fat)
+    if draw.chance(0.10 if mode < _BOTH else 0.45):
+        water, fat = _mixed(draw, water, fat)
     images: tuple[Tensor, ...]
     if mode < _BOTH:
         images = (water, fat)
@@ -567,6 +563,20 @@ def _scan(draw: _Draw, water: Tensor, fat: Tensor, own: Tensor) -> Tensor:
         pair = [image ** float(np.exp(draw.normal(0.0, 0.3))) for image in pair]
     seen = (water.amax(dim=(1, 2)) > 0)[:, None, None]
     return torch.cat([image * seen * own for image in pair])
+
+
+def _mixed(draw: _Draw, water: Tensor, fat: Tensor) -> tuple[Tensor, Tensor]:
+    """Water and fat parted or suppressed badly in places: muscle as bright as the fat beside it.
+
+    Where the two signals oppose each other, dark lines are all that parts them.
+    """
+    part = draw.uniform(-0.6, 0.8) + 0.8 * draw.smooth(water.shape[-1], 3 + draw.index(3), 1.0)
+    part = part.clamp(0.0, 1.0) * draw.uniform(0.15, 0.75)
+    sign = 1.0 if draw.chance(0.4) else -1.0
+    return (
+        (water * (1.0 - part) + sign * part * fat).abs(),
+        (fat * (1.0 - part) + sign * part * water).abs(),
+    )
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:

@@ -187,9 +187,10 @@ def test_estimated_lean_volumes_are_marked_and_stay_out_of_the_summary(tmp_path)
         values = json.loads(path.read_text())
         for result in [*values["measures"]["muscles"], *values["measures"]["groups"]]:
             for side in ("right", "left"):
-                if result[side]["lean_volume_whole_ml"] is None:
-                    continue
-                result[side] |= {"lean_estimate": "an estimate", "lean_volume_whole_ml": wild}
+                if result[side]["lean_volume_in_view_ml"] is not None:
+                    result[side]["lean_estimate"] = "an estimate"
+                if result[side]["lean_volume_whole_ml"] is not None:
+                    result[side]["lean_volume_whole_ml"] = wild
         path.write_text(json.dumps(values))
     group_results(data, out, config=CONFIG.group)
     summary = {(r["name"], r["measure"]): r for r in rows_of(out / "group/summary.tsv")}
@@ -201,6 +202,10 @@ def test_estimated_lean_volumes_are_marked_and_stay_out_of_the_summary(tmp_path)
     assert [row["soleus_lean_estimate_left"] for row in wide] == ["yes"] * 2 + ["no"] * 10
     # There is no popliteus on the left: neither measured nor estimated.
     assert {row["popliteus_lean_estimate_left"] for row in wide} == {"n/a"}
+    quality = {row["participant_id"]: row for row in rows_of(out / "group/quality.tsv")}
+    fat = [quality[f"sub-{n:04d}"]["fat_fraction_difference_percent"] for n in range(12)]
+    assert fat[:2] == ["n/a"] * 2
+    assert "n/a" not in fat[2:]
     alone = wide_table(Measures.model_validate_json(path.read_text()))
     header, cells = (line.split("\t") for line in alone.splitlines())
     assert dict(zip(header, cells, strict=True))["soleus_lean_estimate_right"] == "yes"

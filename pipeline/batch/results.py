@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from pipeline import report
 from pipeline.batch.status import failure_reason
 from pipeline.core.anatomy import Side
-from pipeline.core.results import GroupResult, Measures, MuscleResult, Status
+from pipeline.core.results import GroupResult, Measurement, Measures, MuscleResult, Status
 from pipeline.io.derivatives import SubjectFolder, read_json
 
 
@@ -63,7 +63,8 @@ class Outcome:
         values: by structure and measure, unit in its name. Only values that may be averaged:
             whole muscles of status ok, differences with a verdict; lean volumes and fat fractions
             that were measured, not estimated of a single contrast.
-        quality: figures by which results that stand apart are found; None where missing.
+        quality: figures by which results that stand apart are found; None where missing, or
+            estimated of a single contrast.
         findings: severity and message by code.
         code_digest, configuration_digest: what made the results.
         rows: the rows of the table of measures, where they were asked for.
@@ -140,11 +141,16 @@ def _values(measures: Measures) -> dict[tuple[str, str], float]:
     return {key: value for key, value in found.items() if value is not None}
 
 
+def _measured_fat_percent(measured: Measurement) -> float | None:
+    """The core fat fraction; None where it is an estimate: those of two scans are no scale."""
+    return None if measured.lean_estimate is not None else measured.fat_fraction_core_percent
+
+
 def _quality(measures: Measures) -> dict[str, float | None]:
     muscles = measures.measures.muscles
     limb = next(g for g in measures.measures.groups if g.kind == "limb")
     statuses = [getattr(m, side).status for m in muscles for side in Side]
-    fat = [getattr(limb, side).fat_fraction_core_percent for side in Side]
+    fat = [_measured_fat_percent(getattr(limb, side)) for side in Side]
     indices = [m.asymmetry_total_volume.index_percent for m in muscles]
     known = [abs(index) for index in indices if index is not None]
     return {

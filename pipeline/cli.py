@@ -194,6 +194,7 @@ def _participant(arguments: Sequence[str]) -> int:
     if options.labels is not None and len(pairs) != 1:
         raise UsageError(
             "--labels names one label map, for one subject and session",
+            expected="one subject and session",
             found=f"{len(pairs)} subjects or sessions",
             action="add --participant-label (and --session-label)",
         )
@@ -266,7 +267,12 @@ def _subjects(options: argparse.Namespace, folder: Path) -> list[tuple[str, str 
 def _workers(nprocs: int, memory: str | None, jobs: int) -> int:
     """How many subjects run side by side."""
     if nprocs < 1:
-        raise UsageError("--nprocs must be at least 1", found=str(nprocs))
+        raise UsageError(
+            "--nprocs is not a number of processes",
+            expected="1 or more",
+            found=str(nprocs),
+            action="say how many subjects to process at a time",
+        )
     workers = min(nprocs, jobs)
     if memory is not None:
         workers = min(workers, max(1, int(_gibibytes(memory) / _GIB_PER_SUBJECT)))
@@ -284,7 +290,10 @@ def _gibibytes(text: str) -> float:
         value = 0.0
     if value <= 0:
         raise UsageError(
-            "--mem is not an amount of memory", expected="e.g. 8G or 6000M", found=repr(text)
+            "--mem is not an amount of memory",
+            expected="e.g. 8G or 6000M",
+            found=repr(text),
+            action="give the memory of the whole run as a number with K, M, G or T",
         )
     return value
 

@@ -92,9 +92,9 @@ class LoadConfig(_Section):
     """Finding and reading files."""
 
     patterns: dict[str, tuple[str, ...]]
-    station_pattern: str
-    own_dicom_contrasts: dict[str, tuple[ContrastRule, ...]]
-    dicom_contrasts: dict[str, tuple[ContrastRule, ...]]
+    station_pattern: Pattern
+    own_dicom_contrasts: dict[Pattern, tuple[ContrastRule, ...]]
+    dicom_contrasts: dict[Pattern, tuple[ContrastRule, ...]]
     own_distortion_marks: tuple[DistortionMark, ...]
     distortion_marks: tuple[DistortionMark, ...]
     affine_tolerance_mm: Positive
@@ -350,12 +350,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(
             f"The configuration file {path} cannot be read",
+            expected="a YAML file this user may read",
             found=error.strerror or str(error),
             action="check the path given to --config",
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"The configuration file {path} is not YAML",
+            expected="sections such as 'measure:' with keys below them",
             found=" ".join(str(error).split()),
             action="start from a copy of configs/default.yaml",
         ) from error
@@ -366,6 +368,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"The configuration file {path} holds no sections",
             expected="sections such as 'measure:' with keys below them",
             found=type(values).__name__,
+            action="start from a copy of configs/default.yaml",
         )
     return values
 

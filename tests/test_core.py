@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import subprocess
@@ -171,12 +172,30 @@ def test_errors_say_what_to_do_and_carry_their_exit_code():
         errors.ConfigError: 2,
         errors.InputError: 3,
         errors.SubjectUnusableError: 4,
+        errors.ResultsError: 5,
+        errors.UnmetNeedError: 6,
         errors.InvariantError: 70,
     }
     for kind, code in codes.items():
         error = kind("It broke", expected="a", found="b", action="c")
+        assert isinstance(error, errors.MyosymmetryError)
         assert error.exit_code == code
         assert str(error) == "It broke. Expected: a. Found: b. What to do: c."
+
+
+def test_every_error_a_user_may_see_says_all_three():
+    """What was expected, what was found and what to do, at every place that raises one."""
+    seen = 0
+    for path in sorted(Path(pipeline.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                continue
+            kind = getattr(errors, node.func.id, None)
+            if isinstance(kind, type) and kind is not errors.InvariantError:
+                seen += 1
+                given = {keyword.arg for keyword in node.keywords}
+                assert {"expected", "found", "action"} <= given, f"{path.name}:{node.lineno}"
+    assert seen > 50
 
 
 def valid_measurement() -> dict:

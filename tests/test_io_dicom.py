@@ -421,10 +421,17 @@ def test_a_contrast_rule_of_ones_own_comes_first(tmp_path: Path) -> None:
     assert set(loaded.images) == {Quantity.WATER, Quantity.FAT}
 
 
-def test_a_rule_that_is_no_pattern_is_refused() -> None:
-    rule = {"shows": "water", "name": "("}
+@pytest.mark.parametrize(
+    "load",
+    [
+        {"own_dicom_contrasts": {"x": [{"shows": "water", "name": "("}]}},
+        {"own_dicom_contrasts": {"(": [{"shows": "water", "name": "w"}]}},
+        {"station_pattern": "station-("},
+    ],
+)
+def test_what_is_no_regular_expression_is_refused(load: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="regular expression"):
-        load_config(overrides={"load": {"own_dicom_contrasts": {"x": [rule]}}})
+        load_config(overrides={"load": load})
 
 
 def tagged(folder: Path, **tags: object) -> Path:

@@ -1,11 +1,14 @@
-"""The README's library example runs as it stands there."""
+"""The README's library example runs as it stands there; what the docs name exists."""
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
 import pytest
+
+from pipeline import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,11 +37,30 @@ def test_the_library_example_runs_as_it_stands(monkeypatch, capsys):
     assert len(lines) == 30
     name, index, verdict = lines[8].split(" ", 2)
     assert name == "vastus_lateralis"
-    assert float(index) == pytest.approx(float(index))
+    truth = (ROOT / "sample_data/truth/sub-01_truth.tsv").read_text().splitlines()
+    planted = next(row for row in csv.DictReader(truth, delimiter="\t") if row["muscle"] == name)
+    # 95 % of the errors of the network's muscles stay below 6 points (docs/validation.md).
+    assert float(index) == pytest.approx(float(planted["grid_asymmetry_lean_percent"]), abs=6.0)
     assert "measur" in verdict
 
 
-def test_every_make_target_of_the_readme_exists():
-    makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"\bmake ([a-z]+)", (ROOT / "README.md").read_text())):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+def test_every_make_target_and_command_of_the_docs_exists(capsys):
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text() for page in pages)
+    # In code alone: "do not make a claim" names no target.
+    code = re.findall(r"`([^`\n]+)`|^    (\S.*)$", text, re.MULTILINE)
+    lines = [one or other for one, other in code]
+    targets = {t for line in lines for t in re.findall(r"\bmake ([a-z][a-z-]*)", line)}
+    existing = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert len(targets) > 12
+    assert targets <= existing
+    commands = {c for line in lines for c in re.findall(r"\bmyosymmetry ([a-z]+)\b", line)}
+    commands -= {"data"}
+    assert {"compare", "inspect", "validate"} <= commands
+    for command in commands:
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([command, "--help"])
+        assert capsys.readouterr().out.startswith(f"usage: myosymmetry {command} ")
+    names = {n for line in lines for n in re.findall(r"\bNAME=([a-z_]+)", line)}
+    assert names
+    assert all((ROOT / f"benchmarks/{name}.py").is_file() for name in names)

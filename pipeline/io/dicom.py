@@ -265,6 +265,7 @@ def open_dicom(series: DicomSeries, *, largest_image_million_voxels: float) -> D
             f"The DICOM {series.quantity} series declares a size that cannot be right",
             expected=f"at most {largest_image_million_voxels:g} million voxels",
             found=source.grid.describe(),
+            action="export the series again, or raise load.largest_image_million_voxels",
         )
     # Before anything is decoded: the decoder fills up what a file lacks.
     for number, plane in enumerate(source.planes, start=1):

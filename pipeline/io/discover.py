@@ -109,8 +109,9 @@ def subject_folder(data: Path, subject: str, session: str | None) -> Path:
         if len(sessions) > 1:
             raise UsageError(
                 f"{subject} has several sessions",
-                expected="--session-label with one of them",
+                expected="one of them",
                 found=some(sessions),
+                action="name it with --session-label",
             )
         return folder
     if session not in sessions:
@@ -283,6 +284,7 @@ def _side(row: Mapping[str, str | None], column: str, subject: str) -> Side | No
             f"participants.tsv: {column} of {subject} is not a side",
             expected="left, right, both or n/a",
             found=repr(text),
+            action="correct it",
         )
     return sides[text.lower()]
 

@@ -132,6 +132,7 @@ def open_nifti(
             f"{path.name} is not a NIfTI image",
             expected="NIfTI-1 or -2",
             found=type(image).__name__,
+            action="convert the scan to NIfTI",
         )
     header: Any = image.header
     shape = _shape_3d(path, header.get_data_shape(), largest_image_million_voxels)

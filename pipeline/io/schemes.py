@@ -109,13 +109,17 @@ def _read(path: Path, asked: str) -> dict[str, Any]:
         ) from error
     except yaml.YAMLError as error:
         raise ConfigError(
-            f"The mapping file {path.name} is not YAML", found=" ".join(str(error).split())
+            f"The mapping file {path.name} is not YAML",
+            expected="the keys labels and ignored",
+            found=" ".join(str(error).split()),
+            action="start from a copy of one in pipeline/io/schemes/",
         ) from error
     if not isinstance(content, dict):
         raise ConfigError(
             f"The mapping file {path.name} does not map labels",
             expected="the keys labels and ignored",
             found=type(content).__name__,
+            action="start from a copy of one in pipeline/io/schemes/",
         )
     return content
 

@@ -506,6 +506,8 @@ def test_a_single_contrast_gives_volumes_and_says_that_lean_volume_is_an_estimat
     page = (tmp_path / "out/sub-05/sub-05_report.html").read_text()
     assert "Lean volumes are estimated" in page
     assert "Total volume leads on this page" in page
+    settings = "field strength 3 T, repetition time 500 ms, flip angle not known"
+    assert f"Scanner settings, as the files state them: {settings}." in page
     assert said in page
     assert said in (tmp_path / "out/sub-05/sub-05_measures.tsv").read_text()
     assert said in muscle.right.lean_estimate

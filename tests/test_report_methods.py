@@ -6,7 +6,7 @@ import pytest
 from factories import make_measures
 
 from pipeline.config import default_config
-from pipeline.core.results import Finding, Measures, Severity
+from pipeline.core.results import Finding, Measures, ScannerSettings, Severity
 from pipeline.flow import _interval_basis
 from pipeline.report.methods import methods_of
 
@@ -44,6 +44,19 @@ def test_only_voxels_of_the_scan_itself_are_called_not_resampled():
     assert "3 stations were joined" in joined
     assert "interpolated" in joined
     assert "without resampling" not in joined
+
+
+def test_scanner_settings_are_told_in_words_with_their_units():
+    plain = make_measures()
+    assert "Scanner settings" not in text_of(plain)
+    stated = ScannerSettings(field_t=2.8936, repetition_ms=1234.5, flip_deg=None)
+    same = plain.model_copy(update={"scanner_settings": {"water": stated, "fat": stated}})
+    words = "field strength 2.89 T, repetition time 1230 ms, flip angle not known"
+    assert f"Scanner settings, as the files state them: {words}." in text_of(same)
+    other = stated.model_copy(update={"flip_deg": 12.0})
+    apart = plain.model_copy(update={"scanner_settings": {"water": stated, "T1w": other}})
+    assert f"water: {words}" in text_of(apart)
+    assert "flip angle 12 degrees / water:" in text_of(apart)
 
 
 @pytest.mark.parametrize(

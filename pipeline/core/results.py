@@ -511,6 +511,21 @@ class ScannerSettings(Record):
     )
     flip_deg: float | None = Field(description="Flip angle, in the unit degrees; null likewise.")
 
+    def describe(self) -> str:
+        """The settings in words with their units, those that are not known named too.
+
+        To three digits: scanners round the same setting differently behind them.
+        """
+        settings = (
+            ("field strength", self.field_t, "T"),
+            ("repetition time", self.repetition_ms, "ms"),
+            ("flip angle", self.flip_deg, "degrees"),
+        )
+        return ", ".join(
+            f"{name} not known" if value is None else f"{name} {float(f'{value:.3g}'):g} {unit}"
+            for name, value, unit in settings
+        )
+
 
 class Measures(Record):
     """The published document: <subject>_measures.json."""
@@ -542,6 +557,14 @@ class Measures(Record):
     measures: LimbMeasures = Field(description="The numbers.")
     findings: tuple[Finding, ...] = Field(description="What the stages noticed, in their order.")
     provenance: Provenance = Field(description="What was run on what.")
+
+    def describe_scanner_settings(self) -> str | None:
+        """How the images were acquired, once where all contrasts say the same; None for labels
+        alone."""
+        said = {name: one.describe() for name, one in sorted(self.scanner_settings.items())}
+        if len(set(said.values())) == 1:
+            return next(iter(said.values()))
+        return " / ".join(f"{name}: {text}" for name, text in said.items()) or None
 
     @field_validator("schema_version")
     @classmethod

@@ -82,9 +82,10 @@ def methods_of(measures: Measures, lead: Lead) -> Methods:
 
 
 def _images(measures: Measures, found: Mapping[str, Finding]) -> str:
-    engine = measures.engine
+    engine, settings = measures.engine, measures.describe_scanner_settings()
     said = [
         f"Images: {', '.join(measures.contrasts) or 'none, labels alone'}; {measures.grid}.",
+        *([f"Scanner settings, as the files state them: {settings}."] if settings else []),
         f"Muscle labels: engine “{engine.name}”, version {engine.version}.",
         "The sides rest on: "
         f"{'; '.join(measures.side_evidence) or 'nothing that could be checked'}.",

@@ -25,7 +25,6 @@ from pipeline.core.results import (
     Measurement,
     Measures,
     MuscleResult,
-    ScannerSettings,
     Severity,
     Status,
 )
@@ -432,28 +431,6 @@ def _voxels(scan: Measures) -> str:
     return scan.grid.rsplit(" voxels of ", 1)[-1]
 
 
-def _scanner(scan: Measures) -> str:
-    """How the images were acquired, once where all contrasts say the same."""
-    said = {contrast: _settings(s) for contrast, s in sorted(scan.scanner_settings.items())}
-    if len(set(said.values())) == 1:
-        return next(iter(said.values()))
-    return " / ".join(f"{contrast} {text}" for contrast, text in said.items()) or _UNKNOWN
-
-
-_UNKNOWN = "not stated"
-
-
-def _settings(settings: ScannerSettings) -> str:
-    stated = (
-        ("field strength", settings.field_t, "T"),
-        ("TR", settings.repetition_ms, "ms"),
-        ("flip angle", settings.flip_deg, "degrees"),
-    )
-    # Three digits: scanners round the same setting differently behind them.
-    said = [f"{name} {value:.3g} {unit}" for name, value, unit in stated if value is not None]
-    return ", ".join(said) or _UNKNOWN
-
-
 #: Code, what differs, how a scan says it, and what follows from a difference.
 _DIFFERENCES: tuple[tuple[str, str, Callable[[Measures], str], str], ...] = (
     (
@@ -465,7 +442,7 @@ _DIFFERENCES: tuple[tuple[str, str, Callable[[Measures], str], str], ...] = (
     (
         "scanner_differs",
         "field strength, repetition time or flip angle",
-        _scanner,
+        lambda scan: scan.describe_scanner_settings() or "not stated",
         "The contrast of water and fat changes with them, and so can fat fractions and borders.",
     ),
     (

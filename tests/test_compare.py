@@ -288,8 +288,8 @@ class TestWarnings:
             ("fat_correction_differs", "ses-1: no; ses-2: yes"),
             (
                 "scanner_differs",
-                "ses-1: not stated; ses-2: field strength 1.49 T, repetition time not known, "
-                "flip angle 10 degrees",
+                "ses-1: not stated; ses-2: field strength 1.49 T, flip angle 10 degrees, "
+                "repetition time not known",
             ),
             ("engine_differs", "given 9"),
             ("software_differs", "9.9"),

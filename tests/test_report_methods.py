@@ -57,6 +57,9 @@ def test_scanner_settings_are_told_in_words_with_their_units():
     apart = plain.model_copy(update={"scanner_settings": {"water": stated, "T1w": other}})
     assert f"water: {words}" in text_of(apart)
     assert "flip angle 12 degrees / water:" in text_of(apart)
+    nothing = ScannerSettings(field_t=None, repetition_ms=None, flip_deg=None)
+    unknown = text_of(plain.model_copy(update={"scanner_settings": {"water": nothing}}))
+    assert "field strength and repetition time and flip angle not known." in unknown
 
 
 @pytest.mark.parametrize(

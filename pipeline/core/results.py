@@ -512,7 +512,7 @@ class ScannerSettings(Record):
     flip_deg: float | None = Field(description="Flip angle, in the unit degrees; null likewise.")
 
     def describe(self) -> str:
-        """The settings in words with their units, those that are not known named too.
+        """The settings in words with their units, and which of them are not known.
 
         To three digits: scanners round the same setting differently behind them.
         """
@@ -521,10 +521,15 @@ class ScannerSettings(Record):
             ("repetition time", self.repetition_ms, "ms"),
             ("flip angle", self.flip_deg, "degrees"),
         )
-        return ", ".join(
-            f"{name} not known" if value is None else f"{name} {float(f'{value:.3g}'):g} {unit}"
+        said = [
+            f"{name} {float(f'{value:.3g}'):g} {unit}"
             for name, value, unit in settings
-        )
+            if value is not None
+        ]
+        missing = [name for name, value, _ in settings if value is None]
+        if missing:
+            said.append(f"{' and '.join(missing)} not known")
+        return ", ".join(said)
 
 
 class Measures(Record):

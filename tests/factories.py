@@ -8,6 +8,7 @@ from itertools import pairwise
 from pipeline.core.anatomy import GROUPS, MUSCLES, Muscle, MuscleGroup, Side
 from pipeline.core.results import (
     Asymmetry,
+    Compared,
     EngineUsed,
     Finding,
     GroupResult,
@@ -287,9 +288,7 @@ def _limit_fields(structure: Muscle | MuscleGroup) -> dict[str, float | None]:
     }
 
 
-def _doubted(
-    result: MuscleResult | GroupResult, caveats: tuple[str, ...]
-) -> MuscleResult | GroupResult:
+def _doubted(result: Compared, caveats: tuple[str, ...]) -> Compared:
     names = ("asymmetry", "asymmetry_total_volume")
     return result.model_copy(
         update={n: getattr(result, n).model_copy(update={"caveats": caveats}) for n in names}

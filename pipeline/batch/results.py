@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from pipeline import report
 from pipeline.batch.status import failure_reason
 from pipeline.core.anatomy import Side
-from pipeline.core.results import GroupResult, Measurement, Measures, MuscleResult, Status
+from pipeline.core.results import Measurement, Measures, Status, on_side
 from pipeline.io.derivatives import SubjectFolder, read_json
 
 
@@ -118,11 +118,9 @@ def read_outcome(folder: SubjectFolder, *, rows: bool) -> Outcome | None:
 
 def _values(measures: Measures) -> dict[tuple[str, str], float]:
     found: dict[tuple[str, str], float | None] = {}
-    everything: list[MuscleResult | GroupResult] = [*measures.measures.muscles]
-    everything += measures.measures.groups
-    for result in everything:
+    for result in measures.measures.compared:
         for side in Side:
-            measured = getattr(result, side)
+            measured = on_side(result, side)
             if measured.status is Status.OK:
                 found[result.name, f"volume_{side}_ml"] = measured.volume_whole_ml
             if measured.status is Status.OK and measured.lean_estimate is None:
@@ -149,8 +147,8 @@ def _measured_fat_percent(measured: Measurement) -> float | None:
 def _quality(measures: Measures) -> dict[str, float | None]:
     muscles = measures.measures.muscles
     limb = next(g for g in measures.measures.groups if g.kind == "limb")
-    statuses = [getattr(m, side).status for m in muscles for side in Side]
-    fat = [_measured_fat_percent(getattr(limb, side)) for side in Side]
+    statuses = [on_side(m, side).status for m in muscles for side in Side]
+    fat = [_measured_fat_percent(on_side(limb, side)) for side in Side]
     indices = [m.asymmetry_total_volume.index_percent for m in muscles]
     known = [abs(index) for index in indices if index is not None]
     return {

@@ -7,11 +7,11 @@ schema. A value that could not be had is None and a reason stands beside it.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from pipeline.core.results import Finding, Record
+from pipeline.core.results import Finding, Of, Record
 
 #: Version of the document; grows when its meaning changes.
 CHANGE_SCHEMA_VERSION = "1.0"
@@ -122,9 +122,7 @@ class Changes(Record):
         json_schema_extra={"const": CHANGE_SCHEMA_VERSION},
     )
     subject: str = Field(description="Subject label with its prefix.")
-    of: Literal["lean_volume", "total_volume"] = Field(
-        description="Which volume and asymmetry are compared."
-    )
+    of: Of = Field(description="Which volume and asymmetry are compared.")
     basis: str = Field(description="What the detectable changes rest on, in words.")
     scans: tuple[ComparedScan, ...] = Field(description="The scans, first to last.")
     later: tuple[ScanChanges, ...] = Field(description="Each later scan against the first.")

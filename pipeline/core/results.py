@@ -18,8 +18,12 @@ SCHEMA_VERSION = "2.4"
 
 Millilitres = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+#: Which volume is compared.
+Of = Literal["lean_volume", "total_volume"]
 #: Which volume, and the asymmetry of it, stands first.
-Lead = Literal["lean_volume", "total_volume"]
+Lead = Of
+#: How much of a muscle is compared: all of it, or the part that both legs show.
+Extents = Literal["whole", "matched"]
 
 
 class Record(BaseModel):
@@ -183,8 +187,8 @@ class Measurement(Record):
 class Asymmetry(Record):
     """Difference between the sides: 100 (R - L) / ((R + L) / 2), + = right larger."""
 
-    of: Literal["lean_volume", "total_volume"] = Field(description="What is compared.")
-    extent: Literal["whole", "matched"] | None = Field(
+    of: Of = Field(description="What is compared.")
+    extent: Extents | None = Field(
         description="Whole muscle, or the part both legs show; null when nothing is comparable."
     )
     index_percent: float | None = Field(
@@ -297,10 +301,8 @@ class LargestDifference(Record):
 class LocalDifference(Record):
     """Where along a muscle the sides differ, at matched levels."""
 
-    of: Literal["lean_volume", "total_volume"] | None = Field(
-        description="What is compared; null when nothing could be."
-    )
-    extent: Literal["whole", "matched"] | None = Field(
+    of: Of | None = Field(description="What is compared; null when nothing could be.")
+    extent: Extents | None = Field(
         description="Of the whole muscle, or of the part both legs show; null when of nothing."
     )
     levels: tuple[MatchedLevel, ...] = Field(description="Matched levels, hip to ankle.")
@@ -363,7 +365,9 @@ class GroupResult(Record):
     """Muscles taken together, both sides. A group counts only when its members count."""
 
     name: str = Field(description="Name of the group.")
-    kind: str = Field(description="compartment, functional_group, pair or limb.")
+    kind: str = Field(
+        description="compartment, functional_group, pair, limb, or union (labelled as one)."
+    )
     muscles: tuple[str, ...] = Field(description="All members.")
     muscles_compared: tuple[str, ...] = Field(description="Members seen on both sides.")
     right: Measurement = Field(description="Measured on the right.")
@@ -383,11 +387,25 @@ class GroupResult(Record):
     )
 
 
+#: What is held against its other side: a muscle, or muscles taken together.
+Compared = MuscleResult | GroupResult
+
+
+def on_side(result: Compared, side: Side) -> Measurement:
+    """What was measured of a muscle or group on a side."""
+    return result.right if side is Side.RIGHT else result.left
+
+
+def leading(result: Compared, lead: Lead) -> Asymmetry:
+    """The asymmetry of a muscle or group that is of the volume which leads."""
+    return result.asymmetry if lead == "lean_volume" else result.asymmetry_total_volume
+
+
 class RatioResult(Record):
     """A ratio between two groups on each side, e.g. hamstrings to quadriceps."""
 
     name: str = Field(description="Name of the ratio, numerator_to_denominator.")
-    of: Literal["lean_volume", "total_volume"] = Field(description="What is divided.")
+    of: Of = Field(description="What is divided.")
     right: float | None = Field(description="Ratio on the right, a number without unit.")
     left: float | None = Field(description="Ratio on the left, a number without unit.")
     reason: str | None = Field(description="Why a side is null; null when both are given.")
@@ -421,6 +439,11 @@ class LimbMeasures(Record):
         description="Count of the judged muscles whose 95 % interval would leave out 0, or whose "
         "difference would lie beyond a 95 % limit, by chance alone."
     )
+
+    @property
+    def compared(self) -> tuple[Compared, ...]:
+        """Every muscle, then every group."""
+        return (*self.muscles, *self.groups)
 
     @property
     def lead(self) -> Lead:

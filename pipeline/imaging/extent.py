@@ -60,13 +60,17 @@ def structure_extent(
         for at_face, face in zip(ends, ("low", "high"), strict=True):
             if at_face:
                 reasons.append(f"cut by the {_FACE_NAMES[axis, face]} edge of the field of view")
+    return Extent(" and ".join(reasons) or None, _gap_share(areas))
+
+
+def _gap_share(areas: NDArray[np.float64]) -> float:
+    """Share of a structure on empty levels between its ends, its areas interpolated there."""
     present = areas > 0
     if present.all():
-        return Extent(" and ".join(reasons) or None, 0.0)
-    level_index = np.arange(areas.size)
-    filled = np.interp(level_index, level_index[present], areas[present])
-    gap = float(filled[~present].sum() / filled.sum())
-    return Extent(" and ".join(reasons) or None, gap)
+        return 0.0
+    level = np.arange(areas.size)
+    filled = np.interp(level, level[present], areas[present])
+    return float(filled[~present].sum() / filled.sum())
 
 
 #: In right-leg pose low x is the inner side of the leg and high x the outer one.

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from pipeline.core.anatomy import Side
 from pipeline.core.match import LegMatch
 from pipeline.core.results import (
+    Extents,
     LargestDifference,
     LocalDifference,
     MatchedLevel,
+    Of,
     ThirdDifference,
 )
 from pipeline.core.scan import LimbAxis, SegmentedLegs
@@ -271,8 +273,8 @@ def describe(
     axes: tuple[LimbAxis, LimbAxis],
     *,
     name: str,
-    of: Literal["lean_volume", "total_volume"],
-    extent: Literal["whole", "matched"],
+    of: Of,
+    extent: Extents,
     method_error: float | None,
     whole_error: float,
     step_mm: float,

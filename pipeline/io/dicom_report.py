@@ -10,11 +10,12 @@ from pydicom.dataset import Dataset
 from pipeline.core.anatomy import MUSCLES, Side
 from pipeline.core.results import (
     Asymmetry,
-    GroupResult,
+    Compared,
     Measurement,
     Measures,
     MuscleResult,
     Status,
+    on_side,
 )
 from pipeline.io.dicom_codes import (
     code_of_muscle,
@@ -61,7 +62,7 @@ def make_structured_report(
         segment.SegmentLabel: int(segment.SegmentNumber) for segment in segmentation.SegmentSequence
     }
     groups = [_about_the_scan(measures)]
-    found: list[tuple[MuscleResult | GroupResult, hd.sr.CodedConcept]] = [
+    found: list[tuple[Compared, hd.sr.CodedConcept]] = [
         *zip(measures.measures.muscles, map(code_of_muscle, MUSCLES), strict=True),
         *((group, own_code(group.name, _title(group.name))) for group in measures.measures.groups),
     ]
@@ -132,7 +133,7 @@ def _about_the_scan(measures: Measures) -> Any:
 
 def _one_side(
     measures: Measures,
-    result: MuscleResult | GroupResult,
+    result: Compared,
     side: Side,
     code: hd.sr.CodedConcept,
     segment: hd.sr.ReferencedSegment | None,
@@ -141,7 +142,7 @@ def _one_side(
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
-    measured = result.right if side is Side.RIGHT else result.left
+    measured = on_side(result, side)
     common: dict[str, Any] = {
         "tracking_identifier": _tracking(measures, segment_label(_title(result.name), side)),
         "finding_type": code,
@@ -201,7 +202,7 @@ def _numbers(m: Measurement) -> Iterator[hd.sr.Measurement]:
 
 def _asymmetry(
     measures: Measures,
-    result: MuscleResult | GroupResult,
+    result: Compared,
     asymmetry: Asymmetry,
     code: hd.sr.CodedConcept,
 ) -> Any:
@@ -233,7 +234,7 @@ def _asymmetry(
     return group
 
 
-def _index(result: MuscleResult | GroupResult, asymmetry: Asymmetry) -> Iterator[Any]:
+def _index(result: Compared, asymmetry: Asymmetry) -> Iterator[Any]:
     """The index and the ends of its interval; nothing where there is none."""
     import highdicom as hd
     from pydicom.sr.codedict import codes

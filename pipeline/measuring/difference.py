@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 
 from pipeline.config import MeasureConfig
 from pipeline.core.anatomy import MUSCLES_BY_NAME, Side
 from pipeline.core.match import LegMatch
-from pipeline.core.results import Asymmetry, LocalDifference, Measurement, Status
+from pipeline.core.results import Asymmetry, Extents, LocalDifference, Measurement, Of, Status
 from pipeline.core.scan import SegmentedLegs
 from pipeline.imaging.asymmetry import (
     MethodError,
@@ -25,9 +24,6 @@ from pipeline.imaging.asymmetry import (
 )
 from pipeline.imaging.local_difference import MatchedCourse, describe, no_local_difference
 from pipeline.measuring.one_leg import Structure
-
-Extents = Literal["whole", "matched"]
-Of = Literal["lean_volume", "total_volume"]
 
 
 def asymmetries(
@@ -115,11 +111,10 @@ def _asymmetry(
     verdict = None
     if why_not is None:
         # Published limits are of the total volume of whole muscles and are held against that.
-        reference = total if total is not None else None
         healthy = interval
-        if reference is not None and reference.interval_low_percent is not None:
-            assert reference.interval_high_percent is not None
-            healthy = (reference.interval_low_percent, reference.interval_high_percent)
+        if total is not None and total.interval_low_percent is not None:
+            assert total.interval_high_percent is not None
+            healthy = (total.interval_low_percent, total.interval_high_percent)
         verdict = judge(
             interval,
             healthy_interval=healthy if extent == "whole" else None,

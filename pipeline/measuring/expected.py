@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.config import MeasureConfig
 from pipeline.core.anatomy import MUSCLES, Side
-from pipeline.core.results import Finding, GroupResult, MuscleResult, Severity
+from pipeline.core.results import Compared, Finding, GroupResult, MuscleResult, Severity, on_side
 from pipeline.core.scan import Participant
 
 
@@ -43,15 +43,15 @@ def unlikely_volumes(
     """
     pairs = [group for group in groups if group.kind == "pair"]
     taken = {name for group in pairs for name in group.muscles}
-    rows: list[MuscleResult | GroupResult] = [m for m in muscles if m.name not in taken]
+    rows: list[Compared] = [m for m in muscles if m.name not in taken]
     rows += pairs
     for side in Side:
-        measured = {m.name: getattr(m, side).volume_whole_ml for m in muscles}
+        measured = {m.name: on_side(m, side).volume_whole_ml for m in muscles}
         whole = {name: volume for name, volume in measured.items() if volume is not None}
         expected = expected_volumes(participant, config) or _own_reference(whole, config)
         doubtful = []
         for row in rows:
-            volume = getattr(row, side).volume_whole_ml
+            volume = on_side(row, side).volume_whole_ml
             members = row.muscles if isinstance(row, GroupResult) else (row.name,)
             usual = sum(expected.get(name, 0.0) for name in members)
             if volume is None or usual < config.smallest_reference_ml:

@@ -9,8 +9,16 @@ import numpy as np
 
 from pipeline.config import MeasureConfig
 from pipeline.core.anatomy import MuscleGroup, Side
-from pipeline.core.results import GroupResult, Measurement, MuscleResult, RatioResult, Status
-from pipeline.measuring.difference import Of, asymmetries
+from pipeline.core.results import (
+    GroupResult,
+    Measurement,
+    MuscleResult,
+    Of,
+    RatioResult,
+    Status,
+    on_side,
+)
+from pipeline.measuring.difference import asymmetries
 from pipeline.measuring.limits import healthy_limit
 from pipeline.measuring.sides import Sides, absent
 
@@ -157,7 +165,7 @@ def ratio(pair: tuple[str, str], groups: Sequence[GroupResult], of: Of) -> Ratio
     values: dict[Side, float | None] = {}
     reasons: list[str] = []
     for side in Side:
-        sides: list[Measurement] = [getattr(by_name[name], side) for name in pair]
+        sides = [on_side(by_name[name], side) for name in pair]
         top, bottom = (getattr(m, field) for m in sides)
         values[side] = None if top is None or bottom is None else top / bottom
         if values[side] is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,32 +88,27 @@ def measure_leg(
         points = leg.grid.index_to_world(index)
         values = None if fractions is None else fractions[voxels]
 
-        def sums(
-            weights: NDArray[np.float64] | None,
-            values: NDArray[np.float32] | None = values,
-            inner: NDArray[np.bool_] = core[voxels],
-        ) -> TissueSums:
-            return tissue_sums(
-                voxel_volume_ml=leg.grid.voxel_volume_ml,
-                fractions=values,
-                core=inner,
-                weights=weights,
-                fat_free_below=config.fat_free_below_percent / 100.0,
-                smallest_core_share=config.smallest_core_share,
-            )
-
+        sums = partial(
+            tissue_sums,
+            voxel_volume_ml=leg.grid.voxel_volume_ml,
+            fractions=values,
+            core=core[voxels],
+            fat_free_below=config.fat_free_below_percent / 100.0,
+            smallest_core_share=config.smallest_core_share,
+        )
         matched = placed = None
         cut = (0.0, 0.0)
         if placement is not None:
             placed = placement.of(points)
-            matched = sums(placed.shared) if placed.shared.any() else None
-            changes_mm3 = leg.grid.voxel_volume_mm3 * np.array(
-                [placed.at_upper.sum(), placed.at_lower.sum()]
+            matched = sums(weights=placed.shared) if placed.shared.any() else None
+            per_mm = (placed.at_upper.sum(), placed.at_lower.sum())
+            cut = (
+                float(leg.grid.voxel_volume_mm3 * per_mm[0]),
+                float(leg.grid.voxel_volume_mm3 * per_mm[1]),
             )
-            cut = float(changes_mm3[0]), float(changes_mm3[1])
         length, profile = _profile(segmented, points, values, config)
         out[structure.name] = Structure(
-            in_view=sums(None),
+            in_view=sums(weights=None),
             matched=matched,
             cut_mm2=cut,
             placed=placed,

@@ -24,10 +24,11 @@ from pipeline.core.results import (
     MuscleResult,
     ProfilePoint,
     Verdict,
+    leading,
 )
 from pipeline.report.drawing import COLOURS, axes_at, chart_figure, drawing, row_axes, to_svg
 from pipeline.report.format import MINUS, NO_BREAK, Style, show
-from pipeline.report.words import leading, muscle_title, region_title
+from pipeline.report.words import muscle_title, region_title
 
 #: Below this width a chart drops what a phone has no room for.
 _NARROW_PX = 600

@@ -22,7 +22,7 @@ from pypdf.errors import PyPdfError
 from pipeline.core.anatomy import LEFT_OFFSET, OWN_SCHEME, Side
 from pipeline.core.change import Changes
 from pipeline.core.errors import MyosymmetryError, UsageError
-from pipeline.core.results import Asymmetry, GroupResult, Measures, MuscleResult
+from pipeline.core.results import Asymmetry, Compared, Measures, on_side
 from pipeline.core.volume import LabelMap
 from pipeline.imaging.asymmetry import index_from_log_ratio, interval_percent
 from pipeline.io.derivatives import SubjectFolder, read_json, read_measures
@@ -257,11 +257,9 @@ class _Subject(_Document[Measures]):
 
     def _arithmetic(self, folder: SubjectFolder, measures: Measures) -> Iterator[Problem]:
         """Asymmetries are those of the volumes beside them, intervals those of their errors."""
-        limb = measures.measures
-        results: list[MuscleResult | GroupResult] = [*limb.muscles, *limb.groups]
         said = [
             f"{result.name}: {text}"
-            for result in results
+            for result in measures.measures.compared
             for asymmetry in (result.asymmetry, result.asymmetry_total_volume)
             for text in _wrong_numbers(result, asymmetry)
         ]
@@ -409,7 +407,7 @@ def _in_words(error: Mapping[str, Any]) -> str:
     return f"{where}: {error['msg']}"
 
 
-def _wrong_numbers(result: MuscleResult | GroupResult, asymmetry: Asymmetry) -> Iterator[str]:
+def _wrong_numbers(result: Compared, asymmetry: Asymmetry) -> Iterator[str]:
     index, log_ratio = asymmetry.index_percent, asymmetry.log_ratio
     if index is None or log_ratio is None:
         return
@@ -442,7 +440,7 @@ def _wrong_volumes(labels: LabelMap, measures: Measures) -> list[str]:
         for side in Side:
             value = muscle.id + (LEFT_OFFSET if side is Side.LEFT else 0)
             counted = float(counts[value]) * labels.grid.voxel_volume_ml
-            published = getattr(muscle, side).volume_in_view_ml or 0.0
+            published = on_side(muscle, side).volume_in_view_ml or 0.0
             if abs(counted - published) > _ROUNDING * max(counted, published):
                 said.append(
                     f"{muscle.name} {side}: expected {published:.4g} mL in view as published, "

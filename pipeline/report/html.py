@@ -17,13 +17,13 @@ from markupsafe import Markup
 from pipeline.config import ReportConfig
 from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURES, Side, Structure
 from pipeline.core.results import (
+    Compared,
     Finding,
-    GroupResult,
     Lead,
     Measurement,
     Measures,
-    MuscleResult,
     Severity,
+    leading,
 )
 from pipeline.report import charts, legs, pictures, words
 from pipeline.report.context import context_of
@@ -67,7 +67,7 @@ class _Row:
 
     base: str
     title: str
-    result: MuscleResult | GroupResult
+    result: Compared
     reasons: tuple[str, ...]
 
 
@@ -220,7 +220,7 @@ def _context(
         for i, g in enumerate(limb.groups)
     ]
     first_groups = [groups[i] for i in words.summary_groups(measures, lead)]
-    compared = [r for r in first_groups if words.leading(r.result, lead).index_percent is not None]
+    compared = [r for r in first_groups if leading(r.result, lead).index_percent is not None]
     return {
         "measures": measures,
         "lead": lead,
@@ -250,7 +250,7 @@ def _context(
             [
                 (row.title, row.reasons)
                 for row in muscles
-                if words.leading(row.result, lead).index_percent is None
+                if leading(row.result, lead).index_percent is None
             ]
         ),
         "profiles_comparable": charts.profiles_comparable(measures),
@@ -303,7 +303,7 @@ def _volume_field(measurement: Measurement, prefix: str = "") -> str:
 
 def _bars(rows: Sequence[_Row], lead: Lead) -> list[_Bar]:
     """Bars of all rows on one scale; every row has a number."""
-    values = [words.leading(row.result, lead) for row in rows]
+    values = [leading(row.result, lead) for row in rows]
     ends = [10.0]
     for a in values:
         drawn = (a.index_percent, a.interval_low_percent, a.interval_high_percent)
@@ -409,7 +409,7 @@ def _legs(
     if not views:
         return None
     named = [
-        (m.name, words.leading(m, lead).smaller_side or Side.RIGHT)
+        (m.name, leading(m, lead).smaller_side or Side.RIGHT)
         for m in (
             measures.measures.muscles[i]
             for i in words.largest(measures, lead, config.largest_differences)

@@ -19,10 +19,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.core.anatomy import LEFT_OFFSET, MUSCLES_BY_ID, STRUCTURE_IDS, UNIONS, Side
-from pipeline.core.results import GroupResult, Lead, Measures, MuscleResult, Verdict
+from pipeline.core.results import (
+    Compared,
+    Lead,
+    Measures,
+    Verdict,
+    leading,
+)
 from pipeline.report.drawing import Pixels
 from pipeline.report.evidence import ReportEvidence
-from pipeline.report.words import leading
 
 View = Literal["front", "back"]
 VIEWS: tuple[View, ...] = ("front", "back")
@@ -103,7 +108,7 @@ def paints(measures: Measures, lead: Lead) -> Mapping[int, Paint]:
     """How every muscle of both legs is painted, by label value."""
     unions = [g for g in measures.measures.groups if g.kind == "union"]
     found = {}
-    results: list[MuscleResult | GroupResult] = [*measures.measures.muscles, *unions]
+    results: tuple[Compared, ...] = (*measures.measures.muscles, *unions)
     for result in results:
         a = leading(result, lead)
         for sign, offset in ((1.0, 0), (-1.0, LEFT_OFFSET)):

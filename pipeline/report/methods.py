@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from pipeline.core.results import Finding, GroupResult, Lead, Measures, MuscleResult
+from pipeline.core.results import Finding, Lead, Measures
 from pipeline.core.volume import Quantity
 from pipeline.report import words
 
@@ -189,8 +189,7 @@ class _OwnCohort:
     def __init__(self, measures: Measures) -> None:
         section = _configured(measures, "measure")
         limb = measures.measures
-        rows: list[MuscleResult | GroupResult] = [*limb.muscles, *limb.groups]
-        limited = [row for row in rows if row.healthy_limit_percent is not None]
+        limited = [row for row in limb.compared if row.healthy_limit_percent is not None]
         own_limits = section.get("own_limits_percent", {})
         self._own = sum(r.name in own_limits for r in limited)
         self._people = sorted(

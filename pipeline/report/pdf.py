@@ -14,7 +14,15 @@ from collections.abc import Sequence
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.patches import Circle
 
-from pipeline.core.results import GroupResult, Lead, Measures, MuscleResult, Severity, Verdict
+from pipeline.core.results import (
+    Compared,
+    GroupResult,
+    Lead,
+    Measures,
+    Severity,
+    Verdict,
+    leading,
+)
 from pipeline.report import words
 from pipeline.report.drawing import COLOURS, drawing
 from pipeline.report.format import MISSING
@@ -256,7 +264,7 @@ def _compared_groups(measures: Measures, lead: Lead) -> list[int]:
     return [
         i
         for i in words.summary_groups(measures, lead)
-        if words.leading(measures.measures.groups[i], lead).index_percent is not None
+        if leading(measures.measures.groups[i], lead).index_percent is not None
     ]
 
 
@@ -273,7 +281,7 @@ def _group_bars(
     sheet.text(x, y, "Muscle groups", size=HEADING, bold=True)
     y += 6.5
     right = WIDTH_MM - MARGIN_MM
-    found = [words.leading(measures.measures.groups[i], lead) for i in compared]
+    found = [leading(measures.measures.groups[i], lead) for i in compared]
     ends = [
         abs(v)
         for a in found
@@ -407,7 +415,7 @@ def _table_head(flow: Flow, lead: Lead) -> None:
 def _table_row(
     flow: Flow,
     title: str,
-    result: MuscleResult | GroupResult,
+    result: Compared,
     base: str,
     lead: Lead,
     num: Numbers,

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURES, Side
-from pipeline.core.results import Asymmetry, GroupResult, Measurement, Measures, MuscleResult
+from pipeline.core.results import (
+    Asymmetry,
+    Compared,
+    Measurement,
+    Measures,
+    MuscleResult,
+)
 from pipeline.report.format import MISSING, tsv
 
 #: Column stem -> field of Measurement, decimals. Sides are put between stem and unit.
@@ -102,7 +108,7 @@ def _rows(measures: Measures) -> list[tuple[str, dict[str, str]]]:
     ]
 
 
-def _row(result: MuscleResult | GroupResult, *, kind: str) -> dict[str, str]:
+def _row(result: Compared, *, kind: str) -> dict[str, str]:
     row = {"name": result.name, "kind": kind}
     sides = ((Side.RIGHT, result.right), (Side.LEFT, result.left))
     for stem, unit, attribute, places in _PER_SIDE:

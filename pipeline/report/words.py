@@ -10,17 +10,8 @@ from typing import Literal
 from markupsafe import Markup
 
 from pipeline.core.anatomy import GROUPS, MUSCLES_BY_NAME, Side
-from pipeline.core.results import (
-    Asymmetry,
-    Finding,
-    GroupResult,
-    Lead,
-    Measures,
-    MuscleResult,
-    Severity,
-    Status,
-    Verdict,
-)
+from pipeline.core.results import Compared, Finding, Lead, Measures, Severity, Status, Verdict
+from pipeline.core.results import leading as leading
 from pipeline.report.format import NO_BREAK
 from pipeline.report.numbers import Numbers
 
@@ -146,11 +137,6 @@ def lead_key(lead: Lead) -> str:
     return "asymmetry" if lead == "lean_volume" else "asymmetry_total_volume"
 
 
-def leading(result: MuscleResult | GroupResult, lead: Lead) -> Asymmetry:
-    """The leading asymmetry of a muscle or group."""
-    return result.asymmetry if lead == "lean_volume" else result.asymmetry_total_volume
-
-
 def cross_section(of: set[Lead]) -> str:
     """What the cross-sections of all muscles together are called."""
     if of == {"lean_volume"}:
@@ -225,7 +211,7 @@ def ratio_title(name: str) -> str:
     return f"{group_title(top)}\u2009:\u2009{group_title(bottom).lower()}"
 
 
-def verdict_text(result: MuscleResult | GroupResult, lead: Lead) -> str:
+def verdict_text(result: Compared, lead: Lead) -> str:
     """A verdict as the page words it; one that something of the scan may fake says so."""
     asymmetry = leading(result, lead)
     if asymmetry.verdict is None:
@@ -234,7 +220,7 @@ def verdict_text(result: MuscleResult | GroupResult, lead: Lead) -> str:
     return text + (" (caveat)" if asymmetry.caveats else "")
 
 
-def _beyond(result: MuscleResult | GroupResult, lead: Lead) -> bool:
+def _beyond(result: Compared, lead: Lead) -> bool:
     """Whether a difference that is not surely outside the healthy spread is larger than its limit:
     that of total volume, which the limit is of, or the one the reader sees."""
     shown, limit = leading(result, lead), result.healthy_limit_percent
@@ -246,10 +232,12 @@ def _beyond(result: MuscleResult | GroupResult, lead: Lead) -> bool:
 
 def caveats(measures: Measures) -> list[Finding]:
     """Findings that say what of this scan may fake a difference, in their order."""
-    rows: list[MuscleResult | GroupResult] = [*measures.measures.muscles]
-    rows += measures.measures.groups
-    compared = [a for row in rows for a in (row.asymmetry, row.asymmetry_total_volume)]
-    named = {code for asymmetry in compared for code in asymmetry.caveats}
+    named = {
+        code
+        for result in measures.measures.compared
+        for asymmetry in (result.asymmetry, result.asymmetry_total_volume)
+        for code in asymmetry.caveats
+    }
     return [finding for finding in measures.findings if finding.code in named]
 
 
@@ -278,7 +266,7 @@ def stage_checks(measures: Measures) -> list[StageCheck]:
     return checks
 
 
-def verdict_class(result: MuscleResult | GroupResult, lead: Lead) -> str:
+def verdict_class(result: Compared, lead: Lead) -> str:
     """A verdict's name in the style sheet."""
     verdict = leading(result, lead).verdict
     return "none" if verdict is None else _VERDICT_CLASSES[verdict]
@@ -291,7 +279,7 @@ def names(titles: tuple[str, ...] | list[str]) -> str:
     )
 
 
-def difference(result: MuscleResult | GroupResult, base: str, lead: Lead, num: Numbers) -> Markup:
+def difference(result: Compared, base: str, lead: Lead, num: Numbers) -> Markup:
     """Which side is smaller and by how much, e.g. "the left is smaller by 9.8 %"."""
     asymmetry = leading(result, lead)
     pointer = f"{base}/{lead_key(lead)}/index_percent"
@@ -304,7 +292,7 @@ def difference(result: MuscleResult | GroupResult, base: str, lead: Lead, num: N
     )
 
 
-def interval(result: MuscleResult | GroupResult, base: str, lead: Lead, num: Numbers) -> Markup:
+def interval(result: Compared, base: str, lead: Lead, num: Numbers) -> Markup:
     """The 95 % interval told from the smaller side; empty where there is none."""
     asymmetry = leading(result, lead)
     low, high = asymmetry.interval_low_percent, asymmetry.interval_high_percent
@@ -325,7 +313,7 @@ def interval(result: MuscleResult | GroupResult, base: str, lead: Lead, num: Num
     )
 
 
-def extent_note(result: MuscleResult | GroupResult, base: str, lead: Lead, num: Numbers) -> Markup:
+def extent_note(result: Compared, base: str, lead: Lead, num: Numbers) -> Markup:
     """Says so where only a part was compared; empty for a whole muscle."""
     asymmetry = leading(result, lead)
     if asymmetry.extent != "matched":
@@ -337,7 +325,7 @@ def extent_note(result: MuscleResult | GroupResult, base: str, lead: Lead, num: 
     )
 
 
-def limit_note(result: MuscleResult | GroupResult, base: str, num: Numbers) -> Markup:
+def limit_note(result: Compared, base: str, num: Numbers) -> Markup:
     """The healthy limit and how unsure it is itself; empty where there is none."""
     if result.healthy_limit_percent is None:
         return Markup("")
@@ -465,9 +453,7 @@ def common_lean_reason(measures: Measures) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def reasons(
-    result: MuscleResult | GroupResult, lead: Lead, *, told: str | None = None
-) -> list[str]:
+def reasons(result: Compared, lead: Lead, *, told: str | None = None) -> list[str]:
     """Everything that says why something is missing or unsure, each once, sides named.
 
     Args:

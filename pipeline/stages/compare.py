@@ -19,14 +19,16 @@ from pipeline.core.change import (
 from pipeline.core.errors import UsageError
 from pipeline.core.results import (
     Asymmetry,
+    Compared,
     Finding,
     GroupResult,
     Lead,
     Measurement,
     Measures,
-    MuscleResult,
     Severity,
     Status,
+    leading,
+    on_side,
 )
 from pipeline.imaging.change import (
     detectable_asymmetry_points,
@@ -181,23 +183,24 @@ def _withheld(first: Measures, later: Measures) -> str | None:
 
 
 def _change(
-    first: MuscleResult | GroupResult,
-    later: MuscleResult | GroupResult,
+    first: Compared,
+    later: Compared,
     kind: str,
     of: Lead,
     withheld: str | None,
     config: CompareConfig,
 ) -> MuscleChange:
-    one, two = _asymmetry_of(first, of), _asymmetry_of(later, of)
+    one, two = leading(first, of), leading(later, of)
     errors = (one.se_total_percent, two.se_total_percent)
     members = _different_members(first, later)
     why = withheld or members
     volumes = {
-        side: _volume_change(_side(first, side), _side(later, side), of, errors, why)
+        side: _volume_change(on_side(first, side), on_side(later, side), of, errors, why)
         for side in Side
     }
     fractions = {
-        side: _fraction_change(_side(first, side), _side(later, side), why, config) for side in Side
+        side: _fraction_change(on_side(first, side), on_side(later, side), why, config)
+        for side in Side
     }
     return MuscleChange(
         name=first.name,
@@ -210,17 +213,7 @@ def _change(
     )
 
 
-def _side(result: MuscleResult | GroupResult, side: Side) -> Measurement:
-    return result.right if side is Side.RIGHT else result.left
-
-
-def _asymmetry_of(result: MuscleResult | GroupResult, of: Lead) -> Asymmetry:
-    return result.asymmetry if of == "lean_volume" else result.asymmetry_total_volume
-
-
-def _different_members(
-    first: MuscleResult | GroupResult, later: MuscleResult | GroupResult
-) -> str | None:
+def _different_members(first: Compared, later: Compared) -> str | None:
     """Why the sums of two groups cannot be compared: they are of different muscles."""
     if not isinstance(first, GroupResult) or not isinstance(later, GroupResult):
         return None
@@ -405,7 +398,7 @@ def _lean(scan: Measures) -> str:
     """What a scan says of lean volume."""
     if scan.measures.lead == "lean_volume":
         return "measured"
-    sides = [getattr(m, side) for m in scan.measures.muscles for side in Side]
+    sides = [on_side(m, side) for m in scan.measures.muscles for side in Side]
     return "estimated" if any(s.lean_estimate for s in sides) else _NO_LEAN
 
 
@@ -504,7 +497,7 @@ def _coverage(first: Measures, later: Measures) -> list[str]:
             (m.name, side)
             for m in scan.measures.muscles
             for side in Side
-            if _side(m, side).volume_whole_ml is not None
+            if on_side(m, side).volume_whole_ml is not None
         }
         for scan in (first, later)
     ]

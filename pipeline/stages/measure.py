@@ -13,13 +13,14 @@ from pipeline.core.results import (
     GroupResult,
     LimbMeasures,
     MuscleResult,
+    Of,
     Severity,
     Status,
+    on_side,
 )
 from pipeline.core.scan import Participant, SegmentedLegs, StageResult
 from pipeline.imaging.limb_axis import position_scale
 from pipeline.measuring.difference import (
-    Of,
     asymmetries,
     level_error_mm,
     local_difference,
@@ -191,7 +192,7 @@ def _findings(muscles: Sequence[MuscleResult]) -> list[Finding]:
     findings = []
     for status in (Status.TRUNCATED, Status.UNRELIABLE):
         for side in Side:
-            names = [m.name for m in muscles if getattr(m, side).status is status]
+            names = [m.name for m in muscles if on_side(m, side).status is status]
             if names:
                 listed = ", ".join(n.replace("_", " ") for n in names)
                 counted = "1 muscle is" if len(names) == 1 else f"{len(names)} muscles are"

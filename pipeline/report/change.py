@@ -17,7 +17,7 @@ from pipeline.core.change import (
 from pipeline.report import change_charts, words
 from pipeline.report.drawing import COLOURS, DARK_COLOURS, inline_svg
 from pipeline.report.format import MISSING, tsv
-from pipeline.report.html import findings_by_severity, page_environment, sorting_script
+from pipeline.report.html import SORTING, findings_by_severity, page_environment, script_and_digest
 from pipeline.report.numbers import Numbers
 from pipeline.report.tables import table_text
 
@@ -53,7 +53,7 @@ def render_change(changes: Changes, *, largest: int) -> str:
     """
     num = Numbers(changes)
     environment = page_environment()
-    script, digest = sorting_script()
+    script, digest = script_and_digest(SORTING)
     environment.globals.update(num=num, words=words, sentence=_sentence, reasons=_reasons)
     return environment.get_template("change.html.j2").render(
         changes=changes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import re
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
+
+from pipeline.core.errors import InvariantError
 
 Pixels = NDArray[np.uint8]
 
@@ -141,6 +145,18 @@ def picture_url(pixels: Pixels) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+def deepest(mask: NDArray[np.bool_]) -> tuple[int, int, float]:
+    """Row, column and depth (pixels) of the pixel furthest from the border of a shape: a place
+    for its number.
+
+    Args:
+        mask: pixels of the shape (rows, columns), not empty; it ends where the picture does.
+    """
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))
+    row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    return int(row) - 1, int(column) - 1, float(depth[row, column])
+
+
 def inline_svg(svg: bytes, *, prefix: str, title: str) -> str:
     """An SVG made by to_svg as an element of an HTML page.
 
@@ -166,13 +182,9 @@ def inline_svg(svg: bytes, *, prefix: str, title: str) -> str:
         text = text.replace(colour, f"var(--{name})")
     view_box = re.search(r'viewBox="[^"]*"', text)
     if view_box is None:
-        raise ValueError("an SVG of matplotlib has a viewBox")
-    label = title.translate({ord(c): e for c, e in _ESCAPES.items()})
-    head = f'<svg class="chart" {view_box[0]} role="img" aria-label="{label}">'
+        raise InvariantError("An SVG of matplotlib has no viewBox")
+    head = f'<svg class="chart" {view_box[0]} role="img" aria-label="{html.escape(title)}">'
     return re.sub(r"<svg[^>]*>", lambda _: head, text, count=1)
-
-
-_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 
 
 def _page_font(match: re.Match[str]) -> str:

@@ -44,8 +44,9 @@ from pipeline.report.pdf import render_pdf
 _WIDTHS_PX: Mapping[str, int] = MappingProxyType({"wide": 980, "narrow": 350})
 _PROFILE_COLUMNS: Mapping[str, int] = MappingProxyType({"wide": 5, "narrow": 2})
 
-#: The page's only script: sorts tables.
-_SCRIPT = Path(__file__).with_name("templates") / "sort.js"
+_TEMPLATES = Path(__file__).with_name("templates")
+#: The page's only script.
+SORTING = "sort.js"
 
 #: Columns of a table of muscles or groups, without the confidence that not every engine states.
 _COLUMNS = 15
@@ -142,7 +143,7 @@ def render_report(
         has_confidence=confident,
         columns=_COLUMNS + confident,
     )
-    script, digest = sorting_script()
+    script, digest = script_and_digest(SORTING)
     html = environment.get_template("report.html.j2").render(
         _context(measures, evidence, config=config, lead=lead, num=num),
         charts=shown_charts,
@@ -165,9 +166,9 @@ def render_report(
     return RenderedReport(html, pages, figures)
 
 
-def sorting_script() -> tuple[str, str]:
-    """The script that sorts tables, and the digest by which a page allows it alone."""
-    script = _SCRIPT.read_text(encoding="utf-8")
+def script_and_digest(name: str) -> tuple[str, str]:
+    """A script among the templates, and the digest by which a page allows it alone."""
+    script = (_TEMPLATES / name).read_text(encoding="utf-8")
     return script, base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 

@@ -26,7 +26,7 @@ from pipeline.core.results import (
     Verdict,
     leading,
 )
-from pipeline.report.drawing import Pixels
+from pipeline.report.drawing import Pixels, deepest
 from pipeline.report.evidence import ReportEvidence
 
 View = Literal["front", "back"]
@@ -177,12 +177,10 @@ def place_pins(
         best = max(views, key=lambda view: view.shows(name, side))
         if best.shows(name, side) < _SEEN_MM2:
             continue
-        inside = np.pad(best.visible == _value(name, side), 1)
-        depth = ndimage.distance_transform_edt(inside)
-        row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
+        row, column, _ = deepest(best.visible == _value(name, side))
         width, height = best.size
         placed[best.view].append(
-            Pin(number, 100.0 * (column - 0.5) / width, 100.0 * (row - 0.5) / height)
+            Pin(number, 100.0 * (column + 0.5) / width, 100.0 * (row + 0.5) / height)
         )
     return MappingProxyType({view: tuple(pins) for view, pins in placed.items()})
 

@@ -19,11 +19,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from pipeline.core.anatomy import LEFT_OFFSET, MUSCLES_BY_ID, STRUCTURES
 from pipeline.core.transform import AffineTransform, SpatialTransform, interpolate
-from pipeline.report.drawing import COLOURS, Pixels, drawing, to_pixels
+from pipeline.report.drawing import COLOURS, Pixels, deepest, drawing, to_pixels
 from pipeline.report.evidence import ReportEvidence
 
 _BACKGROUND = "#0b0e12"
@@ -470,7 +469,7 @@ def _show_labels(axes: Axes, piece: _Slice, *, numbered: bool) -> None:
         mask = piece.labels == value
         if int(value) % LEFT_OFFSET not in MUSCLES_BY_ID:
             continue
-        row, column, depth = _deepest(mask)
+        row, column, depth = deepest(mask)
         if depth * pixels < _NUMBERED_DEPTH_PX:
             continue
         axes.text(
@@ -488,13 +487,6 @@ def _show_labels(axes: Axes, piece: _Slice, *, numbered: bool) -> None:
 def _seam() -> list[withStroke]:
     """A dark seam around letters, so that they read on any tissue."""
     return [withStroke(linewidth=1.6, foreground=_BACKGROUND)]
-
-
-def _deepest(mask: NDArray[np.bool_]) -> tuple[int, int, float]:
-    """Row, column and depth of the element furthest from the border of a structure."""
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))
-    row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
-    return int(row) - 1, int(column) - 1, float(depth[row, column])
 
 
 def _outline(

@@ -7,9 +7,7 @@ Every number is on the page as an element too, so it can be read without a pictu
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,10 +23,10 @@ from pipeline.core.results import Measures
 from pipeline.report import legs, words
 from pipeline.report.drawing import COLOURS, DARK_COLOURS
 from pipeline.report.evidence import ReportEvidence
-from pipeline.report.html import page_environment
+from pipeline.report.html import page_environment, script_and_digest
 from pipeline.report.numbers import Numbers
 
-_SCRIPT = Path(__file__).with_name("templates") / "surface.js"
+_SCRIPT = "surface.js"
 #: Surfaces are made on voxels of this size: thin muscles stay whole, the page stays small.
 _STEP_MM = 4.0
 #: Places on a surface are stored in steps of this many mm.
@@ -36,8 +34,8 @@ _PLACE_MM = 0.1
 #: A difference that may be measurement error keeps this share of its colour; the rest is pale.
 _UNCERTAIN_SHARE = 0.35
 _PALE = (0.93, 0.93, 0.93)
-#: Places of the colour scale below the list, as shares of its end.
-_SCALE = (-1.0, -0.5, 0.0, 0.5, 1.0)
+#: Colours of the scale below the list, on each side of no difference.
+_SCALE_STEPS = 4
 
 
 def render_surface(measures: Measures, evidence: ReportEvidence, *, scale_percent: float) -> str:
@@ -52,8 +50,12 @@ def render_surface(measures: Measures, evidence: ReportEvidence, *, scale_percen
     painted = legs.paints(measures, lead)
     numbers = {m.name: i for i, m in enumerate(measures.measures.muscles)}
     shown: list[dict[str, Any]] = []
-    for value in evidence.labels.values():
-        surface = structure_surface(evidence.labels.data == value, evidence.labels.grid)
+    labels = evidence.labels
+    for value, box in enumerate(ndimage.find_objects(labels.data), start=1):
+        if box is None:
+            continue
+        lower = tuple(side.start for side in box)
+        surface = structure_surface(labels.data[box] == value, labels.grid, lower=lower)
         if surface is None:
             continue
         name, side = OWN_SCHEME.structures[value]
@@ -67,7 +69,7 @@ def render_surface(measures: Measures, evidence: ReportEvidence, *, scale_percen
                 "title": f"{words.muscle_title(name)}, {side}",
             }
         )
-    script = _SCRIPT.read_text(encoding="utf-8")
+    script, digest = script_and_digest(_SCRIPT)
     environment = page_environment()
     environment.globals.update(num=Numbers(measures), words=words)
     return environment.get_template("surface.html.j2").render(
@@ -77,27 +79,29 @@ def render_surface(measures: Measures, evidence: ReportEvidence, *, scale_percen
         volume="lean_volume" if lead == "lean_volume" else "volume",
         scale_percent=scale_percent,
         scale_colours=[
-            legs.colour_of(scale_percent * k / 4.0, scale_percent) for k in range(-4, 5)
+            legs.colour_of(scale_percent * k / _SCALE_STEPS, scale_percent)
+            for k in range(-_SCALE_STEPS, _SCALE_STEPS + 1)
         ],
         # "<" is written as an escape, so that no title can end the element.
         surfaces=Markup(json.dumps(shown).replace("<", "\\u003c")),
         script=Markup(script),
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_digest=digest,
         colours=COLOURS,
         dark_colours=DARK_COLOURS,
     )
 
 
 def structure_surface(
-    mask: NDArray[np.bool_], grid: Grid
+    mask: NDArray[np.bool_], grid: Grid, *, lower: tuple[int, ...] = (0, 0, 0)
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
     """Surface of one structure: corners in RAS mm from the grid's middle, and triangles.
 
     The mask is smoothed and looked at on coarser voxels, which also makes the surface simple.
 
     Args:
-        mask: voxels of the structure.
+        mask: voxels of the structure, in a box of the grid.
         grid: where they are.
+        lower: index of that box on the grid.
 
     Returns:
         corners (n, 3) and indices (m, 3), turned so that normals point outwards; None where
@@ -109,7 +113,7 @@ def structure_surface(
     sizes = np.array(grid.voxel_sizes_mm)
     # Room for the smoothing, and a rim of nothing that closes surfaces at the edge of the scan.
     margin = np.ceil(2.0 * _STEP_MM / sizes).astype(int)
-    first = np.array([part.start for part in found[0]]) - margin
+    first = np.array([part.start for part in found[0]]) + lower - margin
     padded = np.pad(mask[found[0]].astype(np.float32), [(m, m) for m in margin])
     smooth = ndimage.gaussian_filter(padded, np.maximum(0.0, 0.5 * _STEP_MM / sizes))
     shape = np.ceil(np.array(padded.shape) * sizes / _STEP_MM).astype(int)

@@ -11,6 +11,7 @@ up to the muscle exactly.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -267,43 +268,47 @@ def no_local_difference(reason: str) -> LocalDifference:
     )
 
 
-def describe(
-    right: MatchedCourse,
-    left: MatchedCourse,
+@dataclass(frozen=True)
+class LocalErrors:
+    """How sure the differences along a muscle are.
+
+    Attributes:
+        method: standard error of ln(R / L) of the labels, which gives the band; None where it is
+            not known.
+        whole: that and what a second scan adds, which gives the error of the thirds.
+        level_mm: standard error of where a level of one leg lies in the other.
+    """
+
+    method: float | None
+    whole: float
+    level_mm: float
+
+
+def describe_difference(
+    courses: tuple[MatchedCourse, MatchedCourse],
     axes: tuple[LimbAxis, LimbAxis],
     *,
     name: str,
     of: Of,
     extent: Extents,
-    method_error: float | None,
-    whole_error: float,
+    errors: LocalErrors,
     step_mm: float,
-    level_error_mm: float,
     smallest_share: float,
 ) -> LocalDifference:
     """Where along a muscle its sides differ, in words and numbers.
 
     Args:
-        right, left: its voxels along the matched levels, of the volume and extent compared.
+        courses: its voxels on the right and the left along the matched levels, of the volume and
+            extent compared.
         axes: limb axes of the right and the left leg.
         name: the muscle.
         of, extent: what is compared.
-        method_error: standard error of ln(R / L) of the labels, which gives the band; None where
-            it is not known.
-        whole_error: that and what a second scan adds, which gives the error of the thirds.
+        errors: how sure that is.
         step_mm: distance of the levels.
-        level_error_mm: standard error of where a level of one leg lies in the other.
         smallest_share: areas below this share of the largest give no ratio.
     """
-    courses = (right, left)
-    levels = matched_levels(right, left, step_mm=step_mm)
-    areas = levels.area_mm2
-    filled = np.flatnonzero(areas.any(axis=0))
-    levels = MatchedLevels(
-        levels.edges_mm[filled[0] : filled[-1] + 2],
-        levels.amount_mm3[:, filled[0] : filled[-1] + 1],
-        levels.length_mm[:, filled[0] : filled[-1] + 1],
-    )
+    right, left = courses
+    levels = _where_there_is_some(matched_levels(right, left, step_mm=step_mm))
     areas = levels.area_mm2
     ratios = [None if math.isnan(r) else float(r) for r in _ratios(areas, smallest_share)]
 
@@ -313,19 +318,18 @@ def describe(
             [position_at(axis, c.own_at(at)) for axis, c in zip(axes, courses, strict=True)]
         )
 
-    middle = positions(0.5 * (levels.edges_mm[:-1] + levels.edges_mm[1:]))
+    middles_mm = 0.5 * (levels.edges_mm[:-1] + levels.edges_mm[1:])
+    middle = positions(middles_mm)
     mean_mm3 = 0.5 * (right.total_mm3 + left.total_mm3)
     edges, parts = thirds(right, left)
     # Levels counted from different joints or in different units have no mean.
     scales = [position_scale(axis) for axis in axes]
     alike = (scales[0].unit, scales[0].reference) == (scales[1].unit, scales[1].reference)
     ends = [float(p) if alike else None for p in positions(edges).mean(axis=0)]
+    half_widths = _third_half_widths(courses, edges, parts, errors)
+    described = _thirds(parts, ends, half_widths, mean_mm3)
     top = _level_of_largest(areas)
-    at = float(0.5 * (levels.edges_mm[top] + levels.edges_mm[top + 1]))
-    third = _THIRDS[int(np.clip(np.searchsorted(edges, at) - 1, 0, 2))]
-    indices = [_index(parts.area_mm2[:, k]) for k in range(3)]
-    half_widths = _third_half_widths(courses, edges, parts, whole_error, level_error_mm)
-    index, half_width = indices[_THIRDS.index(third)], half_widths[_THIRDS.index(third)]
+    third = described[int(np.clip(np.searchsorted(edges, middles_mm[top]) - 1, 0, 2))]
     return LocalDifference(
         of=of,
         extent=extent,
@@ -341,40 +345,73 @@ def describe(
             )
             for k in range(areas.shape[1])
         ),
-        thirds=tuple(
-            ThirdDifference(
-                name=part,
-                position_from=ends[k],
-                position_to=ends[k + 1],
-                volume_right_ml=float(parts.amount_mm3[0, k]) / 1e3,
-                volume_left_ml=float(parts.amount_mm3[1, k]) / 1e3,
-                index_percent=indices[k],
-                half_width_percent=None if indices[k] is None else half_widths[k],
-                points=float(100.0 * (parts.amount_mm3[0, k] - parts.amount_mm3[1, k]) / mean_mm3),
-            )
-            for k, part in enumerate(_THIRDS)
-        ),
+        thirds=described,
         largest=LargestDifference(
-            name=f"{name.replace('_', ' ')}, {third} third",
-            third=third,
+            name=f"{name.replace('_', ' ')}, {third.name} third",
+            third=third.name,
             position=float(middle[:, top].mean()) if alike else None,
             log_ratio=ratios[top],
             # A side that has nothing there at all does differ.
-            stands_out=index is None or abs(index) > half_width,
+            stands_out=third.index_percent is None
+            or third.half_width_percent is None
+            or abs(third.index_percent) > third.half_width_percent,
         ),
         sum_points=float(100.0 * (levels.amount_mm3[0] - levels.amount_mm3[1]).sum() / mean_mm3),
-        band_half_width_percent=None if method_error is None else 100.0 * Z95 * method_error,
-        band_reason=None if method_error is not None else "the error of the method is not known",
+        band_half_width_percent=None if errors.method is None else 100.0 * Z95 * errors.method,
+        band_reason=None if errors.method is not None else "the error of the method is not known",
         reason=None,
     )
+
+
+def _where_there_is_some(levels: MatchedLevels) -> MatchedLevels:
+    """The levels from the first to the last on which either side has something."""
+    filled = np.flatnonzero(levels.area_mm2.any(axis=0))
+    first, last = int(filled[0]), int(filled[-1])
+    return MatchedLevels(
+        levels.edges_mm[first : last + 2],
+        levels.amount_mm3[:, first : last + 1],
+        levels.length_mm[:, first : last + 1],
+    )
+
+
+def _thirds(
+    parts: MatchedLevels,
+    ends: Sequence[float | None],
+    half_widths: Sequence[float],
+    mean_mm3: float,
+) -> tuple[ThirdDifference, ...]:
+    """The thirds in words and numbers.
+
+    Args:
+        parts: their amounts and lengths.
+        ends: positions of the four levels between which they lie; None where there are none.
+        half_widths: of the 95 % intervals, percent.
+        mean_mm3: mean volume of the whole muscle.
+    """
+    described = []
+    for k, name in enumerate(_THIRDS):
+        right, left = (float(amount) for amount in parts.amount_mm3[:, k])
+        index = _index(parts.area_mm2[:, k])
+        described.append(
+            ThirdDifference(
+                name=name,
+                position_from=ends[k],
+                position_to=ends[k + 1],
+                volume_right_ml=right / 1e3,
+                volume_left_ml=left / 1e3,
+                index_percent=index,
+                half_width_percent=None if index is None else half_widths[k],
+                points=100.0 * (right - left) / mean_mm3,
+            )
+        )
+    return tuple(described)
 
 
 def _third_half_widths(
     courses: tuple[MatchedCourse, MatchedCourse],
     edges_mm: Floats,
     parts: MatchedLevels,
-    whole_error: float,
-    level_error_mm: float,
+    errors: LocalErrors,
 ) -> list[float]:
     """Half widths of the 95 % intervals of the differences of the thirds, percent.
 
@@ -391,8 +428,8 @@ def _third_half_widths(
     slope = np.abs(np.diff(area, axis=1)) / parts.length_mm
     mean = parts.area_mm2
     relative = np.where(mean > 0, slope / np.where(mean > 0, mean, 1.0), 0.0).mean(axis=0)
-    own = math.sqrt(3.0) * whole_error
-    return [100.0 * Z95 * math.hypot(own, level_error_mm * float(r)) for r in relative]
+    own = math.sqrt(3.0) * errors.whole
+    return [100.0 * Z95 * math.hypot(own, errors.level_mm * float(r)) for r in relative]
 
 
 def _index(areas: Floats) -> float | None:

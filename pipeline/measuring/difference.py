@@ -22,7 +22,12 @@ from pipeline.imaging.asymmetry import (
     se_total,
     spread_between_looks,
 )
-from pipeline.imaging.local_difference import MatchedCourse, describe, no_local_difference
+from pipeline.imaging.local_difference import (
+    LocalErrors,
+    MatchedCourse,
+    describe_difference,
+    no_local_difference,
+)
 from pipeline.measuring.one_leg import Structure
 
 
@@ -256,17 +261,14 @@ def local_difference(
     level_mm = level_error_mm(legs, config)
     error = _method_error((name,), config, level_mm)
     method, se = _errors_of_drawing(*sides, compared.extent, error, config)
-    return describe(
-        courses[0],
-        courses[1],
+    return describe_difference(
+        (courses[0], courses[1]),
         (legs.right.axis, legs.left.axis),
         name=name,
         of=compared.of,
         extent=compared.extent,
-        method_error=method,
-        whole_error=se,
+        errors=LocalErrors(method, se, level_mm),
         # A slice has one area: finer levels would hold shifted slices against each other.
         step_mm=max(config.local_step_mm, *extents),
-        level_error_mm=level_mm,
         smallest_share=config.smallest_area_share,
     )

@@ -85,21 +85,7 @@ def _asymmetry(
 ) -> Asymmetry:
     extent, values, reason = _comparable(of, right, left)
     if extent is None or values is None:
-        return Asymmetry(
-            of=of,
-            extent=None,
-            index_percent=None,
-            log_ratio=None,
-            smaller_over_larger=None,
-            smaller_side=None,
-            se_method_percent=None,
-            se_total_percent=None,
-            interval_low_percent=None,
-            interval_high_percent=None,
-            matched_share=None,
-            verdict=None,
-            reason=reason,
-        )
+        return _no_asymmetry(of, reason)
     log_ratio = math.log(values[0] / values[1])
     method, se = _errors_of_drawing(right, left, extent, error, config)
     if extent == "matched":
@@ -140,6 +126,24 @@ def _asymmetry(
         matched_share=share,
         verdict=verdict,
         reason=why_not,
+    )
+
+
+def _no_asymmetry(of: Of, reason: str | None) -> Asymmetry:
+    return Asymmetry(
+        of=of,
+        extent=None,
+        index_percent=None,
+        log_ratio=None,
+        smaller_over_larger=None,
+        smaller_side=None,
+        se_method_percent=None,
+        se_total_percent=None,
+        interval_low_percent=None,
+        interval_high_percent=None,
+        matched_share=None,
+        verdict=None,
+        reason=reason,
     )
 
 
@@ -223,8 +227,8 @@ def _smaller(a: float | None, b: float | None) -> float | None:
 def local_difference(
     name: str,
     sides: tuple[Measurement, Measurement],
-    lean: Asymmetry,
-    total: Asymmetry,
+    asymmetries_of_it: tuple[Asymmetry, Asymmetry],
+    *,
     structures: Mapping[Side, Mapping[str, Structure]],
     legs: SegmentedLegs,
     match: LegMatch,
@@ -233,7 +237,16 @@ def local_difference(
     """Where along a muscle the sides differ, of the same volume and extent as its asymmetry.
 
     Of lean volume where it was measured; where it is missing or an estimate, of total volume.
+
+    Args:
+        name: the muscle.
+        sides: what was measured on the right and on the left.
+        asymmetries_of_it: of lean and of total volume.
+        structures: raw values of both legs, by name.
+        legs, match: both legs and their correspondence.
+        config: figures of the errors, step of the levels.
     """
+    lean, total = asymmetries_of_it
     found = [structures[side][name] for side in Side if name in structures[side]]
     estimated = any(structure.lean_estimate is not None for structure in found)
     compared = total if estimated or lean.index_percent is None else lean

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from pipeline.config import MeasureConfig
-from pipeline.core.anatomy import GROUPS, MUSCLES, UNIONS, Side
+from pipeline.core.anatomy import GROUPS, MUSCLES, UNIONS, Muscle, Side
 from pipeline.core.match import LegMatch
 from pipeline.core.results import (
+    Asymmetry,
     Finding,
     GroupResult,
     LimbMeasures,
+    LocalDifference,
+    Measurement,
     MuscleResult,
     Of,
     Severity,
@@ -28,7 +31,7 @@ from pipeline.measuring.difference import (
 from pipeline.measuring.expected import expected_volumes, own_reference_used, unlikely_volumes
 from pipeline.measuring.groups import group_result, ratio, union_result
 from pipeline.measuring.images import NOISE_DIFFERS, noise_floors, swap_findings
-from pipeline.measuring.limits import healthy_limit
+from pipeline.measuring.limits import HealthyLimit, healthy_limit
 from pipeline.measuring.one_leg import measure_leg
 from pipeline.measuring.sides import Sides
 
@@ -64,32 +67,25 @@ def measure(
     structures = {side: measure_leg(legs, side, match, config) for side in Side}
     sums = Sides(structures[Side.RIGHT], structures[Side.LEFT], match, config)
     expected = expected_volumes(participant, config)
-    muscles, level_mm = [], level_error_mm(legs, config)
+    level_mm = level_error_mm(legs, config)
+    muscles = []
     for muscle in MUSCLES:
         right, left = sums.measurements(muscle.name)
         limit = healthy_limit(muscle, config)
-        lean, total = asymmetries(
+        compared = asymmetries(
             right, left, limit.percent, (muscle.name,), config, level_error_mm=level_mm
         )
+        local = local_difference(
+            muscle.name,
+            (right, left),
+            compared,
+            structures=structures,
+            legs=legs,
+            match=match,
+            config=config,
+        )
         muscles.append(
-            MuscleResult(
-                id=muscle.id,
-                name=muscle.name,
-                region=muscle.region,
-                compartment=muscle.compartment,
-                functional_group=muscle.functional_group,
-                right=right,
-                left=left,
-                asymmetry=lean,
-                asymmetry_total_volume=total,
-                local_difference=local_difference(
-                    muscle.name, (right, left), lean, total, structures, legs, match, config
-                ),
-                healthy_limit_percent=limit.percent,
-                healthy_limit_people=limit.people,
-                healthy_limit_half_width_percent=limit.half_width_percent,
-                expected_volume_ml=expected.get(muscle.name),
-            )
+            _muscle_result(muscle, (right, left), compared, local, limit, expected.get(muscle.name))
         )
     groups = [group_result(group, muscles, config, level_error_mm=level_mm) for group in GROUPS]
     groups += [
@@ -123,6 +119,33 @@ def measure(
         *unlikely_volumes(muscles, groups, participant, config),
     ]
     return StageResult(measures, tuple(findings))
+
+
+def _muscle_result(
+    muscle: Muscle,
+    sides: tuple[Measurement, Measurement],
+    compared: tuple[Asymmetry, Asymmetry],
+    local: LocalDifference,
+    limit: HealthyLimit,
+    expected_ml: float | None,
+) -> MuscleResult:
+    """What is published of a muscle; `sides` right and left, `compared` lean and total volume."""
+    return MuscleResult(
+        id=muscle.id,
+        name=muscle.name,
+        region=muscle.region,
+        compartment=muscle.compartment,
+        functional_group=muscle.functional_group,
+        right=sides[0],
+        left=sides[1],
+        asymmetry=compared[0],
+        asymmetry_total_volume=compared[1],
+        local_difference=local,
+        healthy_limit_percent=limit.percent,
+        healthy_limit_people=limit.people,
+        healthy_limit_half_width_percent=limit.half_width_percent,
+        expected_volume_ml=expected_ml,
+    )
 
 
 def _without_verdicts(row: Row, doubt: str) -> Row:

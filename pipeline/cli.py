@@ -468,7 +468,7 @@ def _dicom(arguments: Sequence[str]) -> int:
         finished_measures(folder),
         options.source,
         options.to,
-        rules=[*load.own_dicom_contrasts.items(), *load.dicom_contrasts.items()],
+        rules=load.contrast_rules,
         largest_image_million_voxels=load.largest_image_million_voxels,
     ):
         sys.stdout.write(f"{path}\n")

@@ -100,6 +100,11 @@ class LoadConfig(_Section):
     affine_tolerance_mm: Positive
     largest_image_million_voxels: Positive
 
+    @property
+    def contrast_rules(self) -> list[tuple[str, tuple[ContrastRule, ...]]]:
+        """What DICOM images show, by manufacturer: the user's own rules are asked first."""
+        return [*self.own_dicom_contrasts.items(), *self.dicom_contrasts.items()]
+
 
 class RelaxationTimes(_Section):
     """T1 of tissues at a field strength."""

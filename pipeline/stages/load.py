@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.config import LoadConfig
+from pipeline.core.anatomy import LabelScheme
 from pipeline.core.errors import ConfigError, InputError
 from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import (
@@ -69,6 +70,79 @@ def load_subject(
     subject, session = subject_labels(subject, session)
     folder = subject_folder(data, subject, session)
     files = files_below(folder)
+    found = _look_for(folder, files, labels, config, use_labels=use_labels)
+    given = found.given
+    if not found.images and given is None:
+        raise _nothing_usable(subject, files, found, config)
+    findings = list(found.findings)
+    stations = _stations(found.images, findings)
+    used = [image for station in stations for image in station]
+    scheme = None if given is None else load_label_scheme(label_scheme)
+    participant = read_participant(data, subject)
+    loaded = LoadedSubject(
+        subject=subject,
+        session=session,
+        images=_sources(stations[0]) if len(stations) == 1 else {},
+        stations=tuple(map(_sources, stations)) if len(stations) > 1 else (),
+        labels=None if given is None else given.source,
+        label_scheme=scheme,
+        participant=participant,
+        inputs=_inputs(used, given, participant, scheme),
+        reasons={image.name: image.reason for image in used},
+        roles={image.name: str(image.kind) for image in (*used, *([given] if given else []))},
+        side_evidence=found.evidence,
+        settings={
+            quantity: tuple(image.settings for image in used if image.kind == quantity)
+            for quantity in Quantity
+            if any(image.kind == quantity for image in used)
+        },
+    )
+    return StageResult(loaded, (*findings, *_findings(loaded, found.unused)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Image:
+    """An image that was found: what it shows, where it can be read, its name and digest, what says
+    that it shows it, how it was acquired, and name and digest of the file beside it that says so.
+    """
+
+    kind: str
+    source: ImageSource
+    name: str
+    digest: str
+    reason: str
+    settings: ScanSettings = field(default_factory=ScanSettings)
+    sidecar: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What a subject's folder holds that can be used.
+
+    Attributes:
+        images: of one kind of file: NIfTI where there is any, else DICOM.
+        given: the label map that is used.
+        unused: a label map that is there and was not asked for.
+        evidence: what the sides rest on.
+        findings: what was left out, and what headers contradict.
+    """
+
+    images: list[_Image]
+    given: _Image | None
+    unused: _Image | None
+    evidence: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def _look_for(
+    folder: Path,
+    files: Sequence[Path],
+    labels: Path | None,
+    config: LoadConfig,
+    *,
+    use_labels: bool,
+) -> _Found:
+    """Images and label map among the files of a folder; see load_subject."""
     findings: list[Finding] = []
     images, given = _nifti(folder, files, labels, config, findings)
     unused = None
@@ -88,66 +162,44 @@ def load_subject(
         if images:
             evidence = _evidence(tags)
             findings += _contradictions(tags)
-    if not images and given is None:
-        raise InputError(
-            f"{subject} has no image that can be used",
-            expected="files ending in "
-            + ", ".join(f"{endings[0]}.nii.gz" for endings in config.patterns.values())
-            + ", or DICOM files of a Dixon or T1 series",
-            found=_what_is_there(files, findings) if unused is None else "a label map alone",
-            action="use the label map with --engine given"
-            if unused is not None
-            else "rename the files, or add their endings to load.patterns (NIfTI) or rules to "
-            "load.own_dicom_contrasts (DICOM)",
-        )
-    stations = _stations(images, findings)
-    used = [image for station in stations for image in station]
+    return _Found(images, given, unused, tuple(evidence), tuple(findings))
+
+
+def _nothing_usable(
+    subject: str, files: Sequence[Path], found: _Found, config: LoadConfig
+) -> InputError:
+    unused = found.unused is not None
+    return InputError(
+        f"{subject} has no image that can be used",
+        expected="files ending in "
+        + ", ".join(f"{endings[0]}.nii.gz" for endings in config.patterns.values())
+        + ", or DICOM files of a Dixon or T1 series",
+        found="a label map alone" if unused else _what_is_there(files, found.findings),
+        action="use the label map with --engine given"
+        if unused
+        else "rename the files, or add their endings to load.patterns (NIfTI) or rules to "
+        "load.own_dicom_contrasts (DICOM)",
+    )
+
+
+def _inputs(
+    used: Sequence[_Image],
+    given: _Image | None,
+    participant: Participant,
+    scheme: LabelScheme | None,
+) -> dict[str, str]:
+    """Digest of everything that results rest on, by its name."""
     inputs = {image.name: image.digest for image in used}
     for image in used:
         inputs.update(image.sidecar)
     if given is not None:
         inputs[given.name] = given.digest
-    scheme = None if given is None else load_label_scheme(label_scheme)
-    participant = read_participant(data, subject)
     # Facts that lie beside the images change results too.
     if participant != Participant():
         inputs[PARTICIPANTS] = text_digest(repr(participant))
     if scheme is not None:
         inputs["label scheme"] = text_digest(repr(sorted(scheme.structures.items())))
-    loaded = LoadedSubject(
-        subject=subject,
-        session=session,
-        images=_sources(stations[0]) if len(stations) == 1 else {},
-        stations=tuple(map(_sources, stations)) if len(stations) > 1 else (),
-        labels=None if given is None else given.source,
-        label_scheme=scheme,
-        participant=participant,
-        inputs=inputs,
-        reasons={image.name: image.reason for image in used},
-        roles={image.name: str(image.kind) for image in (*used, *([given] if given else []))},
-        side_evidence=tuple(evidence),
-        settings={
-            quantity: tuple(image.settings for image in used if image.kind == quantity)
-            for quantity in Quantity
-            if any(image.kind == quantity for image in used)
-        },
-    )
-    return StageResult(loaded, (*findings, *_findings(loaded, unused)))
-
-
-@dataclass(frozen=True, eq=False)
-class _Image:
-    """An image that was found: what it shows, where it can be read, its name and digest, what says
-    that it shows it, how it was acquired, and name and digest of the file beside it that says so.
-    """
-
-    kind: str
-    source: ImageSource
-    name: str
-    digest: str
-    reason: str
-    settings: ScanSettings = field(default_factory=ScanSettings)
-    sidecar: Mapping[str, str] = field(default_factory=dict)
+    return inputs
 
 
 def _sources(station: Sequence[_Image]) -> dict[Quantity, ImageSource]:
@@ -258,9 +310,8 @@ def _dicom(
 ) -> tuple[list[_Image], list[Finding], list[SideTags]]:
     """The DICOM images of a folder, what was left out and why, and what their headers say of
     sides."""
-    rules = [*config.own_dicom_contrasts.items(), *config.dicom_contrasts.items()]
     marks = [*config.own_distortion_marks, *config.distortion_marks]
-    series, left = find_dicom(files, rules, marks)
+    series, left = find_dicom(files, config.contrast_rules, marks)
     dixon = {Quantity.WATER, Quantity.FAT} <= {one.quantity for one in series}
     findings = [_left_out(one.name, one.files, one.reason) for one in left]
     images: list[_Image] = []

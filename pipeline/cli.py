@@ -157,7 +157,7 @@ class _Job:
     progress: bool
 
 
-def _participant(arguments: Sequence[str]) -> int:
+def _participant_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "myosymmetry",
         "Per-muscle left/right lean-volume asymmetry from lower-limb MRI.",
@@ -185,7 +185,11 @@ def _participant(arguments: Sequence[str]) -> int:
     parser.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
     parser.add_argument("--nprocs", type=int, default=1, help="subjects at a time (default 1)")
     parser.add_argument("--mem", help="memory for the whole run, e.g. 8G; limits --nprocs")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def _participant(arguments: Sequence[str]) -> int:
+    options = _participant_parser().parse_args(arguments)
     if options.level == "group":
         return _group(options)
     overrides = _overrides(options)

@@ -101,39 +101,7 @@ def open_nifti(
         InputError: not a NIfTI image, 4D, no or contradicting orientation, singular affine,
             units other than mm, absurd size, data that cannot be numbers.
     """
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise InputError(
-            f"{path.name} cannot be read",
-            expected="a NIfTI image",
-            found=error.strerror or str(error),
-            action="check the file, or the link, and its permissions",
-        ) from error
-    if size == 0:
-        raise InputError(
-            f"{path.name} is empty",
-            expected="a NIfTI image",
-            found="0 bytes",
-            action="copy or export the file again",
-        )
-    try:
-        image = nib.load(path)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise InputError(
-            f"{path.name} is not a readable NIfTI image",
-            expected="a .nii or .nii.gz file with a whole header",
-            found=" ".join(str(error).replace(str(path), path.name).split())
-            or type(error).__name__,
-            action="copy or export the file again",
-        ) from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise InputError(
-            f"{path.name} is not a NIfTI image",
-            expected="NIfTI-1 or -2",
-            found=type(image).__name__,
-            action="convert the scan to NIfTI",
-        )
+    size, image = _open_header(path)
     header: Any = image.header
     shape = _shape_3d(path, header.get_data_shape(), largest_image_million_voxels)
     unit = int(header["xyzt_units"]) & 7
@@ -168,6 +136,44 @@ def open_nifti(
         slope=float(proxy.slope),
         intercept=float(proxy.inter),
     )
+
+
+def _open_header(path: Path) -> tuple[int, nib.Nifti1Image]:
+    """Size of a file in bytes, and the image that its header describes."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(
+            f"{path.name} cannot be read",
+            expected="a NIfTI image",
+            found=error.strerror or str(error),
+            action="check the file, or the link, and its permissions",
+        ) from error
+    if size == 0:
+        raise InputError(
+            f"{path.name} is empty",
+            expected="a NIfTI image",
+            found="0 bytes",
+            action="copy or export the file again",
+        )
+    try:
+        image = nib.load(path)
+    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
+        raise InputError(
+            f"{path.name} is not a readable NIfTI image",
+            expected="a .nii or .nii.gz file with a whole header",
+            found=" ".join(str(error).replace(str(path), path.name).split())
+            or type(error).__name__,
+            action="copy or export the file again",
+        ) from error
+    if not isinstance(image, nib.Nifti1Image):
+        raise InputError(
+            f"{path.name} is not a NIfTI image",
+            expected="NIfTI-1 or -2",
+            found=type(image).__name__,
+            action="convert the scan to NIfTI",
+        )
+    return size, image
 
 
 def _shape_3d(path: Path, shape: tuple[int, ...], limit_million: float) -> Index3:

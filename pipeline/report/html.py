@@ -203,23 +203,14 @@ def _context(
     limb = measures.measures
     told = words.common_lean_reason(measures)
     muscles = [
-        _Row(
-            f"/measures/muscles/{i}",
-            words.muscle_title(m.name),
-            m,
-            tuple(words.reasons(m, lead, told=told)),
-        )
+        _row(f"/measures/muscles/{i}", words.muscle_title(m.name), m, lead, told)
         for i, m in enumerate(limb.muscles)
     ]
     groups = [
-        _Row(
-            f"/measures/groups/{i}",
-            words.group_title(g.name),
-            g,
-            tuple(words.reasons(g, lead, told=told)),
-        )
+        _row(f"/measures/groups/{i}", words.group_title(g.name), g, lead, told)
         for i, g in enumerate(limb.groups)
     ]
+    largest = words.largest(measures, lead, config.largest_differences)
     first_groups = [groups[i] for i in words.summary_groups(measures, lead)]
     compared = [r for r in first_groups if leading(r.result, lead).index_percent is not None]
     return {
@@ -240,10 +231,7 @@ def _context(
         "groups": groups,
         "first_groups": list(zip(compared, _bars(compared, lead), strict=True)),
         "groups_not_compared": [r.title for r in first_groups if r not in compared],
-        "largest": [
-            _sentence(muscles[i], lead, num)
-            for i in words.largest(measures, lead, config.largest_differences)
-        ],
+        "largest": [_sentence(muscles[i], lead, num) for i in largest],
         "how_many_differ": words.how_many_differ(measures, lead),
         "unjudged": words.unjudged(measures, lead),
         "partly": words.judged_in_part(measures, lead),
@@ -267,7 +255,7 @@ def _context(
         "quality": [(words.muscle_title(name), name) for name in measures.registration.overlap],
         "local": [
             (f"/measures/muscles/{i}/local_difference", m)
-            for i in words.largest(measures, lead, config.largest_differences)
+            for i in largest
             if (m := limb.muscles[i]).local_difference.largest is not None
         ],
         "worst_overlaps": sorted(measures.registration.overlap.items(), key=lambda p: (p[1], p[0]))[
@@ -284,6 +272,11 @@ def _context(
             measures.provenance.configuration, indent=2, ensure_ascii=False, sort_keys=True
         ),
     }
+
+
+def _row(base: str, title: str, result: Compared, lead: Lead, told: str | None) -> _Row:
+    """A row with its reasons, but for the one (told) that the page gives once for all muscles."""
+    return _Row(base, title, result, tuple(words.reasons(result, lead, told=told)))
 
 
 def _sentence(row: _Row, lead: Lead, num: Numbers) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class DicomSeries:
     @property
     def files(self) -> tuple[Path, ...]:
         """Its files, each once."""
-        return tuple(dict.fromkeys(plane.path for plane in self.planes))
+        return _files_of(self.planes)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class DicomSource:
     @property
     def files(self) -> tuple[Path, ...]:
         """Its files, each once, in the order of their slices."""
-        return tuple(dict.fromkeys(plane.path for plane in self.planes))
+        return _files_of(self.planes)
 
     def read(self, lower: Index3, upper: Index3, step: int = 1) -> NDArray[Any]:
         """See ImageSource.read.
@@ -117,6 +117,11 @@ class DicomSource:
                 lower[0] : upper[0] : step, lower[1] : upper[1] : step
             ]
         return out
+
+
+def _files_of(planes: Sequence[Plane]) -> tuple[Path, ...]:
+    """Files of slices, each once: one file may hold several."""
+    return tuple(dict.fromkeys(plane.path for plane in planes))
 
 
 def _part(plane: Plane, pixels: NDArray[Any], number: int) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -87,54 +88,43 @@ def asymmetry_chart(measures: Measures, lead: Lead, *, width_px: int) -> bytes:
         axes = row_axes(figure, box_px, rows=len(rows), reach=reach)
         axes.axvline(0.0, color=COLOURS["muted"], linewidth=1.0, zorder=3)
         _percent_ticks(axes, reach, size=size)
-        beside = axes.get_yaxis_transform()
         for y, row in enumerate(rows):
+            place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
             if row.asymmetry is None:
-                axes.text(
-                    -label_px / (width_px - label_px - number_px),
-                    y + 0.08,
-                    row.label,
-                    transform=beside,
-                    va="center",
-                    fontsize=size,
-                    fontweight="bold",
-                )
+                x = -label_px / box_px[2]
+                axes.text(x, y + 0.08, row.label, fontsize=size, fontweight="bold", **place)
                 continue
-            axes.text(
-                -8.0 / (width_px - label_px - number_px),
-                y,
-                row.label,
-                transform=beside,
-                ha="right",
-                va="center",
-                fontsize=size,
-            )
+            axes.text(-8.0 / box_px[2], y, row.label, fontsize=size, ha="right", **place)
             _bar(axes, y, row)
-            axes.text(
-                1.0 + 8.0 / (width_px - label_px - number_px),
-                y,
-                _number_text(row.asymmetry, narrow=narrow),
-                transform=beside,
-                va="center",
-                fontsize=size - 0.5,
-                color=COLOURS["muted"],
-            )
-        for x, text, align, colour in (
-            (0.0, "\N{LEFTWARDS ARROW} left larger", "left", "left"),
-            (1.0, "right larger \N{RIGHTWARDS ARROW}", "right", "right"),
-        ):
-            axes.text(
-                x,
-                1.0 + 12.0 / (height_px - top_px - bottom_px),
-                text,
-                transform=axes.transAxes,
-                ha=align,
-                va="bottom",
-                fontsize=size,
-                fontweight="bold",
-                color=COLOURS[colour],
-            )
+            number, x = _number_text(row.asymmetry, narrow=narrow), 1.0 + 8.0 / box_px[2]
+            axes.text(x, y, number, fontsize=size - 0.5, color=COLOURS["muted"], **place)
+        _name_directions(axes, above=12.0 / box_px[3], size=size)
         return to_svg(figure)
+
+
+def _name_directions(axes: Axes, *, above: float, size: float) -> None:
+    """Which side is larger to the left and to the right of no difference.
+
+    Args:
+        axes: of the chart.
+        above: distance from its upper end, as a share of its height.
+        size: of the letters.
+    """
+    for x, text, align, colour in (
+        (0.0, "\N{LEFTWARDS ARROW} left larger", "left", "left"),
+        (1.0, "right larger \N{RIGHTWARDS ARROW}", "right", "right"),
+    ):
+        axes.text(
+            x,
+            1.0 + above,
+            text,
+            transform=axes.transAxes,
+            ha=align,
+            va="bottom",
+            fontsize=size,
+            fontweight="bold",
+            color=COLOURS[colour],
+        )
 
 
 def profile_chart(measures: Measures, *, columns: int, width_px: int) -> bytes | None:

@@ -267,7 +267,6 @@ def _context(
         "legend": [] if evidence is None else _legend(evidence),
         "evidence": evidence,
         "context": context_of(measures, lead) if config.context else None,
-        "fat_scale_percent": config.fat_fraction_scale_percent,
         "configuration": json.dumps(
             measures.provenance.configuration, indent=2, ensure_ascii=False, sort_keys=True
         ),

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from markupsafe import Markup
 
 from pipeline.report.drawing import COLOURS, DARK_COLOURS
-from pipeline.report.html import page_environment
+from pipeline.report.html import page_environment, script_and_digest
 
 #: The page's only script: shows the tiles with a finding.
-_SCRIPT = Path(__file__).with_name("templates") / "filter.js"
+_SCRIPT = "filter.js"
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,7 @@ class OverviewTile:
 
 def render_overview(tiles: Sequence[OverviewTile]) -> str:
     """The page as HTML; pictures are those of the subjects' folders, loaded as they are seen."""
-    script = _SCRIPT.read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    script, digest = script_and_digest(_SCRIPT)
     counts = Counter(code for tile in tiles for code in tile.findings)
     return (
         page_environment()

@@ -11,7 +11,7 @@ from pipeline.imaging.labels import crop_of
 from pipeline.imaging.orientation import nearest_axes, reorient, reoriented_grid
 from pipeline.io.derivatives import SubjectFolder, affine_from_json, read_json
 from pipeline.io.nifti import read_label_map, read_map, read_volume
-from pipeline.io.stage_results import BACKGROUNDS, load_transform
+from pipeline.io.stage_results import BACKGROUNDS, UNDEFINED_FRACTION, load_transform
 from pipeline.report.evidence import ReportEvidence
 
 
@@ -36,7 +36,7 @@ def load_evidence(folder: SubjectFolder) -> ReportEvidence | None:
     path = folder.canonical_image(Quantity.FAT_FRACTION)
     if path.is_file():
         fractions = read_volume(path, Quantity.FAT_FRACTION, grid.space).data.copy()
-        fractions[fractions < -0.5] = np.nan
+        fractions[fractions < 0.5 * UNDEFINED_FRACTION] = np.nan
         fractions = np.clip(fractions, 0.0, 1.0)
     change = None
     if record["succeeded"] and folder.log_jacobian.is_file():

@@ -109,7 +109,7 @@ def test_images_and_labels_are_checked_and_read_only():
 def test_the_vocabulary_is_one_and_consistent():
     assert [m.id for m in MUSCLES] == list(range(1, 31))
     assert len({m.name for m in MUSCLES}) == 30
-    for codes in ("fma", "snomed_ct", "mdc_left", "mdc_right"):
+    for codes in ("fma", "snomed_ct", "mdc"):
         known = [getattr(m.codes, codes) for m in MUSCLES if getattr(m.codes, codes)]
         assert len(known) == len(set(known)), codes
     for value, (name, side) in OWN_SCHEME.structures.items():

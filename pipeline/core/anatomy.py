@@ -27,12 +27,10 @@ class Side(StrEnum):
 
 @dataclass(frozen=True)
 class Codes:
-    """Terminology codes: FMA, MDC (both sides, left, right) and SNOMED CT; None = none found."""
+    """Terminology codes, of the muscle whatever its side: FMA, MDC, SNOMED CT; None = none found."""
 
     fma: str | None
     mdc: str | None
-    mdc_left: str | None
-    mdc_right: str | None
     snomed_ct: str | None
 
 
@@ -88,36 +86,36 @@ class Muscle:
 
 # fmt: off
 MUSCLES: tuple[Muscle, ...] = (
-    Muscle(1, "gluteus_maximus", "hip", "gluteal", None, 0.123, -25.4, None, "#f2923d", Codes("22314", "459548", "459549", "459550", "206007")),
-    Muscle(2, "gluteus_medius", "hip", "gluteal", "hip_abductors", 0.0478, -16.9, None, "#c38031", Codes("22315", "459552", "459553", "459554", "78333006")),
-    Muscle(3, "gluteus_minimus", "hip", "gluteal", "hip_abductors", 0.0129, 12.6, None, "#956925", Codes("22317", "459556", "459557", "459558", "75297007")),
-    Muscle(4, "tensor_fasciae_latae", "hip", "gluteal", "hip_abductors", 0.0136, -31.5, None, "#663d19", Codes("22423", "459560", "459561", "459562", None)),
-    Muscle(5, "iliopsoas", "hip", "hip_flexor", None, 0.0798, -116.617, None, "#f2ba30", Codes(None, "459544", "459545", "459546", None)),
-    Muscle(6, "deep_hip_rotators", "hip", "hip_rotator", None, 0.0162, 55.58, None, "#f2df49", Codes(None, None, None, None, None)),
-    Muscle(7, "sartorius", "thigh", "thigh_anterior", None, 0.0256, -18.2, None, "#3dbef2", Codes("22353", "459580", "459581", "459582", None)),
-    Muscle(8, "rectus_femoris", "thigh", "thigh_anterior", "quadriceps", 0.0371, 4.97, 21.4, "#3497cf", Codes("22430", "459588", "459589", "459590", "72226001")),
-    Muscle(9, "vastus_lateralis", "thigh", "thigh_anterior", "quadriceps", 0.125, -55.7, 12, "#2b74ac", Codes("22431", "459592", "459593", "459594", "1403006")),
-    Muscle(10, "vastus_intermedius", "thigh", "thigh_anterior", "quadriceps", 0.0273, 76.5, 12, "#226b89", Codes("22433", "459596", "459597", "459598", None)),
-    Muscle(11, "vastus_medialis", "thigh", "thigh_anterior", "quadriceps", 0.0631, -16.3, 12, "#194a66", Codes("22432", "459600", "459601", "459602", None)),
-    Muscle(12, "gracilis", "thigh", "thigh_medial", "adductors", 0.0138, 6.07, None, "#c885f2", Codes("43882", "459620", "459621", "459622", None)),
-    Muscle(13, "adductor_magnus", "thigh", "thigh_medial", "adductors", 0.0793, -4.7, None, "#b172cf", Codes("22443", "459616", "459617", "459618", None)),
-    Muscle(14, "adductor_longus", "thigh", "thigh_medial", "adductors", 0.0259, -21.9, None, "#995fac", Codes("22441", "459608", "459609", "459610", None)),
-    Muscle(15, "adductor_brevis", "thigh", "thigh_medial", "adductors", 0.0137, 6.2, None, "#714b89", Codes("22442", "459612", "459613", "459614", None)),
-    Muscle(16, "pectineus", "thigh", "thigh_medial", "adductors", 0.0107, -9.94, None, "#573866", Codes(None, "459604", "459605", "459606", None)),
-    Muscle(17, "biceps_femoris_long", "thigh", "thigh_posterior", "hamstrings", 0.0256, 24.3, 20.9, "#49f295", Codes("45887", "459628", "459629", "459630", None)),
-    Muscle(18, "biceps_femoris_short", "thigh", "thigh_posterior", "hamstrings", 0.016, -13.8, 33.5, "#3bc382", Codes("45890", "459632", "459633", "459634", None)),
-    Muscle(19, "semitendinosus", "thigh", "thigh_posterior", "hamstrings", 0.0285, -16.8, None, "#2d956a", Codes("22357", "459636", "459637", "459638", None)),
-    Muscle(20, "semimembranosus", "thigh", "thigh_posterior", "hamstrings", 0.0319, 18.2, None, "#1f663f", Codes("22438", "459640", "459641", "459642", None)),
-    Muscle(21, "tibialis_anterior", "leg", "leg_anterior", None, 0.0161, 20.3, None, "#79e5f2", Codes("22532", "459644", "459645", "459646", None)),
-    Muscle(22, "toe_extensors", "leg", "leg_anterior", None, 0.0132, 8.7, None, "#335d66", Codes(None, None, None, None, None)),
-    Muscle(23, "fibulares", "leg", "leg_lateral", None, 0.0194, -7.43, None, "#f279b5", Codes(None, None, None, None, None)),
-    Muscle(24, "gastrocnemius_medialis", "leg", "leg_superficial_posterior", "triceps_surae", 0.0348, 9.42, None, "#f25d30", Codes("45956", "459680", "459681", "459682", None)),
-    Muscle(25, "gastrocnemius_lateralis", "leg", "leg_superficial_posterior", "triceps_surae", 0.0199, 8.21, None, "#ac4c22", Codes("45959", "459676", "459677", "459678", None)),
-    Muscle(26, "soleus", "leg", "leg_superficial_posterior", "triceps_surae", 0.0507, 78.2, None, "#663314", Codes("22542", "459684", "459685", "459686", None)),
-    Muscle(27, "tibialis_posterior", "leg", "leg_deep_posterior", None, 0.0104, 30.8, None, "#9385f2", Codes("51099", "459696", "459697", "459698", None)),
-    Muscle(28, "flexor_digitorum_longus", "leg", "leg_deep_posterior", None, 0.00259, 11.6, None, "#7d6cc3", Codes("51071", "459700", "459701", "459702", None)),
-    Muscle(29, "flexor_hallucis_longus", "leg", "leg_deep_posterior", None, 0.0137, -18.9, None, "#645295", Codes("22593", None, None, None, None)),
-    Muscle(30, "popliteus", "leg", "leg_deep_posterior", None, 0.00298, 2.11, None, "#3e3866", Codes("22590", "459692", "459693", "459694", None)),
+    Muscle(1, "gluteus_maximus", "hip", "gluteal", None, 0.123, -25.4, None, "#f2923d", Codes("22314", "459548", "206007")),
+    Muscle(2, "gluteus_medius", "hip", "gluteal", "hip_abductors", 0.0478, -16.9, None, "#c38031", Codes("22315", "459552", "78333006")),
+    Muscle(3, "gluteus_minimus", "hip", "gluteal", "hip_abductors", 0.0129, 12.6, None, "#956925", Codes("22317", "459556", "75297007")),
+    Muscle(4, "tensor_fasciae_latae", "hip", "gluteal", "hip_abductors", 0.0136, -31.5, None, "#663d19", Codes("22423", "459560", None)),
+    Muscle(5, "iliopsoas", "hip", "hip_flexor", None, 0.0798, -116.617, None, "#f2ba30", Codes(None, "459544", None)),
+    Muscle(6, "deep_hip_rotators", "hip", "hip_rotator", None, 0.0162, 55.58, None, "#f2df49", Codes(None, None, None)),
+    Muscle(7, "sartorius", "thigh", "thigh_anterior", None, 0.0256, -18.2, None, "#3dbef2", Codes("22353", "459580", None)),
+    Muscle(8, "rectus_femoris", "thigh", "thigh_anterior", "quadriceps", 0.0371, 4.97, 21.4, "#3497cf", Codes("22430", "459588", "72226001")),
+    Muscle(9, "vastus_lateralis", "thigh", "thigh_anterior", "quadriceps", 0.125, -55.7, 12, "#2b74ac", Codes("22431", "459592", "1403006")),
+    Muscle(10, "vastus_intermedius", "thigh", "thigh_anterior", "quadriceps", 0.0273, 76.5, 12, "#226b89", Codes("22433", "459596", None)),
+    Muscle(11, "vastus_medialis", "thigh", "thigh_anterior", "quadriceps", 0.0631, -16.3, 12, "#194a66", Codes("22432", "459600", None)),
+    Muscle(12, "gracilis", "thigh", "thigh_medial", "adductors", 0.0138, 6.07, None, "#c885f2", Codes("43882", "459620", None)),
+    Muscle(13, "adductor_magnus", "thigh", "thigh_medial", "adductors", 0.0793, -4.7, None, "#b172cf", Codes("22443", "459616", None)),
+    Muscle(14, "adductor_longus", "thigh", "thigh_medial", "adductors", 0.0259, -21.9, None, "#995fac", Codes("22441", "459608", None)),
+    Muscle(15, "adductor_brevis", "thigh", "thigh_medial", "adductors", 0.0137, 6.2, None, "#714b89", Codes("22442", "459612", None)),
+    Muscle(16, "pectineus", "thigh", "thigh_medial", "adductors", 0.0107, -9.94, None, "#573866", Codes(None, "459604", None)),
+    Muscle(17, "biceps_femoris_long", "thigh", "thigh_posterior", "hamstrings", 0.0256, 24.3, 20.9, "#49f295", Codes("45887", "459628", None)),
+    Muscle(18, "biceps_femoris_short", "thigh", "thigh_posterior", "hamstrings", 0.016, -13.8, 33.5, "#3bc382", Codes("45890", "459632", None)),
+    Muscle(19, "semitendinosus", "thigh", "thigh_posterior", "hamstrings", 0.0285, -16.8, None, "#2d956a", Codes("22357", "459636", None)),
+    Muscle(20, "semimembranosus", "thigh", "thigh_posterior", "hamstrings", 0.0319, 18.2, None, "#1f663f", Codes("22438", "459640", None)),
+    Muscle(21, "tibialis_anterior", "leg", "leg_anterior", None, 0.0161, 20.3, None, "#79e5f2", Codes("22532", "459644", None)),
+    Muscle(22, "toe_extensors", "leg", "leg_anterior", None, 0.0132, 8.7, None, "#335d66", Codes(None, None, None)),
+    Muscle(23, "fibulares", "leg", "leg_lateral", None, 0.0194, -7.43, None, "#f279b5", Codes(None, None, None)),
+    Muscle(24, "gastrocnemius_medialis", "leg", "leg_superficial_posterior", "triceps_surae", 0.0348, 9.42, None, "#f25d30", Codes("45956", "459680", None)),
+    Muscle(25, "gastrocnemius_lateralis", "leg", "leg_superficial_posterior", "triceps_surae", 0.0199, 8.21, None, "#ac4c22", Codes("45959", "459676", None)),
+    Muscle(26, "soleus", "leg", "leg_superficial_posterior", "triceps_surae", 0.0507, 78.2, None, "#663314", Codes("22542", "459684", None)),
+    Muscle(27, "tibialis_posterior", "leg", "leg_deep_posterior", None, 0.0104, 30.8, None, "#9385f2", Codes("51099", "459696", None)),
+    Muscle(28, "flexor_digitorum_longus", "leg", "leg_deep_posterior", None, 0.00259, 11.6, None, "#7d6cc3", Codes("51071", "459700", None)),
+    Muscle(29, "flexor_hallucis_longus", "leg", "leg_deep_posterior", None, 0.0137, -18.9, None, "#645295", Codes("22593", None, None)),
+    Muscle(30, "popliteus", "leg", "leg_deep_posterior", None, 0.00298, 2.11, None, "#3e3866", Codes("22590", "459692", None)),
 )
 # fmt: on
 

@@ -122,7 +122,6 @@ def evidence(
         right_to_scanner=identity("right leg", "scanner"),
         left_to_scanner=mirror(0.0, "left leg", "scanner"),
         right_to_left=to_left,
-        left_to_right=None if to_left is None else to_left.inverse(),
     )
 
 
@@ -642,7 +641,6 @@ class TestPictures:
             right_to_scanner=both.right_to_scanner,
             left_to_scanner=both.left_to_scanner,
             right_to_left=None,
-            left_to_right=None,
         )
         # The box of the labels is all right leg: put a left voxel far out to widen it.
         data[2, 16, 12] = 9 + LEFT_OFFSET
@@ -708,7 +706,6 @@ class TestPictures:
                 right_to_scanner=good.right_to_scanner,
                 left_to_scanner=good.left_to_scanner,
                 right_to_left=None,
-                left_to_right=None,
             )
         with pytest.raises(InvariantError, match="mirrored"):
             ReportEvidence(
@@ -718,7 +715,6 @@ class TestPictures:
                 right_to_scanner=good.right_to_scanner,
                 left_to_scanner=identity("left leg", "scanner"),
                 right_to_left=None,
-                left_to_right=None,
             )
 
 

@@ -9,6 +9,7 @@ what is left between them is what the registration stretches.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.core.anatomy import LEG_SCHEME, Side
+from pipeline.core.grid import Grid
 from pipeline.core.match import LegMatch
 from pipeline.core.scan import SegmentedLeg, SegmentedLegs
 from pipeline.core.transform import interpolate, on_lattice
@@ -42,8 +44,12 @@ def consensus_labels(
         Side.RIGHT: _Way(legs.right, legs.left, match, Side.RIGHT),
         Side.LEFT: _Way(legs.left, legs.right, match, Side.LEFT),
     }
+    shown = {side: _shown(legs[side]) for side in Side}
     for value in LEG_SCHEME.structures:
-        distances = {side: _signed_distance(legs[side], value, reach_mm) for side in Side}
+        distances = {
+            side: _signed_distance(shown[side], value, legs[side].leg.grid, reach_mm)
+            for side in Side
+        }
         for side in Side:
             own = distances[side]
             if own is not None:
@@ -61,16 +67,35 @@ class _Distance:
     lower: NDArray[np.intp]
 
 
-def _signed_distance(leg: SegmentedLeg, value: int, reach_mm: float) -> _Distance | None:
-    """None where the leg does not have the structure. Cuts by the field of view are no border."""
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """Labels of a leg on the levels that were imaged and labelled.
+
+    Attributes:
+        labels: a view of them.
+        first: index of its lowest level in the leg.
+        boxes: by label value.
+    """
+
+    labels: NDArray[np.integer]
+    first: int
+    boxes: Mapping[int, tuple[slice, ...]]
+
+
+def _shown(leg: SegmentedLeg) -> _Shown:
     window = window_of(leg)
-    if window is None:
+    first, stop = (0, 0) if window is None else (window.first, window.last + 1)
+    labels = leg.labels.data[:, :, first:stop]
+    found = enumerate(ndimage.find_objects(labels), start=1)
+    return _Shown(labels, first, {value: box for value, box in found if box is not None})
+
+
+def _signed_distance(shown: _Shown, value: int, grid: Grid, reach_mm: float) -> _Distance | None:
+    """None where the leg does not have the structure. Cuts by the field of view are no border."""
+    if value not in shown.boxes:
         return None
-    labels = leg.labels.data[:, :, window.first : window.last + 1]
-    (box,) = ndimage.find_objects((labels == value).view(np.uint8)) or (None,)
-    if box is None:
-        return None
-    sizes = leg.leg.grid.voxel_sizes_mm
+    labels, box = shown.labels, shown.boxes[value]
+    sizes = grid.voxel_sizes_mm
     room = [int(np.ceil(reach_mm / mm)) + 1 for mm in sizes]
     wider = tuple(
         slice(max(0, s.start - r), min(n, s.stop + r))
@@ -82,7 +107,7 @@ def _signed_distance(leg: SegmentedLeg, value: int, reach_mm: float) -> _Distanc
     inside = ndimage.distance_transform_edt(mask, sampling=sizes) if not mask.all() else reach_mm
     outside = ndimage.distance_transform_edt(~mask, sampling=sizes)
     signed = np.where(mask, inside - half, half - outside)
-    lower = np.array([wider[0].start, wider[1].start, wider[2].start + window.first], dtype=np.intp)
+    lower = np.array([wider[0].start, wider[1].start, wider[2].start + shown.first], dtype=np.intp)
     return _Distance(np.clip(signed, -reach_mm, reach_mm).astype(np.float32), lower)
 
 

@@ -27,7 +27,7 @@ class ReportEvidence:
         fat_fraction: 0 to 1 on the same grid, NaN where undefined; None for a single contrast.
         right_to_scanner, left_to_scanner: leg space -> the space of the grid; the left one
             mirrors (determinant -1).
-        right_to_left, left_to_right: registration between the leg spaces; None where it failed.
+        right_to_left: registration, right leg space -> left leg space; None where it failed.
         log_jacobian: ln of the right leg's volume over that of what corresponds to it in the left
             one, on a coarser grid in the same space as labels; None where there is none.
     """
@@ -38,7 +38,6 @@ class ReportEvidence:
     right_to_scanner: AffineTransform
     left_to_scanner: AffineTransform
     right_to_left: SpatialTransform | None
-    left_to_right: SpatialTransform | None
     log_jacobian: tuple[NDArray[np.floating], Grid] | None = None
 
     def __post_init__(self) -> None:

@@ -49,6 +49,5 @@ def load_evidence(folder: SubjectFolder) -> ReportEvidence | None:
         right_to_scanner=affine_from_json(record["right_to_scanner"]),
         left_to_scanner=affine_from_json(record["left_to_scanner"]),
         right_to_left=None if left_to_right is None else left_to_right.inverse(),
-        left_to_right=left_to_right,
         log_jacobian=change,
     )

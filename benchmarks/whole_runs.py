@@ -12,8 +12,7 @@ from benchmarks.common import Report, SkippedError, command_line
 from benchmarks.scans import REAL, real_path
 from pipeline import Side
 from pipeline.cli import main
-from pipeline.flow import read_measures
-from pipeline.io.derivatives import SubjectFolder
+from pipeline.io.derivatives import SubjectFolder, read_measures
 
 SAMPLE_DATA = Path(__file__).resolve().parents[1] / "sample_data"
 SAMPLES = ("sub-01", "sub-02")

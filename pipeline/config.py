@@ -21,6 +21,7 @@ from pydantic import (
 
 from pipeline.core.anatomy import GROUPS, MUSCLES
 from pipeline.core.errors import ConfigError
+from pipeline.core.scan import GIVEN
 
 DEFAULT_PATH = Path(__file__).with_name("default.yaml")
 
@@ -345,7 +346,7 @@ def load_config(path: Path | None = None, *, overrides: dict[str, Any] | None = 
 
 def with_given_labels(config: Config, scheme: str) -> Config:
     """The configuration with labels made elsewhere in place of the configured engine."""
-    section = config.segment.model_copy(update={"engine": "given", "label_scheme": scheme})
+    section = config.segment.model_copy(update={"engine": GIVEN, "label_scheme": scheme})
     return config.model_copy(update={"segment": section})
 
 

@@ -11,13 +11,11 @@ part of the step `register` and changes nothing unless the configuration asks fo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-
-import numpy as np
 
 from pipeline import report
 from pipeline.config import Config, default_config, with_given_labels
@@ -25,20 +23,16 @@ from pipeline.core.anatomy import OWN_SCHEME, Side
 from pipeline.core.errors import UsageError, out_of_memory
 from pipeline.core.match import LegMatch
 from pipeline.core.results import (
-    EngineUsed,
     Finding,
-    LimbMeasures,
     Measures,
-    RegistrationQuality,
-    ScannerSettings,
     Severity,
 )
 from pipeline.core.scan import (
+    GIVEN,
     CanonicalScan,
     EngineInfo,
     LegPair,
     LoadedSubject,
-    ScanSettings,
     SegmentedLegs,
     StageResult,
 )
@@ -67,13 +61,14 @@ from pipeline.io.stage_results import (
     save_match,
     save_segmentation,
 )
+from pipeline.measuring.document import engine_used, measures_document
 from pipeline.provenance import provenance, stage_key
 from pipeline.stages.canonicalise import canonicalise
 from pipeline.stages.load import load_subject
 from pipeline.stages.measure import measure
 from pipeline.stages.reconcile import reconcile
 from pipeline.stages.register import register
-from pipeline.stages.segment import SIDES_FROM_ANATOMY, describe_engine, segment, with_labels
+from pipeline.stages.segment import describe_engine, segment, with_labels
 from pipeline.stages.separate import separate_legs
 
 logger = logging.getLogger(__name__)
@@ -83,33 +78,10 @@ STAGES = ("load", "canonicalise", "separate", "segment", "register", "measure", 
 #: Told the stage that begins, its number from 1, and how many there are.
 Progress = Callable[[str, int, int], None]
 
-#: The engine that takes over labels made elsewhere.
-_GIVEN = "given"
-
 T = TypeVar("T")
 
 #: Findings that say what of a subject's folder is not used.
 _LEFT_OUT = frozenset({"left_out", "station_incomplete"})
-
-_SCAN_RESCAN_ALONE = (
-    "95 % intervals rest on the published scan-rescan variation of thigh muscle volume alone "
-    "(RMS-CV {cv:g} % per side, PMC6240750): how far labels made elsewhere can be trusted is not "
-    "known to this program."
-)
-_METHOD_AND_SCAN_RESCAN = (
-    "95 % intervals hold the error of finding the muscles, told from how far the labels of both "
-    "legs move when the images are disturbed a little and fitted on digital legs, not on people, "
-    "and the published scan-rescan variation of thigh muscle volume (RMS-CV {cv:g} % per side, "
-    "PMC6240750)."
-)
-_PLACES_OF_PARTS = (
-    " Those of a part that both legs show also hold how well it is known where the end of one "
-    "leg's view lies in the other leg."
-)
-_LEAN_IS_ESTIMATE = (
-    " Those of lean volume, which is an estimate here, hold a further standard error of {se:g} % "
-    "for that."
-)
 
 
 @dataclass(frozen=True)
@@ -190,7 +162,7 @@ def _process(
             session=folder.session,
             labels=manual if manual is not None else labels,
             label_scheme=config.segment.label_scheme,
-            use_labels=config.segment.engine == _GIVEN,
+            use_labels=config.segment.engine == GIVEN,
             config=config.load,
         )
     )
@@ -217,14 +189,14 @@ def _process(
         limb = run.note(
             measure(segmented, match, participant=loaded.participant, config=config.measure)
         )
-        results = _results(
+        results = measures_document(
             loaded,
             scan,
-            _engine_used(segmented.engine, manual=manual is not None),
-            _quality(match),
             limb,
-            run.findings,
-            config,
+            engine=engine_used(segmented.engine, manual=manual is not None),
+            match=match,
+            findings=run.findings,
+            config=config,
         )
         run.begin("report")
         save_images(folder, scan, None if scan.dixon is None else fat_fraction(scan.dixon))
@@ -274,7 +246,7 @@ def inspect_subject(
         subject,
         session=session,
         label_scheme=config.segment.label_scheme,
-        use_labels=config.segment.engine == _GIVEN,
+        use_labels=config.segment.engine == GIVEN,
         config=config.load,
     )
     loaded = result.value
@@ -458,86 +430,3 @@ def _finished(folder: SubjectFolder, config: Config, loaded: LoadedSubject) -> M
     if results is None or not folder.report.is_file():
         return None
     return results if results.provenance == provenance(config, loaded.inputs) else None
-
-
-def _results(
-    loaded: LoadedSubject,
-    scan: CanonicalScan,
-    engine: EngineUsed,
-    registration: RegistrationQuality,
-    limb: LimbMeasures,
-    findings: Sequence[Finding],
-    config: Config,
-) -> Measures:
-    return Measures(
-        subject=loaded.subject,
-        session=loaded.session,
-        contrasts=tuple(str(quantity) for quantity in scan.images),
-        grid=scan.grid.describe(),
-        scanner_settings={
-            str(quantity): ScannerSettings(
-                **{name: _common(s, name) for name in ScannerSettings.model_fields}
-            )
-            for quantity, s in loaded.settings.items()
-        },
-        side_evidence=(
-            *loaded.side_evidence,
-            *(f.message.rstrip(".") for f in findings if f.code == SIDES_FROM_ANATOMY),
-        ),
-        interval_basis=_interval_basis(limb, config),
-        engine=engine,
-        registration=registration,
-        measures=limb,
-        findings=tuple(findings),
-        provenance=provenance(config, loaded.inputs),
-    )
-
-
-def _common(settings: Sequence[ScanSettings], name: str) -> float | None:
-    """What all stations of a contrast state; None where one states nothing, or they differ."""
-    stated = {getattr(one, name) for one in settings}
-    return stated.pop() if len(stated) == 1 else None
-
-
-def _interval_basis(limb: LimbMeasures, config: Config) -> str:
-    pairs = [(m.right, m.left) for m in limb.muscles]
-    disturbed = any(all(s.repeat_volume_ratios is not None for s in pair) for pair in pairs)
-    text = _METHOD_AND_SCAN_RESCAN if disturbed else _SCAN_RESCAN_ALONE
-    text = text.format(cv=config.measure.scan_rescan_cv_percent)
-    if any(m.asymmetry_total_volume.extent == "matched" for m in limb.muscles):
-        text += _PLACES_OF_PARTS
-    if any(side.lean_estimate is not None for pair in pairs for side in pair):
-        text += _LEAN_IS_ESTIMATE.format(se=config.measure.lean_estimate_se_percent)
-    return text
-
-
-def _engine_used(engine: EngineInfo, *, manual: bool) -> EngineUsed:
-    note = (
-        f"The muscles were outlined automatically (engine {engine.name!r} of this program); nobody "
-        "has corrected the outlines."
-    )
-    if engine.name == _GIVEN:
-        note = "The outlines of the muscles came with the scan; this program did not find them."
-    if manual:
-        note = "The outlines of the muscles were corrected by hand: the manual label map was used."
-    return EngineUsed(name=engine.name, version=engine.version, digest=engine.digest, note=note)
-
-
-def _quality(match: LegMatch) -> RegistrationQuality:
-    return RegistrationQuality(
-        succeeded=match.succeeded,
-        reason=match.reason,
-        overlap_mean=float(np.mean(list(match.overlap.values()))) if match.overlap else None,
-        overlap_before_mean=(
-            float(np.mean(list(match.overlap_before.values()))) if match.overlap_before else None
-        ),
-        overlap=dict(match.overlap),
-        disagreement_ml=dict(match.disagreement_ml),
-        outside_share=dict(match.outside_share),
-        surface_distance_mm=dict(match.surface_distance_mm),
-        inverse_error_mm=match.inverse_error_mm if match.overlap else None,
-        folded_voxels=match.folded_voxels if match.overlap else None,
-        similar_image=match.similar_image,
-        similarity=match.similarity,
-        similarity_before=match.similarity_before,
-    )

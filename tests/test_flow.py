@@ -22,8 +22,8 @@ from pipeline import cli
 from pipeline.config import load_config
 from pipeline.core.errors import InputError, SubjectUnusableError, UsageError
 from pipeline.core.results import Measures, ScannerSettings, Status
-from pipeline.flow import STAGES, process_subject, read_measures
-from pipeline.io.derivatives import SubjectFolder, exclusive
+from pipeline.flow import STAGES, process_subject
+from pipeline.io.derivatives import SubjectFolder, exclusive, read_measures
 from pipeline.report.check import check_results
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,10 +7,10 @@ from factories import make_measures
 
 from pipeline.config import default_config
 from pipeline.core.results import Finding, Measures, ScannerSettings, Severity
-from pipeline.flow import _interval_basis
+from pipeline.measuring.document import interval_basis
 from pipeline.report.methods import methods_of
 
-CONFIG = default_config()
+CONFIG = default_config().measure
 
 
 def finding(code: str, value: float | None = None) -> Finding:
@@ -137,18 +137,18 @@ def test_published_and_own_cohorts_are_each_credited_with_what_is_theirs():
 def test_intervals_name_disturbed_looks_only_where_there_were_any_and_the_term_of_an_estimate():
     """Given labels and a T1 image: the method's error is that of the estimate alone."""
     plain = make_measures().measures
-    text = _interval_basis(plain, CONFIG)
+    text = interval_basis(plain, CONFIG)
     assert "scan-rescan variation of thigh muscle volume alone" in text
     # Two muscles of it are cut, so that a part of them is compared.
     assert "end of one leg's view" in text
     whole = plain.model_copy(update={"muscles": plain.muscles[6:20]})
-    assert "end of one leg's view" not in _interval_basis(whole, CONFIG)
+    assert "end of one leg's view" not in interval_basis(whole, CONFIG)
     estimated = with_sides(make_measures(), lean_estimate="a guess").measures
-    se = CONFIG.measure.lean_estimate_se_percent
-    text = _interval_basis(estimated, CONFIG)
+    se = CONFIG.lean_estimate_se_percent
+    text = interval_basis(estimated, CONFIG)
     assert "disturbed" not in text
     assert f"a further standard error of {se:g} %" in text
     looked = with_sides(make_measures(), repeat_volume_ratios=(1.0, 1.01, 0.99)).measures
-    text = _interval_basis(looked, CONFIG)
+    text = interval_basis(looked, CONFIG)
     assert "disturbed" in text
     assert "further" not in text

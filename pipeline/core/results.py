@@ -18,6 +18,9 @@ SCHEMA_VERSION = "2.4"
 
 Millilitres = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+#: Code of the finding that says what the anatomy knows of the sides; it is evidence of them too.
+SIDES_FROM_ANATOMY = "sides_from_anatomy"
+
 #: Which volume is compared.
 Of = Literal["lean_volume", "total_volume"]
 #: Which volume, and the asymmetry of it, stands first.

@@ -21,6 +21,9 @@ from pipeline.core.volume import DixonPair, LabelMap, Quantity, Volume
 #: World of the scanner, as the affines of the input state it.
 SCANNER_SPACE = "scanner"
 
+#: Name of the engine that takes over labels made elsewhere.
+GIVEN = "given"
+
 #: Water and fat precess this far apart at body temperature (3.4 ppm of the 42.577 MHz per tesla
 #: of protons), Hz per tesla.
 FAT_SHIFT_HZ_PER_T = 3.4 * 42.577

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pipeline.config import SegmentConfig
 from pipeline.core.errors import ConfigError
-from pipeline.core.scan import EngineInfo, Leg, LegPair
+from pipeline.core.scan import GIVEN, EngineInfo, Leg, LegPair
 from pipeline.core.soft import SoftLabels
 from pipeline.engines.embedded import EmbeddedEngine
 from pipeline.engines.given import GivenEngine
@@ -29,7 +29,7 @@ class Engine(Protocol):
 _ENGINES: Mapping[str, Callable[[SegmentConfig], Engine]] = MappingProxyType(
     {
         "embedded": lambda config: EmbeddedEngine(config.embedded),
-        "given": lambda config: GivenEngine(),
+        GIVEN: lambda config: GivenEngine(),
     }
 )
 

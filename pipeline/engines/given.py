@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from pipeline.core.errors import SubjectUnusableError
-from pipeline.core.scan import EngineInfo, Leg, LegPair
+from pipeline.core.scan import GIVEN, EngineInfo, Leg, LegPair
 from pipeline.core.soft import SoftLabels
 from pipeline.imaging.decision import membership_of
 
@@ -22,7 +22,7 @@ class GivenEngine:
         for leg in (legs.right, legs.left):
             if leg.given is not None:
                 digest.update(np.ascontiguousarray(leg.given.data).tobytes())
-        return EngineInfo("given", "1", digest.hexdigest())
+        return EngineInfo(GIVEN, "1", digest.hexdigest())
 
     def segment_leg(self, leg: Leg) -> SoftLabels:
         """Memberships of 0 and 1 on the leg's own grid.

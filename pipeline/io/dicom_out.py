@@ -19,6 +19,7 @@ from pydicom.uid import UID, EncapsulatedPDFStorage, ExplicitVRLittleEndian
 from pipeline.core.anatomy import LEFT_OFFSET, MUSCLES, OWN_SCHEME, Muscle, Side
 from pipeline.core.errors import InputError, SubjectUnusableError, UsageError
 from pipeline.core.results import Measures, Severity
+from pipeline.core.scan import GIVEN
 from pipeline.core.volume import LabelMap
 from pipeline.io.atomic import atomic_write
 from pipeline.io.contrast import ContrastRules
@@ -284,7 +285,7 @@ def _segment(
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
-    given = measures.engine.name == "given"
+    given = measures.engine.name == GIVEN
     described = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=segment_label(muscle.title, side),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.config import SegmentConfig
 from pipeline.core.anatomy import Side
 from pipeline.core.errors import SubjectUnusableError
-from pipeline.core.results import Finding, Severity
+from pipeline.core.results import SIDES_FROM_ANATOMY, Finding, Severity
 from pipeline.core.scan import EngineInfo, Leg, LegPair, SegmentedLeg, SegmentedLegs, StageResult
 from pipeline.core.soft import Confidence, LegPose
 from pipeline.core.volume import LabelMap
@@ -29,9 +29,6 @@ from pipeline.imaging.plausibility import (
     unexplained_share,
 )
 from pipeline.imaging.pose import pose_of_labels
-
-#: Code of the finding that says what the anatomy knows of the sides.
-SIDES_FROM_ANATOMY = "sides_from_anatomy"
 
 
 def segment(

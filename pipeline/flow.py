@@ -124,7 +124,7 @@ def process_subject(
     subject, session = subject_labels(subject, session)
     folder = SubjectFolder(out, subject, session)
     _refuse_output_in_input(data / subject, out)
-    run = _Run(folder, config, force=force, progress=progress)
+    run = _Run(folder, force=force, progress=progress)
     try:
         return _process(run, folder, data, out, labels=labels, config=config, force=force)
     except UsageError:
@@ -272,9 +272,7 @@ def inspect_subject(
 class _Run:
     """One run: collects findings, tells the progress, reuses saved stages."""
 
-    def __init__(
-        self, folder: SubjectFolder, config: Config, *, force: bool, progress: Progress | None
-    ) -> None:
+    def __init__(self, folder: SubjectFolder, *, force: bool, progress: Progress | None) -> None:
         self.findings: list[Finding] = []
         self._folder = folder
         self._force = force

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -56,13 +56,13 @@ VOXEL_MM = (4.0, 4.0, 8.0)
 GIVEN = load_config(overrides={"segment": {"engine": "given"}})
 
 
-@lru_cache(maxsize=8)
-def body(parameters: int = 0) -> Body:
+@cache
+def body() -> Body:
     """The test person at reduced detail."""
     return make_body(PERSON, detail="reduced")
 
 
-@lru_cache(maxsize=4)
+@cache
 def small_scan() -> Scan:
     """Whole legs of the test person on a coarse grid."""
     return acquire(body(), Acquisition(grid_for(body(), VOXEL_MM), seed=1))

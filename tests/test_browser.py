@@ -91,7 +91,7 @@ def own_hosts(tmp_path_factory) -> frozenset[str]:
 
 
 @pytest.fixture(scope="module")
-def pages(processed, tmp_path_factory) -> dict[str, str]:
+def pages(processed) -> dict[str, str]:
     from test_compare import CONFIG, scan
 
     from pipeline.stages.compare import compare

@@ -359,7 +359,7 @@ class TestHonesty:
         first = PdfReader(io.BytesIO(rendered.pdf)).pages[0].extract_text()
         assert said in " ".join(first.split())
 
-    def test_every_stage_gets_the_worst_verdict_of_its_checks(self, measures):
+    def test_every_stage_gets_the_worst_verdict_of_its_checks(self):
         def found(stage, severity, message):
             return Finding(code="c", severity=severity, stage=stage, message=message)
 

@@ -38,8 +38,6 @@ _LABELS = "labels"
 #: Fat fraction maps come as fractions (noise reaches a little beyond 1) or as percent.
 _LARGEST_FRACTION = 2.0
 _LARGEST_PERCENT = 200.0
-
-
 #: Filters and interpolation leave a little below 0; normalised images reach this far.
 _LARGEST_NEGATIVE_SHARE = 2.0
 #: Air is dark: an image with a smaller range, relative to its values, was shifted or cut.
@@ -329,7 +327,7 @@ def _image(data: NDArray[Any], grid: Grid, quantity: Quantity) -> Volume:
             found=f"one value in all {values.size} voxels",
             action="export the image again",
         )
-    _check_signal(values, low, high, quantity)
+    _check_signal(low, high, quantity)
     if quantity is not Quantity.FAT_FRACTION:
         return Volume(values, grid, quantity)
     typical = float(np.percentile(np.abs(values), 99))
@@ -345,7 +343,7 @@ def _image(data: NDArray[Any], grid: Grid, quantity: Quantity) -> Volume:
     return Volume(values, grid, quantity, "1")
 
 
-def _check_signal(values: NDArray[np.float32], low: float, high: float, quantity: Quantity) -> None:
+def _check_signal(low: float, high: float, quantity: Quantity) -> None:
     """Refuse what a wrong scale of the file made of an image."""
     if -low > _LARGEST_NEGATIVE_SHARE * high:
         raise InputError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from benchmarks.agreement import asymmetry_percent, dice, mean
 from benchmarks.common import Report, command_line, engine_of, shared_data
 from benchmarks.perturb import labels_on
 from benchmarks.pictures import overlay
-from benchmarks.scans import Labels, label, measured, read_labels, volumes_ml
+from benchmarks.scans import Labelled, Labels, label, measured, read_labels, volumes_ml
 from benchmarks.simulator import Protocol, Simulated, simulate, tissue_of
 from pipeline import LabelMap, Quantity, Side
 from pipeline.core.anatomy import GROUPS, LEFT_OFFSET, MUSCLES, STRUCTURE_IDS
@@ -110,6 +111,25 @@ def _one(
         report.notes.append(f"{body}, {contrast}: {error}")
         return
     truth = labels_on(simulated.labels.data, simulated.labels.grid, found.scan.grid)
+    for table, rows in (
+        ("muscles", _muscles(found, truth, simulated, unlabelled)),
+        ("compartments", _compartments(found, truth, unlabelled)),
+    ):
+        for row in rows:
+            report.add(table, body=body, contrast=contrast, **row)
+    overlay(
+        options.out / f"unseen_{body}_{contrast}.png",
+        next(iter(found.scan.images.values())).data,
+        {"found": found.labels, "truth": truth},
+        sizes_mm=found.scan.grid.voxel_sizes_mm,
+        title=f"{body}, simulated {contrast}",
+    )
+
+
+def _muscles(
+    found: Labelled, truth: Labels, simulated: Simulated, unlabelled: frozenset[tuple[str, Side]]
+) -> Iterator[dict[str, Any]]:
+    """What was found of each muscle, beside the truth."""
     own = volumes_ml(found.labels, found.scan.grid.voxel_volume_ml)
     results = {row.name: row for row in measured(found).muscles}
     for muscle in MUSCLES:
@@ -126,23 +146,27 @@ def _one(
             else None
             for volumes in (simulated.volumes_ml, own)
         )
-        report.add(
-            "muscles",
-            body=body,
-            contrast=contrast,
-            muscle=muscle.name,
-            region=muscle.region,
-            dice_right=scores[Side.RIGHT],
-            dice_left=scores[Side.LEFT],
-            true_volume_ml=mean([simulated.volumes_ml.get((muscle.name, s)) for s in Side]),
-            volume_ml=mean([own.get((muscle.name, s)) for s in Side]),
-            true_asymmetry=true_ai,
-            asymmetry=ai,
-            asymmetry_error=None if ai is None or true_ai is None else ai - true_ai,
-            se_method=results[muscle.name].asymmetry_total_volume.se_method_percent,
-            repeats_right=results[muscle.name].right.repeat_volume_ratios,
-            repeats_left=results[muscle.name].left.repeat_volume_ratios,
-        )
+        result = results[muscle.name]
+        yield {
+            "muscle": muscle.name,
+            "region": muscle.region,
+            "dice_right": scores[Side.RIGHT],
+            "dice_left": scores[Side.LEFT],
+            "true_volume_ml": mean([simulated.volumes_ml.get((muscle.name, s)) for s in Side]),
+            "volume_ml": mean([own.get((muscle.name, s)) for s in Side]),
+            "true_asymmetry": true_ai,
+            "asymmetry": ai,
+            "asymmetry_error": None if ai is None or true_ai is None else ai - true_ai,
+            "se_method": result.asymmetry_total_volume.se_method_percent,
+            "repeats_right": result.right.repeat_volume_ratios,
+            "repeats_left": result.left.repeat_volume_ratios,
+        }
+
+
+def _compartments(
+    found: Labelled, truth: Labels, unlabelled: frozenset[tuple[str, Side]]
+) -> Iterator[dict[str, Any]]:
+    """Overlap of each compartment on the sides where all of its muscles have a label."""
     for group in GROUPS:
         if group.kind != "compartment":
             continue
@@ -150,21 +174,7 @@ def _one(
         for side in Side:
             if not any((name, side) in unlabelled for name in group.muscles):
                 score = _score(found.labels, truth, ids, side)
-                report.add(
-                    "compartments",
-                    body=body,
-                    contrast=contrast,
-                    compartment=group.name,
-                    side=str(side),
-                    dice=score,
-                )
-    overlay(
-        options.out / f"unseen_{body}_{contrast}.png",
-        next(iter(found.scan.images.values())).data,
-        {"found": found.labels, "truth": truth},
-        sizes_mm=found.scan.grid.voxel_sizes_mm,
-        title=f"{body}, simulated {contrast}",
-    )
+                yield {"compartment": group.name, "side": str(side), "dice": score}
 
 
 def _score(labels: Labels, truth: Labels, ids: tuple[int, ...], side: Side) -> float | None:

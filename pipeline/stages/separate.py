@@ -63,8 +63,16 @@ def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult
     legs = {}
     middle = _middle_x(scan.grid, tissue)
     for side in Side:
-        lower, upper = _box(scan, tissue[side], None if given is None else given[side], config)
-        legs[side] = _leg(scan, side, tissue[side], seen[side], given, middle, lower, upper)
+        own = None if given is None else given[side]
+        legs[side] = _leg(
+            scan,
+            side,
+            _box(scan, tissue[side], own, config),
+            tissue=tissue[side],
+            seen=seen[side],
+            given=own,
+            middle_mm=middle,
+        )
     alike = _check_two_different(legs, config) if scan.images else []
     findings += alike
     doubt = next((f.message for f in alike if f.severity is Severity.ERROR), None)
@@ -295,19 +303,29 @@ def _box(
 def _leg(
     scan: CanonicalScan,
     side: Side,
+    ends: tuple[Index3, Index3],
+    *,
     tissue: Flags,
     seen: Flags,
-    given: Mapping[Side, NDArray[np.uint8]] | None,
-    middle: float,
-    lower: Index3,
-    upper: Index3,
+    given: NDArray[np.uint8] | None,
+    middle_mm: float,
 ) -> Leg:
+    """A leg out of the arrays of a scan, as views of them.
+
+    Args:
+        scan: both legs.
+        side: which.
+        ends: its box, lower <= index < upper.
+        tissue, seen, given: of this leg, on the grid of the scan.
+        middle_mm: world x of the plane that the left leg is mirrored through.
+    """
+    lower, upper = ends
     box = tuple(slice(a, b) for a, b in zip(lower, upper, strict=True))
     space = _SPACES[side]
     grid = scan.grid.crop(lower, upper)
     if side is Side.LEFT:
         # Mirrored world, and storage reversed so that its first axis again runs to the right.
-        to_leg = mirror(middle, grid.space, space)
+        to_leg = mirror(middle_mm, grid.space, space)
         flip = np.eye(4)
         flip[0, 0], flip[0, 3] = -1.0, grid.shape[0] - 1
         grid = Grid(grid.shape, to_leg.matrix @ grid.affine @ flip, space)
@@ -333,7 +351,7 @@ def _leg(
         )
     labels = None
     if given is not None:
-        labels = LabelMap(np.ascontiguousarray(own(given[side])), grid, LEG_SCHEME)
+        labels = LabelMap(np.ascontiguousarray(own(given)), grid, LEG_SCHEME)
     return Leg(
         side=side,
         grid=grid,

@@ -25,6 +25,11 @@ class Side(StrEnum):
         return Side.LEFT if self is Side.RIGHT else Side.RIGHT
 
 
+def title_of(name: str) -> str:
+    """A name as people write it, whatever it names: "vastus_lateralis" -> "Vastus lateralis"."""
+    return name.replace("_", " ").capitalize()
+
+
 @dataclass(frozen=True)
 class Codes:
     """Terminology codes, of the muscle whatever its side: FMA, MDC, SNOMED CT; None = none found."""
@@ -46,7 +51,7 @@ class Structure:
     @property
     def title(self) -> str:
         """The name as people write it."""
-        return self.name.replace("_", " ").capitalize()
+        return title_of(self.name)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Muscle:
     @property
     def title(self) -> str:
         """The name as people write it, e.g. "Vastus lateralis"."""
-        return self.name.replace("_", " ").capitalize()
+        return title_of(self.name)
 
 
 # fmt: off
@@ -159,11 +164,6 @@ class MuscleGroup:
     kind: str
     muscles: tuple[str, ...]
     healthy_limit_percent: float | None = None
-
-    @property
-    def title(self) -> str:
-        """The name as people write it."""
-        return self.name.replace("_", " ").capitalize()
 
 
 #: People that the published limits of muscles and groups come from (J Orthop Res 2018;36:963).

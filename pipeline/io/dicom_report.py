@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydicom.dataset import Dataset
 
-from pipeline.core.anatomy import MUSCLES, Side
+from pipeline.core.anatomy import MUSCLES, Side, title_of
 from pipeline.core.results import (
     Asymmetry,
     Compared,
@@ -64,11 +64,14 @@ def make_structured_report(
     groups = [_about_the_scan(measures)]
     found: list[tuple[Compared, hd.sr.CodedConcept]] = [
         *zip(measures.measures.muscles, map(code_of_muscle, MUSCLES), strict=True),
-        *((group, own_code(group.name, _title(group.name))) for group in measures.measures.groups),
+        *(
+            (group, own_code(group.name, title_of(group.name)))
+            for group in measures.measures.groups
+        ),
     ]
     for result, code in found:
         for side in Side:
-            number = segments.get(segment_label(_title(result.name), side))
+            number = segments.get(segment_label(title_of(result.name), side))
             segment = None
             if number is not None and isinstance(result, MuscleResult):
                 segment = hd.sr.ReferencedSegment(
@@ -144,7 +147,7 @@ def _one_side(
 
     measured = on_side(result, side)
     common: dict[str, Any] = {
-        "tracking_identifier": _tracking(measures, segment_label(_title(result.name), side)),
+        "tracking_identifier": _tracking(measures, segment_label(title_of(result.name), side)),
         "finding_type": code,
         "finding_sites": [hd.sr.FindingSite(code, laterality=laterality(side))],
         "measurements": list(_numbers(measured)),
@@ -213,7 +216,7 @@ def _asymmetry(
     verdict = asymmetry.verdict
     group = hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(
-            measures, f"{_title(result.name)}, asymmetry of {asymmetry.of.replace('_', ' ')}"
+            measures, f"{title_of(result.name)}, asymmetry of {asymmetry.of.replace('_', ' ')}"
         ),
         finding_type=code,
         measurements=list(_index(result, asymmetry)),
@@ -320,8 +323,3 @@ def _tracking(measures: Measures, name: str) -> hd.sr.TrackingIdentifier:
     import highdicom as hd
 
     return hd.sr.TrackingIdentifier(uid=uid_of(measures, name), identifier=name)
-
-
-def _title(name: str) -> str:
-    """A muscle's or group's name as people write it; groups of a label scheme are in no table."""
-    return name.replace("_", " ").capitalize()

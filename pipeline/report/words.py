@@ -9,7 +9,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from pipeline.core.anatomy import GROUPS, MUSCLES_BY_NAME, Side
+from pipeline.core.anatomy import Side, title_of
 from pipeline.core.results import Compared, Finding, Lead, Measures, Severity, Status, Verdict
 from pipeline.core.results import leading as leading
 from pipeline.report.format import NO_BREAK
@@ -82,9 +82,6 @@ _VERDICT_CLASSES: Mapping[Verdict, str] = MappingProxyType(
         Verdict.OUTSIDE_HEALTHY: "outside",
     }
 )
-
-_GROUP_TITLES: Mapping[str, str] = MappingProxyType({g.name: g.title for g in GROUPS})
-
 
 #: What each stage does, for a reader who decides where to look.
 _STAGES: Mapping[str, str] = MappingProxyType(
@@ -184,30 +181,29 @@ def judged_in_part(measures: Measures, lead: Lead) -> list[str]:
 
 def muscle_title(name: str) -> str:
     """A muscle's name as people write it."""
-    found = MUSCLES_BY_NAME.get(name)
-    return found.title if found else _written(name)
+    return title_of(name)
 
 
 def group_title(name: str) -> str:
     """A group's name for a reader without anatomy."""
-    return _PLAIN_GROUPS.get(name) or _GROUP_TITLES.get(name) or _written(name)
+    return _PLAIN_GROUPS.get(name) or title_of(name)
 
 
 def region_title(name: str) -> str:
     """A region's heading."""
-    return _REGIONS.get(name) or _written(name)
+    return _REGIONS.get(name) or title_of(name)
 
 
 def kind_title(name: str) -> str:
     """What kind of group it is."""
-    return _KINDS.get(name) or _written(name).lower()
+    return _KINDS.get(name) or title_of(name).lower()
 
 
 def ratio_title(name: str) -> str:
     """A ratio's name, e.g. "Hamstrings : quadriceps"."""
     top, _, bottom = name.partition("_to_")
     if not bottom:
-        return _written(name)
+        return title_of(name)
     return f"{group_title(top)}\u2009:\u2009{group_title(bottom).lower()}"
 
 
@@ -483,7 +479,3 @@ def reasons(result: Compared, lead: Lead, *, told: str | None = None) -> list[st
         said.append(f"No verdict{what.replace('_', ' ')}: {text}")
         known.append(text)
     return list(dict.fromkeys(said))
-
-
-def _written(name: str) -> str:
-    return name.replace("_", " ").capitalize()

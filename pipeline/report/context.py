@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.core.results import Lead, Measures, Severity, Verdict
+from pipeline.core.results import Lead, Measures, Severity, Verdict, leading
 from pipeline.report import words
 
 
@@ -151,8 +151,8 @@ def context_of(measures: Measures, lead: Lead) -> Context | None:
     if failed or not measures.registration.succeeded:
         return None
     limb = measures.measures
-    muscles = [m for m in limb.muscles if _outside(words.leading(m, lead).verdict)]
-    groups = [g for g in limb.groups if _outside(words.leading(g, lead).verdict)]
+    muscles = [m for m in limb.muscles if _outside(leading(m, lead).verdict)]
+    groups = [g for g in limb.groups if _outside(leading(g, lead).verdict)]
     if not muscles and not groups:
         return None
     names = {m.name for m in muscles}.union(*(g.muscles_compared for g in groups))

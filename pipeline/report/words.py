@@ -10,8 +10,16 @@ from typing import Literal
 from markupsafe import Markup
 
 from pipeline.core.anatomy import Side, title_of
-from pipeline.core.results import Compared, Finding, Lead, Measures, Severity, Status, Verdict
-from pipeline.core.results import leading as leading
+from pipeline.core.results import (
+    Compared,
+    Finding,
+    Lead,
+    Measures,
+    Severity,
+    Status,
+    Verdict,
+    leading,
+)
 from pipeline.report.format import NO_BREAK
 from pipeline.report.numbers import Numbers
 

@@ -231,6 +231,10 @@ class MeasureConfig(_Section):
     largest_noise_floor_difference_points: Positive
     blunt_end_share: Share
     largest_gap_share: Share
+    largest_edge_share: Share
+    edge_reach_mm: Positive
+    void_reach_mm: Positive
+    smallest_void_mm: Positive
     profile_step_mm: Positive
     local_step_mm: Positive
     smallest_area_share: Share

@@ -40,6 +40,7 @@ from pipeline.imaging.asymmetry import (
 from pipeline.imaging.decision import decide, membership_of
 from pipeline.imaging.extent import structure_extent
 from pipeline.imaging.tissue import area_profile, core_mask, slab_weights, tissue_sums
+from pipeline.imaging.unseen import enclosed_voids, near_edges
 
 ROOT = Path(__file__).resolve().parent.parent
 numbers = st.floats(-200.0, 200.0)
@@ -326,9 +327,50 @@ def test_a_cut_structure_says_where_it_is_cut(place, words):
         box_shape=(10, 10, 12),
         seen=np.ones(12, dtype=bool),
         labelled=np.ones(12, dtype=bool),
+        edges={},
         blunt_end_share=0.25,
+        largest_edge_share=0.02,
     )
     assert words in extent.cut
+    assert extent.cut_aside == ("edge" in words)
+
+
+def test_a_leg_that_goes_on_beyond_its_image_is_cut_there_wherever_the_file_ends():
+    """A bar of tissue, 6 mm of it beyond the outer edge of what was imaged."""
+    tissue = np.zeros((20, 12, 3), dtype=bool)
+    tissue[4:16, 3:9] = True
+    image = np.full(tissue.shape, 0.1)
+    image[tissue] = 5.0
+    voxel_mm = (1.5, 1.5, 6.0)
+    assert near_edges(tissue, [image], voxel_mm, reach_mm=3.0) == {}
+    assert near_edges(tissue, [], voxel_mm, reach_mm=3.0) == {}
+    padded, seen = image.copy(), tissue.copy()
+    padded[12:], seen[12:] = 0.0, False
+    edges = near_edges(seen, [padded, padded], voxel_mm, reach_mm=3.0)
+    assert edges.keys() == {"outer"}
+    # Two lines of the edge, and 3 mm beside them: nothing of the inner half.
+    assert edges["outer"][8:14, 3:9].all()
+    assert not edges["outer"][:8].any()
+    cropped = near_edges(seen[:12], [padded[:12]], voxel_mm, reach_mm=3.0)
+    np.testing.assert_array_equal(cropped["outer"], edges["outer"][:12])
+
+
+def test_a_void_is_what_a_leg_encloses_and_no_bone():
+    x, y, _ = np.indices((60, 60, 2)) * 1.5
+    away = np.hypot(x - 44, y - 44)
+    leg = away < 40
+    shaft = (away > 6) & (away < 14)
+    metal = np.hypot(x - 60, y - 44) < 10
+    seen = {}
+    for name, dark in (("shaft", shaft), ("metal", metal)):
+        signal = leg & ~dark
+        seen[name] = enclosed_voids(signal, signal, (1.5, 1.5, 5.0), smallest_mm=16.0)
+    assert not seen["shaft"].any()
+    # Corners of voxels round off.
+    assert not (seen["metal"] & ~metal).any()
+    assert seen["metal"].sum() > 0.9 * metal.sum()
+    # Air beside the leg is none, nor is a hole without tissue that has signal (another leg's).
+    assert not enclosed_voids(leg & ~metal, leg, (1.5, 1.5, 5.0), smallest_mm=16.0).any()
 
 
 def test_a_hole_in_the_labels_is_noticed():
@@ -340,7 +382,9 @@ def test_a_hole_in_the_labels_is_noticed():
         box_shape=(12, 12, 20),
         seen=np.ones(20, dtype=bool),
         labelled=np.ones(20, dtype=bool),
+        edges={},
         blunt_end_share=2.0,
+        largest_edge_share=0.02,
     )
     assert extent.cut is None
     assert extent.gap_share == pytest.approx(0.1)

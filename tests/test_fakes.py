@@ -34,6 +34,7 @@ from pipeline import (
     load_config,
     load_subject,
     measure,
+    register,
     segment,
     separate_legs,
 )
@@ -476,12 +477,19 @@ def write_dicom(folder: Path, scan: Scan, *, moved_mm: float = 0.0, **tags: obje
             save(data, folder / f"{number}{level}")
 
 
-def measured(subject: LoadedSubject) -> tuple[LimbMeasures, list[Finding], SegmentedLegs]:
-    """What is measured with given labels and without registration, and all that was noticed."""
+def measured(
+    subject: LoadedSubject, *, registered: bool = False
+) -> tuple[LimbMeasures, list[Finding], SegmentedLegs]:
+    """What is measured with given labels, and all that was noticed; registration takes time."""
     scan = canonicalise(subject, config=CONFIG.canonicalise)
     legs = separate_legs(scan.value, config=CONFIG.separate)
     segmented = segment(legs.value, config=CONFIG.segment).value
-    result = measure(segmented, unregistered(segmented), config=CONFIG.measure)
+    match = (
+        register(segmented, config=CONFIG.register_).value
+        if registered
+        else unregistered(segmented)
+    )
+    result = measure(segmented, match, config=CONFIG.measure)
     findings = [*scan.findings, *legs.findings, *result.findings]
     return result.value, findings, segmented
 
@@ -619,6 +627,78 @@ def test_blanked_air_leaves_the_noise_unknown() -> None:
     images = {q: v.with_data(v.data * body_only) for q, v in scan.images.items()}
     _, findings, _ = measured(loaded(replace(scan, images=images)))
     assert "noise_floor_unknown" in codes(findings)
+
+
+# Parts of a leg that were not imaged
+
+
+def without(scan: Scan, gone: np.ndarray, unlabelled: np.ndarray) -> Scan:
+    """The scan with nothing in some voxels, and no label in others."""
+    images = {q: v.with_data(np.where(gone, np.float32(0), v.data)) for q, v in scan.images.items()}
+    labels = replace(scan.labels, data=np.where(unlabelled, 0, scan.labels.data).astype(np.uint8))
+    return replace(scan, images=images, labels=labels)
+
+
+def outer_part(scan: Scan, side: Side, mm: float) -> np.ndarray:
+    """What lies further outside than so much short of the outermost vastus lateralis."""
+    x = scan.labels.grid.index_to_world(
+        np.stack(np.indices(scan.labels.grid.shape), axis=-1).astype(float)
+    )[..., 0]
+    out = x if side is Side.RIGHT else -x
+    lateralis = scan.labels.data == OWN_SCHEME.value_of("vastus_lateralis", side)
+    return np.asarray(out > out[lateralis].max() - mm)
+
+
+def test_a_muscle_that_an_edge_of_the_images_cuts_is_not_compared() -> None:
+    scan, side = thighs(), Side.LEFT
+    # Where the images end is padded with zeros; labels end 3 mm before it, as those of a network.
+    gone, unlabelled = (outer_part(scan, side, mm) for mm in (12.0, 15.0))
+    limb, _, _ = measured(loaded(without(scan, gone, unlabelled)), registered=True)
+    named = {m.name: m for m in limb.muscles} | {g.name: g for g in limb.groups}
+    cut = named["vastus_lateralis"]
+    assert getattr(cut, side).status is Status.TRUNCATED
+    assert "cut by the outer edge of the field of view" in getattr(cut, side).reason
+    assert "edge" not in getattr(cut, side.other).reason
+    for row in (cut, named["quadriceps"], named["thigh_anterior"]):
+        for asymmetry in (row.asymmetry, row.asymmetry_total_volume):
+            assert asymmetry.index_percent is None
+            assert asymmetry.verdict is None
+            assert "no part of it is known that both legs show" in asymmetry.reason
+    # What lies further inside is compared as before.
+    for name in ("gracilis", "thigh_medial"):
+        assert named[name].asymmetry.verdict is not None
+
+
+@pytest.mark.parametrize("side", Side)
+def test_beside_a_part_without_signal_nothing_is_judged(side: Side) -> None:
+    scan = thighs()
+    grid = scan.labels.grid
+    _, findings, _ = measured(loaded(scan))
+    assert "no_signal" not in codes(findings)
+    muscle = np.argwhere(scan.labels.data == OWN_SCHEME.value_of("vastus_intermedius", side))
+    middle = grid.index_to_world(np.median(muscle, axis=0))
+    points = grid.index_to_world(np.stack(np.indices(grid.shape), axis=-1).astype(float))
+    metal = np.linalg.norm(points - middle, axis=-1) < 22.0
+    limb, findings, _ = measured(loaded(without(scan, metal, metal)))
+    finding = told(findings, "no_signal")
+    assert finding.side is side
+    # 4/3 pi 22^3 mm^3, where it is at least 16 mm across.
+    assert finding.value == pytest.approx(44.6, rel=0.15)
+    named = {m.name: m for m in limb.muscles} | {g.name: g for g in limb.groups}
+    beside = named["vastus_intermedius"]
+    mine = getattr(beside, side)
+    # Cut by the levels too, which must not hide it.
+    assert mine.status is Status.UNRELIABLE
+    assert "without signal" in mine.reason
+    assert "cut by the lower end of the field of view" in mine.reason
+    assert mine.volume_whole_ml is None
+    assert getattr(beside, side.other).status is Status.TRUNCATED
+    for name in ("quadriceps", "thigh_anterior", "limb"):
+        assert getattr(named[name], side).status is Status.UNRELIABLE
+        assert named[name].asymmetry.verdict is None
+    far = named["adductor_longus"].asymmetry
+    assert far.verdict is not None
+    assert far.caveats == ("no_signal",)
 
 
 # Swaps that cannot be undone

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.imaging.unseen import EDGES
 
 Flags = NDArray[np.bool_]
 
@@ -16,10 +19,12 @@ class Extent:
 
     Attributes:
         cut: why it is not whole, in words ("cut by the lower end of the field of view"), or None.
+        cut_aside: it is cut along its length, so that no level of it is known to be whole.
         gap_share: share of its volume missing on levels between its ends, by interpolation.
     """
 
     cut: str | None
+    cut_aside: bool
     gap_share: float
 
 
@@ -30,7 +35,9 @@ def structure_extent(
     box_shape: tuple[int, int, int],
     seen: Flags,
     labelled: Flags,
+    edges: Mapping[str, Flags],
     blunt_end_share: float,
+    largest_edge_share: float,
 ) -> Extent:
     """Judge one structure.
 
@@ -41,7 +48,9 @@ def structure_extent(
             box reaches beyond every label elsewhere.
         seen: per level of the third axis of the leg's box: the leg was imaged there.
         labelled: per level: the labels speak of it.
-        blunt_end_share: see measure.blunt_end_share in the configuration.
+        edges: voxels of the leg's box near where the leg goes on beyond an edge of the images, as
+            near_edges gives them.
+        blunt_end_share, largest_edge_share: see measure in the configuration.
     """
     areas = mask.sum(axis=(0, 1)).astype(np.float64)
     levels = np.flatnonzero(areas) + lower_index[2]
@@ -55,12 +64,16 @@ def structure_extent(
             reasons.append(f"cut by the {end} end of the field of view")
         elif level == labelled_levels[last] and area_share > blunt_end_share:
             reasons.append(f"cut by the {end} end of the labelled levels")
-    for axis in (0, 1):
-        ends = (lower_index[axis] == 0, lower_index[axis] + mask.shape[axis] == box_shape[axis])
-        for at_face, face in zip(ends, ("low", "high"), strict=True):
-            if at_face:
-                reasons.append(f"cut by the {_FACE_NAMES[axis, face]} edge of the field of view")
-    return Extent(" and ".join(reasons) or None, _gap_share(areas))
+    box = tuple(slice(a, a + n) for a, n in zip(lower_index, mask.shape, strict=True))
+    total = np.count_nonzero(mask)
+    aside = []
+    for (axis, high), name in EDGES.items():
+        at_face = lower_index[axis] + (mask.shape[axis] if high else 0) == high * box_shape[axis]
+        near = name in edges and np.count_nonzero(mask & edges[name][box]) / total
+        if at_face or near > largest_edge_share:
+            aside.append(f"cut by the {name} edge of the field of view")
+    cut = " and ".join([*reasons, *aside]) or None
+    return Extent(cut, bool(aside), _gap_share(areas))
 
 
 def _gap_share(areas: NDArray[np.float64]) -> float:
@@ -71,12 +84,3 @@ def _gap_share(areas: NDArray[np.float64]) -> float:
     level = np.arange(areas.size)
     filled = np.interp(level, level[present], areas[present])
     return float(filled[~present].sum() / filled.sum())
-
-
-#: In right-leg pose low x is the inner side of the leg and high x the outer one.
-_FACE_NAMES = {
-    (0, "low"): "inner",
-    (0, "high"): "outer",
-    (1, "low"): "back",
-    (1, "high"): "front",
-}

@@ -70,15 +70,29 @@ def above_noise(
         True where a fraction of the signal means anything; noise_level of the fat image.
     """
     signal = water + fat
-    sample = _sample(signal)
-    tissue = sample[sample > (otsu(sample) or 0.0)]
-    typical = float(np.median(tissue)) if tissue.size else 0.0
+    typical = _of_tissue(signal)
     limit = _SHARE_WITHOUT_AIR * typical
     sigmas = [noise_level(image, signal) for image in (water, fat)]
     if sigmas[0] is not None and sigmas[1] is not None:
         measured = multiple * float(np.hypot(sigmas[0], sigmas[1]))
         limit = min(max(limit, measured), _LARGEST_SHARE * typical)
     return np.asarray(signal > limit), sigmas[1]
+
+
+def with_signal(image: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Voxels that are not dark as compact bone, metal and air are.
+
+    Args:
+        image: magnitudes in which both muscle and fat are bright, arbitrary units.
+    """
+    return np.asarray(image > _SHARE_WITHOUT_AIR * _of_tissue(image))
+
+
+def _of_tissue(signal: NDArray[np.float32]) -> float:
+    """The usual signal of what is bright, 0 where nothing is."""
+    sample = _sample(signal)
+    tissue = sample[sample > (otsu(sample) or 0.0)]
+    return float(np.median(tissue)) if tissue.size else 0.0
 
 
 def fraction_of_noise(noise: float, lean_signal: float, fat_gain: float = 1.0) -> float:

@@ -199,7 +199,9 @@ def _comparable(
         pair = tuple(getattr(m, f"{prefix}_{extent}_ml") for m in (right, left))
         if pair[0] and pair[1]:
             return extent, (pair[0], pair[1]), None
-    return None, None, "there is no part of the muscle that both legs show"
+    sides = ((Side.RIGHT, right), (Side.LEFT, left))
+    cut = ", ".join(f"{side}: {m.reason}" for side, m in sides if m.reason)
+    return None, None, "no part of it is known that both legs show" + (f" ({cut})" if cut else "")
 
 
 def _no_verdict(

@@ -94,17 +94,16 @@ def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
         reasons.append(f"{cut} of its muscles truncated")
     if doubtful:
         reasons.append(f"{doubtful} of its muscles unreliable")
-    status = Status.OK
-    if missing or cut:
-        status = Status.TRUNCATED
-    elif doubtful:
+    whole = not missing and not any(m.volume_whole_ml is None for m in members)
+    status = Status.OK if whole else Status.TRUNCATED
+    # Nothing may be judged by what rests in part on a muscle that may not.
+    if doubtful:
         status = Status.UNRELIABLE
     volume = _total(members, "volume_in_view_ml")
     lean = _total(members, "lean_volume_in_view_ml")
     fat = _total(members, "fat_volume_in_view_ml")
     matched = _total(members, "volume_matched_ml")
     core = _total(members, "lean_volume_core_ml")
-    whole = status is not Status.TRUNCATED
     assert volume is not None
     return Measurement(
         status=status,

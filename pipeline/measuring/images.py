@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.config import MeasureConfig
 from pipeline.core.anatomy import Side
 from pipeline.core.results import Finding, Severity
-from pipeline.core.scan import SegmentedLegs
+from pipeline.core.scan import Leg, SegmentedLegs
+from pipeline.core.volume import Quantity
 from pipeline.imaging.labels import is_muscle
-from pipeline.imaging.noise import fraction_of_noise
+from pipeline.imaging.noise import fraction_of_noise, with_signal
+from pipeline.imaging.unseen import enclosed_voids
 from pipeline.measuring.one_leg import Structure
 
 #: Code of the finding that is a caveat on differences of lean volume alone.
 NOISE_DIFFERS = "noise_floors_differ"
+#: Code of the finding that is a caveat on every difference.
+NO_SIGNAL = "no_signal"
+#: Single images in which muscle, fat and marrow are bright: what is dark there is not tissue.
+_SHOW_ALL_TISSUE = (Quantity.IN_PHASE, Quantity.T1W)
 
 
 def noise_floors(legs: SegmentedLegs, config: MeasureConfig) -> Iterator[Finding]:
@@ -70,6 +77,42 @@ def noise_floors(legs: SegmentedLegs, config: MeasureConfig) -> Iterator[Finding
             value=abs(apart),
             threshold=config.largest_noise_floor_difference_points,
             unit="points",
+        )
+
+
+def signal_voids(leg: Leg, config: MeasureConfig) -> NDArray[np.bool_] | None:
+    """Where metal, or something else, left no signal in a leg; None where the images cannot tell:
+    in a water image fat is as dark."""
+    if leg.dixon is not None:
+        signal = leg.dixon.valid
+    else:
+        shown = [leg.images[quantity] for quantity in _SHOW_ALL_TISSUE if quantity in leg.images]
+        if not shown:
+            return None
+        signal = with_signal(shown[0].data)
+    return enclosed_voids(
+        leg.tissue, signal, leg.grid.voxel_sizes_mm, smallest_mm=config.smallest_void_mm
+    )
+
+
+def void_findings(
+    legs: SegmentedLegs, voids: Mapping[Side, NDArray[np.bool_] | None]
+) -> Iterator[Finding]:
+    """Legs that have a part without signal."""
+    for side, void in voids.items():
+        if void is None or not void.any():
+            continue
+        volume = np.count_nonzero(void) * legs[side].leg.grid.voxel_volume_ml
+        yield Finding(
+            code=NO_SIGNAL,
+            severity=Severity.WARNING,
+            stage="measure",
+            side=side,
+            message=f"{volume:.0f} mL inside the {side} leg give no signal, as beside metal (an "
+            "implant). Muscle there cannot be seen, shapes around it may be distorted, and this "
+            "alone can make the legs differ. Muscles beside it are not judged.",
+            value=volume,
+            unit="mL",
         )
 
 

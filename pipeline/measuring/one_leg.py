@@ -32,6 +32,7 @@ from pipeline.imaging.tissue import (
     in_opposed_fraction,
     tissue_sums,
 )
+from pipeline.imaging.unseen import near, near_edges
 
 #: Single contrasts in which muscle and fat are told apart.
 _SPLITTABLE = (Quantity.T1W, Quantity.WATER)
@@ -47,6 +48,7 @@ _FROM_PHASES = (
 class Structure:
     """Raw values of one structure in one leg, in mm and mL.
 
+    void_share: share of it that lies beside a part of the leg without signal.
     cut_mm2: where the matched part ends because the other leg is not shown further, the
     cross-section there, at the upper and at the lower end; 0 where it ends by itself.
     """
@@ -63,14 +65,34 @@ class Structure:
     lean_reason: str | None
     lean_estimate: str | None
     swap: str | None
+    void_share: float
 
 
 def measure_leg(
-    legs: SegmentedLegs, side: Side, match: LegMatch, config: MeasureConfig
+    legs: SegmentedLegs,
+    side: Side,
+    match: LegMatch,
+    void: NDArray[np.bool_] | None,
+    config: MeasureConfig,
 ) -> dict[str, Structure]:
-    """Raw values by structure name; structures without a voxel are missing."""
+    """Raw values by structure name; structures without a voxel are missing.
+
+    Args:
+        legs, match: both legs and how they correspond.
+        side: the leg to measure.
+        void: where it has no signal, on its grid; None where that cannot be told.
+        config: thresholds.
+    """
     segmented = legs[side]
     leg, labels = segmented.leg, segmented.labels.data
+    voxel_mm = leg.grid.voxel_sizes_mm
+    edges = near_edges(
+        leg.tissue,
+        [image.data for image in leg.images.values()],
+        voxel_mm,
+        reach_mm=config.edge_reach_mm,
+    )
+    beside = None if void is None else near(void, voxel_mm, reach_mm=config.void_reach_mm)
     fractions, lean_reason, lean_estimate = _fractions(segmented)
     swap = _doubted_swap(segmented, fractions)
     core = core_mask(labels, config.core_margin_voxels)
@@ -119,7 +141,9 @@ def measure_leg(
                 box_shape=leg.grid.shape,
                 seen=leg.seen,
                 labelled=segmented.labelled,
+                edges=edges,
                 blunt_end_share=config.blunt_end_share,
+                largest_edge_share=config.largest_edge_share,
             ),
             length_mm=length,
             profile=profile,
@@ -127,6 +151,7 @@ def measure_leg(
             lean_reason=lean_reason,
             lean_estimate=lean_estimate,
             swap=swap,
+            void_share=0.0 if beside is None else float(beside[voxels].mean()),
         )
     return out
 

@@ -49,6 +49,9 @@ class Sides:
             matched = None
         if not both_whole and other is not None and other.matched is None:
             matched = None
+        # Levels are matched: of one that is cut along its length, no part is known to be shown.
+        if any(name in own and own[name].extent.cut_aside for own in self._raw.values()):
+            matched = None
         cut: tuple[float | None, float | None] = (None, None)
         if matched is not None:
             cut = (0.0, 0.0) if both_whole else raw.cut_mm2
@@ -93,12 +96,18 @@ class Sides:
     def _status(
         self, name: str, raw: Structure, confidence: float | None
     ) -> tuple[Status, str | None]:
+        reasons = self._doubts(name, raw, confidence)
+        told = "; ".join(filter(None, (*reasons, raw.extent.cut))) or None
+        # Of a muscle that is cut and doubted, the part in view must not be judged either.
+        if reasons:
+            return Status.UNRELIABLE, told
+        return (Status.OK if raw.extent.cut is None else Status.TRUNCATED), told
+
+    def _doubts(self, name: str, raw: Structure, confidence: float | None) -> list[str]:
+        """Why nothing may rest on what was measured of a structure."""
         config = self._config
         if raw.swap is not None:
-            # Of a muscle that is cut too, the part in view must not be compared either.
-            return Status.UNRELIABLE, "; ".join(filter(None, (raw.swap, raw.extent.cut)))
-        if raw.extent.cut is not None:
-            return Status.TRUNCATED, raw.extent.cut
+            return [raw.swap]
         reasons = []
         if confidence is not None and confidence < config.lowest_confidence:
             reasons.append(
@@ -118,12 +127,14 @@ class Sides:
                 f"{100 * (1 - valid):.0f} % of its voxels have no defined fat fraction "
                 f"(limit {100 * config.largest_invalid_share:.0f} %)"
             )
+        if raw.void_share > config.largest_edge_share:
+            reasons.append("it lies beside a part of the leg without signal (an implant?)")
         if raw.extent.gap_share > config.largest_gap_share:
             reasons.append(
                 f"its labels are missing on levels between its ends "
                 f"({100 * raw.extent.gap_share:.0f} % of its volume)"
             )
-        return (Status.UNRELIABLE, "; ".join(reasons)) if reasons else (Status.OK, None)
+        return reasons
 
     def _absent_reason(self, name: str, side: Side) -> str:
         for union in UNIONS:

@@ -30,7 +30,13 @@ from pipeline.measuring.difference import (
 )
 from pipeline.measuring.expected import expected_volumes, own_reference_used, unlikely_volumes
 from pipeline.measuring.groups import group_result, ratio, union_result
-from pipeline.measuring.images import NOISE_DIFFERS, noise_floors, swap_findings
+from pipeline.measuring.images import (
+    NOISE_DIFFERS,
+    noise_floors,
+    signal_voids,
+    swap_findings,
+    void_findings,
+)
 from pipeline.measuring.limits import HealthyLimit, healthy_limit
 from pipeline.measuring.one_leg import measure_leg
 from pipeline.measuring.sides import Sides
@@ -64,7 +70,8 @@ def measure(
         measures of 30 muscles and their groups, in the order of the vocabulary, and findings.
     """
     scales = {side: position_scale(legs[side].axis) for side in Side}
-    structures = {side: measure_leg(legs, side, match, config) for side in Side}
+    voids = {side: signal_voids(legs[side].leg, config) for side in Side}
+    structures = {side: measure_leg(legs, side, match, voids[side], config) for side in Side}
     sums = Sides(structures[Side.RIGHT], structures[Side.LEFT], match, config)
     expected = expected_volumes(participant, config)
     level_mm = level_error_mm(legs, config)
@@ -95,8 +102,10 @@ def measure(
     ]
     noise = list(noise_floors(legs, config))
     of_noise = tuple(finding.code for finding in noise if finding.code == NOISE_DIFFERS)
-    muscles = [_with_caveats(muscle, legs.caveats, of_noise) for muscle in muscles]
-    groups = [_with_caveats(group, legs.caveats, of_noise) for group in groups]
+    unseen = list(void_findings(legs, voids))
+    caveats = (*legs.caveats, *dict.fromkeys(finding.code for finding in unseen))
+    muscles = [_with_caveats(muscle, caveats, of_noise) for muscle in muscles]
+    groups = [_with_caveats(group, caveats, of_noise) for group in groups]
     if legs.doubt is not None:
         muscles = [_without_verdicts(muscle, legs.doubt) for muscle in muscles]
         groups = [_without_verdicts(group, legs.doubt) for group in groups]
@@ -111,6 +120,7 @@ def measure(
     )
     findings = [
         *swap_findings(structures),
+        *unseen,
         *noise,
         *_findings(muscles),
         *own_reference_used(config),

@@ -1,0 +1,88 @@
+"""Where a leg was not imaged: beyond an edge of the images, and where metal left no signal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Flags = NDArray[np.bool_]
+
+#: Names of the edges of a leg's box in right-leg pose, by axis and end (0: low, 1: high).
+EDGES = {(0, 0): "inner", (0, 1): "outer", (1, 0): "back", (1, 1): "front"}
+#: The outermost line of voxels that are not 0 may be dimmed by interpolation: the next counts too.
+_LINES = 2
+
+
+def near_edges(
+    tissue: Flags,
+    images: Sequence[NDArray[np.floating]],
+    voxel_mm: tuple[float, float, float],
+    *,
+    reach_mm: float,
+) -> dict[str, Flags]:
+    """Voxels near a place where the leg goes on beyond an edge of the images.
+
+    An image ends where its last voxels other than exactly 0 are: what lies further out was padded,
+    after a correction of distortion or a crop.
+
+    Args:
+        tissue: the leg, shape (nx, ny, nz), in right-leg pose.
+        images: on its grid; none where there are labels alone.
+        voxel_mm: voxel sizes.
+        reach_mm: how near, in the plane of a level.
+
+    Returns:
+        masks of the shape of the leg by the names of EDGES; edges that the leg does not reach are
+        missing, all where there is no image.
+    """
+    lit = np.zeros(tissue.shape, dtype=np.bool_)
+    for image in images:
+        lit |= image != 0
+    found = {}
+    for (axis, end), name in EDGES.items():
+        lines = np.flatnonzero(lit.any(axis=tuple({0, 1, 2} - {axis})))
+        outermost = lines[-_LINES:] if end else lines[:_LINES]
+        of_edge = np.zeros(tissue.shape[axis], dtype=np.bool_)
+        of_edge[outermost] = True
+        cut = tissue & np.expand_dims(of_edge, tuple({0, 1, 2} - {axis}))
+        if cut.any():
+            found[name] = near(cut, voxel_mm, reach_mm=reach_mm)
+    return found
+
+
+def enclosed_voids(
+    tissue: Flags, signal: Flags, voxel_mm: tuple[float, float, float], *, smallest_mm: float
+) -> Flags:
+    """Parts of a leg without signal, such as metal leaves: enclosed by it, and thicker than the
+    compact bone of a shaft.
+
+    Args:
+        tissue: the leg, shape (nx, ny, nz).
+        signal: voxels with signal, of whatever leg.
+        voxel_mm: voxel sizes.
+        smallest_mm: diameter of the smallest disc in the plane of a level that is no bone.
+    """
+    voids = np.zeros_like(tissue)
+    for level in range(tissue.shape[2]):
+        filled = ndimage.binary_fill_holes(tissue[:, :, level])
+        dark = filled & ~signal[:, :, level]
+        if not dark.any():
+            continue
+        inside = ndimage.distance_transform_edt(np.pad(dark, 1), sampling=voxel_mm[:2])
+        middle = inside[1:-1, 1:-1] > smallest_mm / 2.0
+        if middle.any():
+            away = ndimage.distance_transform_edt(~middle, sampling=voxel_mm[:2])
+            voids[:, :, level] = dark & (away <= smallest_mm / 2.0)
+    return voids
+
+
+def near(mask: Flags, voxel_mm: tuple[float, float, float], *, reach_mm: float) -> Flags:
+    """Voxels of a mask, and those near it in the plane of a level."""
+    out = np.zeros_like(mask)
+    for level in np.flatnonzero(mask.any(axis=(0, 1))):
+        away = ndimage.distance_transform_edt(~mask[:, :, level], sampling=voxel_mm[:2])
+        out[:, :, level] = away <= reach_mm
+    return out

@@ -301,9 +301,11 @@ def label_map(labels: np.ndarray) -> LabelMap:
 def test_order_of_levels_is_checked():
     labels = np.zeros((4, 4, 20), dtype=np.uint8)
     labels[:, :, 2:8] = STRUCTURE_IDS["rectus_femoris"]
-    labels[:, :, 10:14] = STRUCTURE_IDS["vastus_medialis"]
+    labels[:, :, 10:19] = STRUCTURE_IDS["vastus_medialis"]
     assert levels_out_of_order(label_map(labels)) == [("rectus_femoris", "vastus_medialis")]
     assert levels_out_of_order(label_map(labels[:, :, ::-1])) == []
+    # 96 mm of a limb show too little to tell.
+    assert levels_out_of_order(label_map(labels[:, :, :18])) == []
 
 
 def test_share_of_levels_with_a_bone():

@@ -299,7 +299,9 @@ def _pose(view: _View, network: Network, config: EmbeddedConfig, raw: Bytes) -> 
         ]
         certainties[look] = certainty(seen)
     labels = np.array(ids, dtype=np.uint8)[decided(raw)]
-    upright = upright_by_levels(levels_of_structures(labels.transpose(2, 1, 0)))
+    upright = upright_by_levels(
+        levels_of_structures(labels.transpose(2, 1, 0)), view.stack.grid.voxel_sizes_mm[2]
+    )
     return pose_seen(certainties, upright, config.pose_margin)
 
 

@@ -45,6 +45,10 @@ _ABOVE = (
     ("tibialis_posterior", "flexor_hallucis_longus"),
     ("popliteus", "flexor_hallucis_longus"),
 )
+#: On less of a limb than this, the centres of muscles that go on beyond both ends say where the
+#: scan lies: 0.2 % of the stretches of 40 and 70 mm of labelled real legs showed head and foot
+#: exchanged, none of 3,600 longer ones.
+_SHORTEST_MM = 100.0
 #: Structures of a long bone: next to any muscle of the limb lies one of them.
 _BONES = tuple(STRUCTURE_IDS[n] for n in ("femur", "tibia", "fibula", "hip_bone"))
 #: Muscle-like tissue thinner than this is skin, vessels, or the rim of a muscle.
@@ -60,17 +64,23 @@ _EVERY_MM = 12.0
 
 def levels_out_of_order(labels: LabelMap) -> list[tuple[str, str]]:
     """Pairs of muscles whose first should lie above its second and does not."""
-    return order_of_levels(levels_of_structures(labels.data))[1]
+    counts = levels_of_structures(labels.data)
+    return order_of_levels(counts, labels.grid.voxel_sizes_mm[2])[1]
 
 
 def order_of_levels(
-    counts: NDArray[np.float64],
+    counts: NDArray[np.float64], level_mm: float
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Pairs of muscles whose first lies above its second, as it should, and those where not.
+    """Pairs of muscles whose first lies above its second, as it should, and those where not; none
+    where muscles are seen on too short a stretch of the limb to tell.
 
     Args:
         counts: voxels of each label value on each level, shape (256, nz), upwards.
+        level_mm: distance of the levels.
     """
+    levels = np.flatnonzero(counts[[muscle.id for muscle in MUSCLES]].any(axis=0))
+    if levels.size == 0 or (levels[-1] + 1 - levels[0]) * level_mm < _SHORTEST_MM:
+        return [], []
     heights = {}
     for muscle in MUSCLES:
         here = counts[muscle.id]

@@ -99,17 +99,18 @@ def pose_of_labels(labels: LabelMap) -> LegPose:
     return LegPose(
         front=_majority(_votes(centres, _IN_FRONT, 1)),
         outside=_majority(_votes(centres, _OUTSIDE, 0)),
-        upright=upright_by_levels(levels_of_structures(labels.data)),
+        upright=upright_by_levels(levels_of_structures(labels.data), labels.grid.voxel_sizes_mm[2]),
     )
 
 
-def upright_by_levels(counts: Floats) -> bool | None:
+def upright_by_levels(counts: Floats, level_mm: float) -> bool | None:
     """Whether muscles follow each other along the limb as in a leg whose foot is below.
 
     Args:
         counts: voxels of each label value on each level, shape (256, nz), upwards.
+        level_mm: distance of the levels.
     """
-    right, wrong = order_of_levels(counts)
+    right, wrong = order_of_levels(counts, level_mm)
     return _majority([True] * len(right) + [False] * len(wrong))
 
 

@@ -14,6 +14,8 @@ Flags = NDArray[np.bool_]
 EDGES = {(0, 0): "inner", (0, 1): "outer", (1, 0): "back", (1, 1): "front"}
 #: The outermost line of voxels that are not 0 may be dimmed by interpolation: the next counts too.
 _LINES = 2
+#: Air of which no more than this is other than 0 was blanked. High: the other leg counts as air.
+_NOISY_AIR = 0.9
 
 
 def near_edges(
@@ -26,7 +28,8 @@ def near_edges(
     """Voxels near a place where the leg goes on beyond an edge of the images.
 
     An image ends where its last voxels other than exactly 0 are: what lies further out was padded,
-    after a correction of distortion or a crop.
+    after a correction of distortion or a crop. Where the air beside the leg was blanked too, that
+    cannot be told, and the image ends where its array does.
 
     Args:
         tissue: the leg, shape (nx, ny, nz), in right-leg pose.
@@ -38,9 +41,15 @@ def near_edges(
         masks of the shape of the leg by the names of EDGES; edges that the leg does not reach are
         missing, all where there is no image.
     """
+    if not images:
+        return {}
     lit = np.zeros(tissue.shape, dtype=np.bool_)
     for image in images:
         lit |= image != 0
+    for shown in ndimage.find_objects(lit.any(axis=2).astype(np.uint8)):
+        air = ~tissue[shown]
+        if np.count_nonzero(lit[shown] & air) <= _NOISY_AIR * np.count_nonzero(air):
+            lit[:] = True
     found = {}
     for (axis, end), name in EDGES.items():
         lines = np.flatnonzero(lit.any(axis=tuple({0, 1, 2} - {axis})))

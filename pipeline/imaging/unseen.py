@@ -14,8 +14,9 @@ Flags = NDArray[np.bool_]
 EDGES = {(0, 0): "inner", (0, 1): "outer", (1, 0): "back", (1, 1): "front"}
 #: The outermost line of voxels that are not 0 may be dimmed by interpolation: the next counts too.
 _LINES = 2
-#: Air of which no more than this is other than 0 was blanked. High: the other leg counts as air.
-_NOISY_AIR = 0.9
+#: What is darker than this share of the leg, beside it, is air and not the other leg; air of which
+#: no more than the second share is other than 0 was blanked.
+_DARK_SHARE, _NOISY_SHARE = 0.2, 0.5
 
 
 def near_edges(
@@ -41,14 +42,16 @@ def near_edges(
         masks of the shape of the leg by the names of EDGES; edges that the leg does not reach are
         missing, all where there is no image.
     """
-    if not images:
+    if not images or not tissue.any():
         return {}
-    lit = np.zeros(tissue.shape, dtype=np.bool_)
+    signal = np.zeros(tissue.shape, dtype=np.float32)
     for image in images:
-        lit |= image != 0
+        signal += np.abs(image)
+    lit = signal > 0
+    air = signal < _DARK_SHARE * np.median(signal[tissue])
     for shown in ndimage.find_objects(lit.any(axis=2).astype(np.uint8)):
-        air = ~tissue[shown]
-        if np.count_nonzero(lit[shown] & air) <= _NOISY_AIR * np.count_nonzero(air):
+        noisy = np.count_nonzero(lit[shown] & air[shown])
+        if noisy <= _NOISY_SHARE * np.count_nonzero(air[shown]):
             lit[:] = True
     found = {}
     for (axis, end), name in EDGES.items():

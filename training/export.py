@@ -1,6 +1,9 @@
-"""Step 4: the averaged weights of a checkpoint -> the ONNX file of the package and its contract.
+"""Step 4: the averaged weights of checkpoints -> the ONNX file of the package and its contract.
 
-python -m training.export --checkpoint FILE --out FOLDER
+    python -m training.export --checkpoint FILE [FILE] --out FOLDER
+
+Of several checkpoints, of which each went on from the one before, the mean is taken (Wortsman et
+al., Model soups, ICML 2022).
 """
 
 from __future__ import annotations
@@ -16,22 +19,20 @@ from training.codes import CLASS_IDS
 from training.network import CHANNELS_IN, LegNetwork, WithProbabilities
 from training.synthesis import FAR_MM, NEAR_MM, NETWORK_PIXEL_MM
 
-VERSION = "4"
+VERSION = "5"
 
 
-def export(checkpoint: Path | None, out: Path) -> None:
+def export(checkpoints: list[Path], out: Path) -> None:
     """Write legs.onnx and legs.json; without a checkpoint, untrained weights for development."""
     network = LegNetwork()
-    training = {"step": 0}
-    if checkpoint is not None:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        average = {
-            name.removeprefix("module."): value
-            for name, value in state["average"].items()
-            if name.startswith("module.")
-        }
-        network.load_state_dict(average)
-        training = {key: state[key] for key in ("step", "steps", "seed", "batch", "without")}
+    states = [torch.load(path, map_location="cpu", weights_only=True) for path in checkpoints]
+    if states:
+        network.load_state_dict(
+            {
+                name: sum(state["average"][f"module.{name}"] for state in states) / len(states)
+                for name in network.state_dict()
+            }
+        )
     model = WithProbabilities(network).eval()
     out.mkdir(parents=True, exist_ok=True)
     target = out / "legs.onnx"
@@ -56,7 +57,10 @@ def export(checkpoint: Path | None, out: Path) -> None:
         "near_mm": NEAR_MM,
         "far_mm": FAR_MM,
         "size_multiple": 16,
-        "training": training,
+        "training": [
+            {key: state[key] for key in ("step", "steps", "seed", "batch", "without")}
+            for state in states
+        ],
     }
     (out / "legs.json").write_text(json.dumps(contract, indent=1) + "\n", encoding="utf-8")
 
@@ -64,7 +68,7 @@ def export(checkpoint: Path | None, out: Path) -> None:
 def main() -> None:
     """Parse the command line and export."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--checkpoint", type=Path, nargs="*", default=[])
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     export(arguments.checkpoint, arguments.out)

@@ -97,7 +97,11 @@ def _withheld(report: Report, name: str, found: Labelled, seconds: float) -> Non
                 volume_ml=state.volume_in_view_ml,
                 confidence=state.confidence,
             )
-    trusted = {(n, side) for n, side, s in states if s.status in (Status.OK, Status.TRUNCATED)}
+    trusted = {
+        (n, side)
+        for n, side, s in states
+        if s.status is not Status.ABSENT and s.why_doubted is None
+    }
     expected = [(muscle(value).name, side) for value in IN_VIEW[name] for side in Side]
     share = sum(key not in trusted for key in expected) / len(expected)
     report.add(

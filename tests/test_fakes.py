@@ -688,13 +688,16 @@ def test_beside_a_part_without_signal_nothing_is_judged(side: Side) -> None:
     beside = named["vastus_intermedius"]
     mine = getattr(beside, side)
     # Cut by the levels too, which must not hide it.
-    assert mine.status is Status.UNRELIABLE
-    assert "without signal" in mine.reason
+    assert mine.status is Status.TRUNCATED
+    assert "without signal" in mine.doubt
+    assert mine.why_doubted == mine.doubt
+    assert mine.doubt in mine.reason
     assert "cut by the lower end of the field of view" in mine.reason
     assert mine.volume_whole_ml is None
     assert getattr(beside, side.other).status is Status.TRUNCATED
+    assert getattr(beside, side.other).doubt is None
     for name in ("quadriceps", "thigh_anterior", "limb"):
-        assert getattr(named[name], side).status is Status.UNRELIABLE
+        assert "unreliable" in getattr(named[name], side).why_doubted
         assert named[name].asymmetry.verdict is None
     far = named["adductor_longus"].asymmetry
     assert far.verdict is not None
@@ -735,8 +738,8 @@ def test_a_fraction_map_with_one_leg_of_one_station_inverted_makes_it_unreliable
         assert muscle.asymmetry.verdict is None
         assert muscle.asymmetry_total_volume.verdict is None
         if getattr(before, side).status is not Status.ABSENT:
-            assert mine.status is Status.UNRELIABLE
-            assert "water and fat look exchanged" in mine.reason
+            assert "water and fat look exchanged" in mine.why_doubted
+            assert mine.why_doubted in mine.reason
             assert mine.volume_in_view_ml == getattr(before, side).volume_in_view_ml
             unreliable += 1
     assert unreliable > 15

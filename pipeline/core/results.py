@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pipeline.core.anatomy import Side
 
 #: Version of the published document; grows when its meaning changes.
-SCHEMA_VERSION = "2.4"
+SCHEMA_VERSION = "2.5"
 
 Millilitres = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -91,6 +91,11 @@ class Measurement(Record):
 
     status: Status = Field(description="ok, absent, truncated or unreliable.")
     reason: str | None = Field(description="Why the status is not ok; null when it is.")
+    doubt: str | None = Field(
+        default=None,
+        description="Where the status is truncated: why nothing is concluded from the part in view "
+        "either, as of an unreliable muscle; null where there is no such doubt.",
+    )
     volume_whole_ml: Millilitres | None = Field(
         description="Volume of the whole muscle, mL; null unless status is ok or unreliable."
     )
@@ -167,8 +172,15 @@ class Measurement(Record):
         default=(), description="Cross-sections along the limb, hip to ankle."
     )
 
+    @property
+    def why_doubted(self) -> str | None:
+        """Why nothing is concluded from it, whether it is whole or cut; None where it may be."""
+        return self.reason if self.status is Status.UNRELIABLE else self.doubt
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.doubt is not None and self.status is not Status.TRUNCATED:
+            raise ValueError("only of a truncated muscle a doubt is told beside the reason")
         whole = (self.volume_whole_ml, self.lean_volume_whole_ml)
         if self.status in (Status.ABSENT, Status.TRUNCATED) and whole != (None, None):
             raise ValueError(f"a muscle that is {self.status} has no whole volume")

@@ -198,8 +198,8 @@ def _numbers(m: Measurement) -> Iterator[hd.sr.Measurement]:
         number = hd.sr.Measurement(
             name=name, value=value, unit=unit_code(unit), derivation=derivation
         )
-        if m.status is Status.UNRELIABLE:
-            _modify(number, _status_name(), _status(m.status))
+        if m.why_doubted is not None:
+            _modify(number, _status_name(), _status(Status.UNRELIABLE))
         yield number
 
 
@@ -258,7 +258,7 @@ def _index(result: Compared, asymmetry: Asymmetry) -> Iterator[Any]:
         own_code("extent", "Extent that is compared"),
         own_code(asymmetry.extent, _EXTENTS[asymmetry.extent]),
     )
-    if Status.UNRELIABLE in (result.right.status, result.left.status):
+    if result.right.why_doubted or result.left.why_doubted:
         _modify(number, _status_name(), _status(Status.UNRELIABLE))
     # highdicom's own properties state an uncertainty without its unit and its level.
     for value, meaning, end in (

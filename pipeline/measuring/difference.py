@@ -212,8 +212,8 @@ def _no_verdict(
     config: MeasureConfig,
 ) -> str | None:
     for side, m in ((Side.RIGHT, right), (Side.LEFT, left)):
-        if m.status is Status.UNRELIABLE:
-            return f"the {side} side is unreliable: {m.reason}"
+        if m.why_doubted is not None:
+            return f"the {side} side is unreliable: {m.why_doubted}"
     if extent == "matched" and share is not None and share < config.smallest_matched_share:
         return (
             f"both legs show only {100 * share:.0f} % of it "

@@ -86,7 +86,7 @@ def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
     if not members:
         return absent("no muscle of the group is seen on both sides")
     cut = sum(m.status is Status.TRUNCATED for m in members)
-    doubtful = sum(m.status is Status.UNRELIABLE for m in members)
+    doubtful = sum(m.why_doubted is not None for m in members)
     reasons = []
     if missing:
         reasons.append(f"{missing} of its muscles not seen on both sides and left out")
@@ -95,10 +95,10 @@ def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
     if doubtful:
         reasons.append(f"{doubtful} of its muscles unreliable")
     whole = not missing and not any(m.volume_whole_ml is None for m in members)
-    status = Status.OK if whole else Status.TRUNCATED
     # Nothing may be judged by what rests in part on a muscle that may not.
-    if doubtful:
-        status = Status.UNRELIABLE
+    status = Status.UNRELIABLE if doubtful else Status.OK
+    if not whole:
+        status = Status.TRUNCATED
     volume = _total(members, "volume_in_view_ml")
     lean = _total(members, "lean_volume_in_view_ml")
     fat = _total(members, "fat_volume_in_view_ml")
@@ -108,6 +108,7 @@ def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
     return Measurement(
         status=status,
         reason="; ".join(reasons) or None,
+        doubt=reasons[-1] if doubtful and not whole else None,
         volume_whole_ml=_total(members, "volume_whole_ml") if whole else None,
         volume_in_view_ml=volume,
         volume_matched_ml=matched,

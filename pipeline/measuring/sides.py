@@ -38,9 +38,12 @@ class Sides:
         if raw is None:
             return absent(self._absent_reason(name, side))
         confidence = self._confidence(name, raw)
-        status, reason = self._status(name, raw, confidence)
+        doubts = "; ".join(self._doubts(name, raw, confidence)) or None
+        status = Status.OK if doubts is None else Status.UNRELIABLE
+        if raw.extent.cut is not None:
+            status = Status.TRUNCATED
         view = raw.in_view
-        whole = status in (Status.OK, Status.UNRELIABLE) and raw.extent.cut is None
+        whole = raw.extent.cut is None
         # A muscle that is whole on both sides is matched in full: the levels of its ends are
         # its own anatomy, not the field of view's.
         matched = view if both_whole else raw.matched
@@ -60,7 +63,8 @@ class Sides:
             lean_reason = "no voxel of the muscle has a defined fat fraction"
         return Measurement(
             status=status,
-            reason=reason,
+            reason="; ".join(filter(None, (doubts, raw.extent.cut))) or None,
+            doubt=doubts if status is Status.TRUNCATED else None,
             volume_whole_ml=view.volume_ml if whole else None,
             volume_in_view_ml=view.volume_ml,
             volume_matched_ml=matched.volume_ml if matched else None,
@@ -92,16 +96,6 @@ class Sides:
         usual = self._config.usual_outside_share
         inside = 1.0 - max(self._outside.get(name, 0.0), usual)
         return raw.confidence.agreement * inside / (1.0 - usual)
-
-    def _status(
-        self, name: str, raw: Structure, confidence: float | None
-    ) -> tuple[Status, str | None]:
-        reasons = self._doubts(name, raw, confidence)
-        told = "; ".join(filter(None, (*reasons, raw.extent.cut))) or None
-        # Of a muscle that is cut and doubted, the part in view must not be judged either.
-        if reasons:
-            return Status.UNRELIABLE, told
-        return (Status.OK if raw.extent.cut is None else Status.TRUNCATED), told
 
     def _doubts(self, name: str, raw: Structure, confidence: float | None) -> list[str]:
         """Why nothing may rest on what was measured of a structure."""

@@ -427,15 +427,18 @@ def unjudged(measures: Measures, lead: Lead) -> list[Unjudged]:
         asymmetry = leading(result, lead)
         if asymmetry.verdict is not None:
             continue
-        statuses = (result.right.status, result.left.status)
-        kind = "other"
-        for status in (Status.ABSENT, Status.UNRELIABLE, Status.TRUNCATED):
-            if status in statuses:
-                kind = status.value
-                break
+        sides = (result.right, result.left)
+        statuses = [m.status for m in sides]
+        if Status.ABSENT in statuses:
+            kind: str = Status.ABSENT
+        elif any(m.why_doubted for m in sides):
+            kind = Status.UNRELIABLE
+        elif Status.TRUNCATED in statuses:
+            kind = Status.TRUNCATED
+        elif lead == "lean_volume" and any(m.lean_reason for m in sides):
+            kind = "lean"
         else:
-            if lead == "lean_volume" and (result.right.lean_reason or result.left.lean_reason):
-                kind = "lean"
+            kind = "other"
         for reason in reasons(result, lead, told=told):
             found[kind].setdefault(reason, []).append(muscle_title(result.name))
     return [

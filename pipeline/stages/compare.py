@@ -347,8 +347,8 @@ def _estimated(first: Measurement, later: Measurement) -> str | None:
 
 def _unreliable(first: Measurement, later: Measurement) -> str | None:
     for which, m in (("first", first), ("later", later)):
-        if m.status is Status.UNRELIABLE:
-            return f"unreliable in the {which} scan ({m.reason})"
+        if m.why_doubted is not None:
+            return f"unreliable in the {which} scan ({m.why_doubted})"
     return None
 
 

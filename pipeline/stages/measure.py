@@ -225,7 +225,12 @@ def _findings(muscles: Sequence[MuscleResult]) -> list[Finding]:
     findings = []
     for status in (Status.TRUNCATED, Status.UNRELIABLE):
         for side in Side:
-            names = [m.name for m in muscles if on_side(m, side).status is status]
+            names = [
+                m.name
+                for m in muscles
+                if on_side(m, side).status is status
+                or (status is Status.UNRELIABLE and on_side(m, side).doubt is not None)
+            ]
             if names:
                 listed = ", ".join(n.replace("_", " ") for n in names)
                 counted = "1 muscle is" if len(names) == 1 else f"{len(names)} muscles are"

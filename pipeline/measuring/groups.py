@@ -92,11 +92,12 @@ def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
         reasons.append(f"{missing} of its muscles not seen on both sides and left out")
     if cut:
         reasons.append(f"{cut} of its muscles truncated")
-    if doubtful:
-        reasons.append(f"{doubtful} of its muscles unreliable")
+    doubt = f"{doubtful} of its muscles unreliable" if doubtful else None
+    if doubt is not None:
+        reasons.append(doubt)
     whole = not missing and not any(m.volume_whole_ml is None for m in members)
     # Nothing may be judged by what rests in part on a muscle that may not.
-    status = Status.UNRELIABLE if doubtful else Status.OK
+    status = Status.OK if doubt is None else Status.UNRELIABLE
     if not whole:
         status = Status.TRUNCATED
     volume = _total(members, "volume_in_view_ml")
@@ -108,7 +109,7 @@ def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
     return Measurement(
         status=status,
         reason="; ".join(reasons) or None,
-        doubt=reasons[-1] if doubtful and not whole else None,
+        doubt=None if whole else doubt,
         volume_whole_ml=_total(members, "volume_whole_ml") if whole else None,
         volume_in_view_ml=volume,
         volume_matched_ml=matched,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -135,7 +136,7 @@ def _dataset_description(out: Path) -> Iterator[Problem]:
         yield Problem(name, "expected GeneratedBy with Name and Version, found none", _PROCESS)
 
 
-class _Document(Generic[D]):
+class _Document(ABC, Generic[D]):
     """The checks that every published document has in common.
 
     Attributes:
@@ -165,9 +166,9 @@ class _Document(Generic[D]):
             ]
         return self.of_document(document)
 
+    @abstractmethod
     def of_document(self, document: D) -> list[Problem]:
         """The problems of a document that fits its schema."""
-        raise NotImplementedError
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._out).as_posix()

@@ -67,8 +67,15 @@ class Pair:
 PAIRS = (
     Pair(("vhf", Side.RIGHT), ("vhm", Side.LEFT), (-0.4, 0.35, 0.7)),
     Pair(("vhm", Side.LEFT), ("vhf", Side.LEFT), (-0.4, 0.35, 0.7)),
+    Pair(("vhf", Side.LEFT), ("vhm", Side.LEFT), (0.5, 1.0)),
+    Pair(("vhm", Side.LEFT), ("vhf", Side.RIGHT), (0.5, 1.0)),
     Pair(("vhf", Side.LEFT), ("mm_pelvis_calf", Side.LEFT), (0.5, 1.0)),
+    Pair(("vhf", Side.RIGHT), ("mm_pelvis_calf", Side.RIGHT), (-0.5, 0.75)),
+    Pair(("vhf", Side.RIGHT), ("mm_neck_knee", Side.RIGHT), (0.5, 1.0)),
+    Pair(("vhf", Side.LEFT), ("mm_neck_knee", Side.LEFT), (-0.5, 0.75)),
     Pair(("vhm", Side.LEFT), ("mm_pelvis_calf", Side.RIGHT), (0.5, 1.0)),
+    Pair(("vhm", Side.LEFT), ("mm_pelvis_calf", Side.LEFT), (-0.4, 0.75)),
+    Pair(("vhm", Side.LEFT), ("mm_neck_knee", Side.LEFT), (0.5, 1.0)),
 )
 
 

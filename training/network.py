@@ -12,6 +12,8 @@ from training.codes import CLASS_COUNT
 
 CHANNELS_IN = 10
 WIDTHS = (16, 32, 64, 128, 192)
+#: Residual blocks on the way down, by level; the deep levels cost little.
+DEPTHS = (1, 2, 4, 4)
 
 
 class _Block(nn.Sequential):
@@ -30,6 +32,8 @@ class _Residual(nn.Module):
         self.second = nn.Sequential(
             nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
         )
+        # A new block passes on what it gets (Goyal et al. 2017): a network can grow by blocks.
+        nn.init.zeros_(self.second[1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(x + self.second(self.first(x)))
@@ -38,13 +42,13 @@ class _Residual(nn.Module):
 class LegNetwork(nn.Module):
     """Logits (N, 38, H, W) from slices (N, 10, H, W); H and W multiples of 16."""
 
-    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+    def __init__(self, widths: tuple[int, ...] = WIDTHS, depths: tuple[int, ...] = DEPTHS) -> None:
         super().__init__()
         self.stem = nn.Sequential(_Block(CHANNELS_IN, widths[0]), _Block(widths[0], widths[0]))
         pairs = list(itertools.pairwise(widths))
         self.down = nn.ModuleList(
-            nn.Sequential(_Block(a, b, 2), *(_Residual(b) for _ in range(1 if b < 128 else 2)))
-            for a, b in pairs
+            nn.Sequential(_Block(a, b, 2), *(_Residual(b) for _ in range(depth)))
+            for (a, b), depth in zip(pairs, depths, strict=True)
         )
         self.narrow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
         self.up = nn.ModuleList(
@@ -92,8 +96,8 @@ def marginal_loss(logits: Tensor, codes: Tensor, allowed: Tensor) -> Tensor:
     """
     # Classes last: that is how both the logits of a channels-last network and the table lie.
     p = torch.softmax(logits.permute(0, 2, 3, 1), dim=-1)
-    mask = torch.stack([table[code] for table, code in zip(allowed, codes, strict=True)])
-    mask = mask.to(p.dtype)
+    image = torch.arange(len(codes), device=codes.device)[:, None, None]
+    mask = allowed[image, codes].to(p.dtype)
     entropy = -torch.log((p * mask).sum(dim=-1).clamp(min=1e-6)).mean()
     # Every other pixel is enough for a sum over an image.
     p, mask = p[:, ::2, ::2], mask[:, ::2, ::2]

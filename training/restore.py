@@ -123,7 +123,7 @@ def main() -> None:
     synthesiser = Synthesiser(*load_geometries(arguments.bodies, []), sizes=tuple(BATCH))
     images = SyntheticLegs(synthesiser, seed=arguments.seed)
     slices = [
-        torch.stack([images[size, index][0] for index in range(first, first + 8)])
+        torch.stack([images[size, index][0].float() for index in range(first, first + 8)])
         for size in BATCH
         for first in range(0, _IMAGES_PER_SIZE, 8)
     ]

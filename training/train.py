@@ -1,9 +1,11 @@
 """Step 3: train on images that are synthesised as it goes; resumable, seeded, CPU or GPU.
 
-    python -m training.train --bodies FOLDER --out FOLDER --steps 8000 [--without vhf]
+    python -m training.train --bodies FOLDER --out FOLDER --steps 8000 [--fold vhf --fold vhm]
 
 Writes `checkpoint.pt` (network, EMA, optimiser, step) every few hundred steps; started again with
 the same arguments it goes on from there. The images of step s depend on the seed and s alone.
+Each fold is one more network, `without-vhf.pt`, that learns from the same images but those of a
+person: making images costs more than learning from them.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +29,8 @@ from training.synthesis import Geometry, Synthesiser
 
 logger = logging.getLogger(__name__)
 
-#: Images in a batch by their size in network pixels: about the same work for each.
+#: Images in a batch by their size in network pixels: about the same work for each (`--times`
+#: makes all of them larger).
 BATCH = {96: 16, 128: 9, 160: 6}
 #: How often a kind of source is drawn, all of its bodies together. Real anatomy dominates.
 KIND_WEIGHTS = {
@@ -40,9 +45,9 @@ KIND_WEIGHTS = {
 def load_geometries(bodies: Path, without: list[str]) -> tuple[list[Geometry], list[float]]:
     """Bodies and their weights, persons weighted alike within a kind."""
     loaded = [load_body(path) for path in sorted(bodies.glob("*.npz"))]
-    # A body between two people is named after both.
-    kept = [b for b in loaded if not set(b.source.person.split("+")) & set(without)]
-    kept = [body for body in kept if body.source.kind not in without]
+    geometries = [Geometry(body) for body in loaded if body.source.kind not in without]
+    geometries = [geometry for geometry in geometries if not geometry.persons & set(without)]
+    kept = [geometry.body for geometry in geometries]
     persons: dict[str, set[str]] = {}
     maps: dict[str, int] = {}
     for body in kept:
@@ -52,41 +57,49 @@ def load_geometries(bodies: Path, without: list[str]) -> tuple[list[Geometry], l
         KIND_WEIGHTS[b.source.kind] / len(persons[b.source.kind]) / maps[b.source.person]
         for b in kept
     ]
-    return [Geometry(body) for body in kept], weights
+    return geometries, weights
 
 
 class SyntheticLegs(Dataset):  # type: ignore[type-arg]
-    """Sample number i of a size, made from the seed and i."""
+    """Sample number i of a size, made from the seed and i.
 
-    def __init__(self, synthesiser: Synthesiser, *, seed: int) -> None:
+    Items are slices (float16: half of what has to be passed on), codes, allowed classes, and
+    whether each fold may learn from the sample.
+    """
+
+    def __init__(self, synthesiser: Synthesiser, *, seed: int, folds: tuple[str, ...] = ()) -> None:
         self._synthesiser = synthesiser
         self._seed = seed
+        self._folds = folds
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, ...]:
         size, index = key
         sample = self._synthesiser.sample(size, _generator(self._seed, index))
-        return sample.slices, sample.codes, sample.allowed
+        mine = torch.tensor([fold not in sample.persons for fold in self._folds], dtype=torch.bool)
+        return sample.slices.half(), sample.codes.to(torch.uint8), sample.allowed, mine
 
 
 class _Batches(Sampler):  # type: ignore[type-arg]
     """Which samples make up step s: one image size a batch, more of the small ones."""
 
-    def __init__(self, shares: dict[int, float], *, seed: int, first: int, steps: int) -> None:
+    def __init__(
+        self, shares: dict[int, float], *, seed: int, first: int, steps: int, times: int
+    ) -> None:
         self._sizes = list(shares)
         # A batch of small images holds more of them, so fewer such batches are due.
         due = torch.tensor([shares[size] / BATCH[size] for size in self._sizes])
         self._due = due / due.sum()
-        self._seed, self._first, self._steps = seed, first, steps
+        self._seed, self._first, self._steps, self._times = seed, first, steps, times
 
     def __len__(self) -> int:
         return self._steps - self._first
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        largest = max(BATCH.values())
+        largest = max(BATCH.values()) * self._times
         for step in range(self._first, self._steps):
             generator = _generator(self._seed + 1, step)
             size = self._sizes[int(torch.multinomial(self._due, 1, generator=generator))]
-            yield [(size, step * largest + place) for place in range(BATCH[size])]
+            yield [(size, step * largest + place) for place in range(BATCH[size] * self._times)]
 
 
 def _generator(seed: int, index: int) -> torch.Generator:
@@ -100,77 +113,146 @@ def learning_rate(step: int, steps: int, highest: float) -> float:
     return highest * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Images on the device, channels last, and what may be where."""
+
+    slices: torch.Tensor
+    codes: torch.Tensor
+    allowed: torch.Tensor
+
+    def only(self, chosen: torch.Tensor) -> _Batch:
+        slices = self.slices[chosen].contiguous(memory_format=torch.channels_last)
+        return _Batch(slices, self.codes[chosen], self.allowed[chosen])
+
+
+class _Learner:
+    """A network, its average over the steps and its optimiser, kept in one file."""
+
+    def __init__(
+        self, checkpoint: Path, start: Path | None, without: list[str], device: torch.device
+    ) -> None:
+        self.checkpoint, self.without, self._device = checkpoint, without, device
+        self.network = LegNetwork().to(device).to(memory_format=torch.channels_last)
+        if start is not None:
+            # Blocks that a smaller network does not have yet do nothing at first.
+            state = torch.load(start, map_location=device, weights_only=True)
+            lacking = self.network.load_state_dict(state, strict=False)
+            logger.info("%s lacks %d tensors", start, len(lacking.missing_keys))
+        self.average = torch.optim.swa_utils.AveragedModel(
+            self.network,
+            multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998),
+            use_buffers=True,
+        )
+        self._optimiser = torch.optim.AdamW(self.network.parameters(), weight_decay=1e-4)
+        self.step = 0
+        if checkpoint.exists():
+            stored = torch.load(checkpoint, map_location=device, weights_only=True)
+            self.network.load_state_dict(stored["network"])
+            self.average.load_state_dict(stored["average"])
+            self._optimiser.load_state_dict(stored["optimiser"])
+            self.step = stored["step"]
+        self.network.train()
+
+    def learn(self, batch: _Batch, *, rate: float, bfloat16: bool) -> torch.Tensor:
+        """One step; the loss. A batch that holds nothing for this network is passed over."""
+        self.step += 1
+        if not len(batch.codes):
+            return torch.tensor(float("nan"), device=self._device)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=bfloat16):
+            logits = self.network(batch.slices)
+        loss = marginal_loss(logits.float(), batch.codes, batch.allowed)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self._optimiser.step()
+        self.average.update_parameters(self.network)
+        return loss.detach()
+
+    def save(self, **facts: Any) -> None:
+        """Write the checkpoint, whole or not at all."""
+        part = self.checkpoint.with_suffix(".part")
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "step": self.step,
+            "without": self.without,
+            **facts,
+        }
+        torch.save(state, part)
+        part.replace(self.checkpoint)
+
+
 def train(arguments: argparse.Namespace) -> None:
     """Run or go on with a training."""
     torch.manual_seed(arguments.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(arguments.threads)
-    network = LegNetwork().to(device).to(memory_format=torch.channels_last)
-    if arguments.start is not None:
-        network.load_state_dict(torch.load(arguments.start, map_location=device, weights_only=True))
-    average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
-    )
-    optimiser = torch.optim.AdamW(network.parameters(), lr=arguments.rate, weight_decay=1e-4)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    checkpoint = arguments.out / "checkpoint.pt"
-    start = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
-        logger.info("going on from step %d", start)
+    folds = dict((*fold.split("=", 1), None)[:2] for fold in arguments.fold)
+    learners = [
+        _Learner(arguments.out / "checkpoint.pt", arguments.start, arguments.without, device)
+    ]
+    for fold, start in folds.items():
+        path = arguments.out / f"without-{fold}.pt"
+        learners.append(_Learner(path, start and Path(start), [*arguments.without, fold], device))
+    first = min(learner.step for learner in learners)
+    if any(learner.step != first for learner in learners):
+        raise SystemExit(f"the checkpoints in {arguments.out} are of different steps")
+    logger.info("from step %d", first)
     synthesiser = Synthesiser(
         *load_geometries(arguments.bodies, arguments.without), sizes=tuple(BATCH)
     )
     logger.info("sizes are due at %s", synthesiser.size_shares)
     loader = DataLoader(
-        SyntheticLegs(synthesiser, seed=arguments.seed),
+        SyntheticLegs(synthesiser, seed=arguments.seed, folds=tuple(folds)),
         batch_sampler=_Batches(
-            synthesiser.size_shares, seed=arguments.seed, first=start, steps=arguments.steps
+            synthesiser.size_shares,
+            seed=arguments.seed,
+            first=first,
+            steps=arguments.steps,
+            times=arguments.times,
         ),
         num_workers=arguments.workers,
         prefetch_factor=4,
+        pin_memory=device.type == "cuda",
     )
-    losses: list[float] = []
+    losses: list[torch.Tensor] = []
     began = time.monotonic()
-    network.train()
-    for step, (slices, codes, allowed) in enumerate(loader, start=start):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, arguments.steps, arguments.rate)
-        slices = slices.to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=arguments.bfloat16):
-            logits = network(slices)
-        loss = marginal_loss(logits.float(), codes.to(device), allowed.to(device))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimiser.step()
-        average.update_parameters(network)
-        losses.append(float(loss.detach()))
+    for step, (slices, codes, allowed, used) in enumerate(loader, start=first):
+        rate = learning_rate(step, arguments.steps, arguments.rate)
+        slices = slices.to(device, non_blocking=True).float()
+        batch = _Batch(
+            slices.contiguous(memory_format=torch.channels_last),
+            codes.to(device, non_blocking=True).long(),
+            allowed.to(device, non_blocking=True),
+        )
+        shares = [batch] + [batch.only(mine.nonzero()[:, 0].to(device)) for mine in used.T]
+        losses.append(
+            torch.stack(
+                [
+                    learner.learn(share, rate=rate, bfloat16=arguments.bfloat16)
+                    for learner, share in zip(learners, shares, strict=True)
+                ]
+            )
+        )
         done = step + 1
         if done % 50 == 0:
-            pace = (done - start) / (time.monotonic() - began)
-            logger.info("step %d  loss %.4f  %.2f steps/s", done, np.mean(losses[-50:]), pace)
+            pace = (done - first) / (time.monotonic() - began)
+            means = torch.stack(losses).nanmean(dim=0).tolist()
+            losses.clear()
+            logger.info("step %d  loss %s  %.2f steps/s", done, np.round(means, 4), pace)
         if done % arguments.save_every == 0 or done == arguments.steps:
-            part = checkpoint.with_suffix(".part")
-            torch.save(
-                {
-                    "network": network.state_dict(),
-                    "average": average.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "step": done,
-                    "steps": arguments.steps,
-                    "seed": arguments.seed,
-                    "batch": {str(size): count for size, count in BATCH.items()},
-                    "without": list(arguments.without),
-                },
-                part,
-            )
-            part.replace(checkpoint)
+            for learner in learners:
+                learner.save(
+                    steps=arguments.steps,
+                    seed=arguments.seed,
+                    batch={str(size): count * arguments.times for size, count in BATCH.items()},
+                )
 
 
 def main() -> None:
@@ -183,11 +265,19 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="weights to start from (training.restore)")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--times", type=int, default=1, help="batches so many times as large")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--bfloat16", action="store_true", help="convolutions in half the bits")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=250)
     parser.add_argument("--without", nargs="*", default=[], help="persons or kinds left out")
+    parser.add_argument(
+        "--fold",
+        action="append",
+        default=[],
+        metavar="PERSON[=START]",
+        help="one more network that never sees a person, and the weights it starts from",
+    )
     train(parser.parse_args())
 
 

@@ -19,7 +19,7 @@ from training.codes import CLASS_IDS
 from training.network import CHANNELS_IN, LegNetwork, WithProbabilities
 from training.synthesis import FAR_MM, NEAR_MM, NETWORK_PIXEL_MM
 
-VERSION = "5"
+VERSION = "6"
 
 
 def export(checkpoints: list[Path], out: Path) -> None:

@@ -158,6 +158,7 @@ class EmbeddedConfig(_Section):
     bridge_mm: Positive
     smallest_piece_share: Share
     largest_gap_mm: Positive
+    continued_gap_mm: Positive
     largest_hole_mm2: Positive
     smallest_muscle_ml: Positive
     perturbations: Annotated[int, Field(ge=1)]

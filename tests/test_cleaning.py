@@ -42,6 +42,7 @@ RULES = Rules(
     bridge_mm=6.0,
     smallest_piece_share=0.2,
     largest_gap_mm=50.0,
+    continued_gap_mm=25.0,
     largest_hole_mm2=60.0,
     smallest_muscle_ml=0.5,
 )
@@ -107,9 +108,9 @@ def test_a_muscle_missing_on_some_levels_keeps_both_parts():
     mask = np.zeros((20, 12, 12), dtype=bool)
     mask[:8, 3:9, 3:9] = True
     mask[13:, 3:9, 3:9] = True
-    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2, 5), mask)
+    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2, 5, 0), mask)
     mask[2:4, 0:1, 0:1] = True
-    found = largest_pieces(mask, 1, 0.2, 5)
+    found = largest_pieces(mask, 1, 0.2, 5, 0)
     assert not found[2, 0, 0]
 
 
@@ -118,11 +119,28 @@ def test_what_looks_like_a_muscle_far_along_the_limb_is_none():
     mask[:8, 3:9, 3:9] = True
     alone = mask.copy()
     mask[20:25, 3:9, 3:9] = True
-    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2, 11), alone)
-    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2, 12), mask)
+    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2, 11, 0), alone)
+    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2, 12, 0), mask)
     # A piece between them carries on to the far one, whichever is the larger.
     mask[12:15, 3:9, 3:9] = True
-    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2, 5), mask)
+    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2, 5, 0), mask)
+
+
+def test_a_small_piece_stays_only_where_the_muscle_goes_on():
+    mask = np.zeros((30, 40, 40), dtype=bool)
+    mask[:20, 10:22, 10:22] = True
+    alone = mask.copy()
+    mask[23:25, 12:18, 12:18] = True
+    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2, 5, 3), mask)
+    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2, 5, 2), alone)
+    # As far along the limb, and further away than a muscle moves on the way.
+    beside = alone.copy()
+    beside[23:25, 32:38, 32:38] = True
+    np.testing.assert_array_equal(largest_pieces(beside, 2, 0.2, 5, 3), alone)
+    # The same upside down, and a speck.
+    np.testing.assert_array_equal(largest_pieces(mask[::-1], 2, 0.2, 5, 3), mask[::-1])
+    alone[23, 12:15, 12:15] = True
+    assert not largest_pieces(alone, 2, 0.2, 5, 3)[23].any()
 
 
 def test_holes_are_closed_and_large_ones_are_not():
@@ -339,3 +357,18 @@ def test_unlabelled_muscle_is_seen():
     whole = np.where(image > 50.0, 9, 0).astype(np.uint8)
     full = segmented(whole, np.diag([1.5, 1.5, 6.0, 1.0]), Side.RIGHT)
     assert unexplained_share(full.labels, replace(full.leg, tissue=image > 50.0), image) == 0.0
+
+
+def test_what_the_pelvis_holds_is_no_unlabelled_muscle():
+    image = np.full((60, 60, 6), 100.0, dtype=np.float32)
+    labels = np.zeros(image.shape, dtype=np.uint8)
+    labels[5:30, 5:55] = 9
+    labels[40:45, 20:25, 2:] = STRUCTURE_IDS["hip_bone"]
+    base = segmented(labels, np.diag([1.5, 1.5, 6.0, 1.0]), Side.RIGHT)
+    leg = replace(base.leg, tissue=image > 50.0)
+    assert unexplained_share(base.labels, leg, image) > 0.2
+    leg = replace(leg, tissue=leg.tissue & ((labels > 0) | (np.arange(6) > 1)))
+    assert unexplained_share(base.labels, leg, image) == 0.0
+    labels[40:45, 20:25] = STRUCTURE_IDS["hip_bone"]
+    base = segmented(labels, np.diag([1.5, 1.5, 6.0, 1.0]), Side.RIGHT)
+    assert unexplained_share(base.labels, leg, image) is None

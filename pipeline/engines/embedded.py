@@ -111,6 +111,7 @@ def _rules(config: EmbeddedConfig) -> Rules:
         bridge_mm=config.bridge_mm,
         smallest_piece_share=config.smallest_piece_share,
         largest_gap_mm=config.largest_gap_mm,
+        continued_gap_mm=config.continued_gap_mm,
         largest_hole_mm2=config.largest_hole_mm2,
         smallest_muscle_ml=config.smallest_muscle_ml,
     )
@@ -137,10 +138,10 @@ class _View:
     stack: Stack
     offsets: tuple[int, ...]
 
-    def scaled(self, slices: Singles) -> Singles:
-        """Signal as the network takes it."""
-        scaled = slices * np.float32(1.0 / self.scale)
-        return np.asarray(np.minimum(scaled, np.float32(_LARGEST_SIGNAL)))
+    def scale_signal(self, slices: Singles) -> None:
+        """Make signal what the network takes, in place."""
+        slices *= np.float32(1.0 / self.scale)
+        np.minimum(slices, np.float32(_LARGEST_SIGNAL), out=slices)
 
     def sampled_levels(self, distance_mm: float) -> NDArray[np.intp]:
         """Levels of the stack about distance_mm apart, the same from either end."""
@@ -250,13 +251,26 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
             )
             if window is None:
                 continue
-            looks = []
-            for shift in used:
-                here = lattices[shift][:, :, window[0], window[1]]
-                found = network.predict(with_neighbours(here, levels - first, view.offsets))
-                looks.append(shifted_back(found, shift))
-            mean = sum(looks[1:], looks[0]) / np.float32(len(looks))
-            out[:, batch, window[0], window[1]] = _as_bytes(mean).transpose(1, 0, 2, 3)
+            looks = [
+                network.predict(
+                    with_neighbours(
+                        lattices[shift][:, :, window[0], window[1]], levels - first, view.offsets
+                    )
+                )
+                for shift in used
+            ]
+            # Most classes are nowhere on a few slices: as bytes they are 0.
+            highest = np.max([look.max(axis=(0, 2, 3)) for look in looks], axis=0)
+            highest[0] = 1.0
+            classes = np.flatnonzero(highest * FULL >= 0.5)
+            shown = [
+                shifted_back(look[:, classes], shift)
+                for look, shift in zip(looks, used, strict=True)
+            ]
+            mean = sum(shown[1:], shown[0]) / np.float32(len(shown))
+            out[classes[:, None], batch, window[0], window[1]] = _as_bytes(
+                mean.transpose(1, 0, 2, 3)
+            )
     shown = resample_slices(view.outline, stack.levels, plane_weights(leg.grid, stack))
     for position, inside in enumerate(shown >= _LEAST_TISSUE):
         out[:, position] *= inside
@@ -268,12 +282,15 @@ def _slices_on(view: _View, native: NDArray[np.intp], weights: tuple[Singles, Si
     """Two images (image, level, row, column) as the network takes them; 0 where there is none."""
     slices = np.zeros((2, len(native), len(weights[1]), len(weights[0])), dtype=np.float32)
     for k, image in enumerate(view.images):
-        slices[k] = view.scaled(resample_slices(image, native, weights))
+        slices[k] = resample_slices(image, native, weights)
+    view.scale_signal(slices)
     return slices
 
 
 def _as_bytes(probabilities: Singles) -> Bytes:
-    return np.rint(np.clip(probabilities, 0.0, 1.0) * FULL).astype(np.uint8)
+    scaled = probabilities * np.float32(FULL)
+    np.clip(scaled, 0.0, FULL, out=scaled)
+    return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
 def _pose(view: _View, network: Network, config: EmbeddedConfig, raw: Bytes) -> LegPose:
@@ -392,8 +409,8 @@ def _slices_at(
             ]
         across, along = plane_weights(leg.grid, stack, (shift[0], shift[1]))
         for image, data in enumerate(view.images):
-            part = resample_slices(data, [there], (across[columns], along[rows]))[0]
-            slices[image, k] = view.scaled(part)
+            slices[image, k] = resample_slices(data, [there], (across[columns], along[rows]))[0]
+    view.scale_signal(slices)
     if perturbation is not None:
         used = slices[: len(view.images)]
         used[...] = disturbed(used, int(stack.levels[level]), perturbation)

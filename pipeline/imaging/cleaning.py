@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 #: All of a voxel.
 FULL = 255
 
+#: Of a muscle's largest piece; less is a speck, wherever it lies.
+_SMALLEST_CONTINUATION = 0.02
 #: A muscle moves by at most about this much in the plane per distance along the limb.
 _ASLANT = 0.5
 _ABOVE_KNEE = tuple(m.id for m in MUSCLES if m.region in ("hip", "thigh"))
@@ -51,6 +53,8 @@ class Rules:
         bridge_mm: pieces of a muscle nearer than this in the plane are one piece.
         smallest_piece_share: a further piece with a smaller share of the largest is dropped.
         largest_gap_mm: and one that begins further along the limb is another structure.
+        continued_gap_mm: but a smaller one stays that goes on where the muscle ends, across at
+            most this much of the limb.
         largest_hole_mm2: background enclosed by one muscle in a slice is filled up to this size.
         smallest_muscle_ml: less of a muscle is dropped.
     """
@@ -63,6 +67,7 @@ class Rules:
     bridge_mm: float
     smallest_piece_share: float
     largest_gap_mm: float
+    continued_gap_mm: float
     largest_hole_mm2: float
     smallest_muscle_ml: float
 
@@ -103,12 +108,16 @@ def clean(
     reach = max(1, round(rules.bridge_mm / 2.0 / pixel_mm))
     # Between thick slices a slender muscle that runs aslant moves by more than that.
     grown = max(reach, round(_ASLANT * level_mm / 2.0 / pixel_mm))
-    largest_gap = max(1, round(rules.largest_gap_mm / level_mm))
+    largest_gap, continued_gap = (
+        max(1, round(gap / level_mm)) for gap in (rules.largest_gap_mm, rules.continued_gap_mm)
+    )
     for k in range(1, len(class_ids)):
         box = boxes[k - 1]
         if box is None:
             continue
-        piece = largest_pieces(labels[box] == k, grown, rules.smallest_piece_share, largest_gap)
+        piece = largest_pieces(
+            labels[box] == k, grown, rules.smallest_piece_share, largest_gap, continued_gap
+        )
         if np.count_nonzero(piece) * voxel_ml >= rules.smallest_muscle_ml:
             kept[box][piece] = k
     confine(memberships, kept, reach)
@@ -134,7 +143,8 @@ def smoothed(membership: Bytes, level_mm: float, sigma_mm: float) -> Bytes:
     weights /= weights.sum()
     out = np.zeros_like(membership)
     count = len(membership)
-    plane = tuple(_range(np.asarray(membership.any(axis=(0, 3 - axis)))) for axis in (1, 2))
+    shown = membership[_range(occupied)].any(axis=0)
+    plane = (_range(shown.any(axis=1)), _range(shown.any(axis=0)))
     for level in np.flatnonzero(ndimage.binary_dilation(occupied, iterations=reach)):
         around = np.clip(np.arange(level - reach, level + reach + 1), 0, count - 1)
         used = occupied[around]
@@ -257,19 +267,23 @@ def _renormalise(level: Bytes) -> None:
     level[:, short] = np.rint(part).astype(np.uint8)
 
 
-def largest_pieces(mask: Flags, grown: int, smallest_share: float, largest_gap: int) -> Flags:
+def largest_pieces(
+    mask: Flags, grown: int, smallest_share: float, largest_gap: int, continued_gap: int
+) -> Flags:
     """The largest connected piece of a structure and what continues it on other levels.
 
     Pieces are joined across `grown` pixels in the plane from both sides and across one empty
     level, so that a slender muscle that runs aslant through thick slices stays one. A further
-    piece is kept only if it is large, lies on levels that no kept piece reaches, and begins near
-    one: what lies far along the limb is another structure that looks alike.
+    piece is kept only if it lies on levels that no kept piece reaches, and is large and begins
+    near one (what lies far along the limb is another structure that looks alike), or goes on
+    after a few misread levels where a kept one ends.
 
     Args:
         mask: (level, row, column).
         grown: pixels each piece is grown by, in the plane, before they are joined.
         smallest_share: see Rules.smallest_piece_share.
-        largest_gap: empty levels between a piece and the kept ones.
+        largest_gap: empty levels between a large piece and the kept ones.
+        continued_gap: empty levels between the end of a kept piece and what goes on there.
     """
     pad = grown + 1
     near = np.pad(mask, ((1, 1), (pad, pad), (pad, pad)))
@@ -291,12 +305,17 @@ def largest_pieces(mask: Flags, grown: int, smallest_share: float, largest_gap: 
     waiting = {
         int(piece): (pieces == piece).any(axis=(1, 2))
         for piece in order[1:]
-        if sizes[piece] >= smallest_share * sizes[main]
+        if sizes[piece] >= _SMALLEST_CONTINUATION * sizes[main]
     }
+
+    def belongs(piece: int, levels: Flags) -> bool:
+        if sizes[piece] >= smallest_share * sizes[main]:
+            return bool((levels & _reaching(reached, largest_gap)).any())
+        return _continues(pieces == piece, kept, continued_gap, grown)
+
     while waiting:
-        at_hand = ndimage.binary_dilation(reached, iterations=largest_gap + 1)
         # The largest of those that begin near what is kept; it may lead on to others.
-        piece = next((p for p, levels in waiting.items() if (levels & at_hand).any()), None)
+        piece = next((p for p, levels in waiting.items() if belongs(p, levels)), None)
         if piece is None:
             break
         levels = waiting.pop(piece)
@@ -304,6 +323,24 @@ def largest_pieces(mask: Flags, grown: int, smallest_share: float, largest_gap: 
             kept |= pieces == piece
             reached |= levels
     return np.asarray(kept)
+
+
+def _reaching(levels: Flags, gap: int) -> Flags:
+    return np.asarray(ndimage.binary_dilation(levels, iterations=gap + 1))
+
+
+def _continues(piece: Flags, kept: Flags, gap: int, grown: int) -> bool:
+    """Whether a piece goes on where a kept one ends, across at most `gap` empty levels."""
+    own, held = (np.flatnonzero(mask.any(axis=(1, 2))) for mask in (piece, kept))
+    for end, ends in ((own[0], held[held < own[0]][-1:]), (own[-1], held[held > own[-1]][:1])):
+        for other in ends:
+            empty = abs(int(end - other)) - 1
+            if empty > gap:
+                continue
+            away = ndimage.distance_transform_edt(~kept[other])
+            if away[piece[end]].min() <= grown * (empty + 1):
+                return True
+    return False
 
 
 def confine(memberships: Bytes, kept: Bytes, reach: int) -> None:
@@ -389,7 +426,9 @@ def boxed(membership: Bytes) -> Membership:
     Args:
         membership: (level, row, column), not all zero.
     """
-    (box,) = ndimage.find_objects(np.minimum(membership, 1))
+    levels = _range(membership.any(axis=(1, 2)))
+    part = membership[levels].any(axis=0)
+    box = (levels, _range(part.any(axis=1)), _range(part.any(axis=0)))
     box = _widened(box, (1, 1, 1), membership.shape)
     values = membership[box].astype(np.float32) / np.float32(FULL)
     count = membership.shape[0]

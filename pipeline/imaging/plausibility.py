@@ -51,6 +51,7 @@ _ABOVE = (
 _SHORTEST_MM = 100.0
 #: Structures of a long bone: next to any muscle of the limb lies one of them.
 _BONES = tuple(STRUCTURE_IDS[n] for n in ("femur", "tibia", "fibula", "hip_bone"))
+_PELVIS = tuple(STRUCTURE_IDS[n] for n in ("hip_bone", "sacrum"))
 #: Muscle-like tissue thinner than this is skin, vessels, or the rim of a muscle.
 _THIN_MM = 8.0
 _MOST = 0.55
@@ -115,15 +116,22 @@ def muscle_image(leg: Leg) -> Singles:
     raise InvariantError("A leg without an image has no picture of its muscles")
 
 
-def unexplained_share(labels: LabelMap, leg: Leg, image: Singles) -> float:
+def unexplained_share(labels: LabelMap, leg: Leg, image: Singles) -> float | None:
     """Tissue that looks like the labelled muscle and has no label, as a share of that muscle.
 
     Muscle-like is what lies between the 10th and 90th percentile of the labelled muscle's
-    values; only tissue thicker than vessels and skin counts, on levels that have muscle.
+    values; only tissue thicker than vessels and skin counts, on levels that have muscle and not
+    the pelvis: what it holds, and the wall of the belly, may look like muscle and has no label.
+
+    Returns:
+        None where every level with muscle shows the pelvis.
     """
     muscle = is_muscle(labels.data)
     sizes = leg.grid.voxel_sizes_mm
-    levels = _some_levels(muscle, sizes[2])
+    limb = ~np.isin(labels.data, _PELVIS).any(axis=(0, 1))
+    levels = _some_levels(muscle & limb, sizes[2])
+    if not len(levels):
+        return None
     low, high = np.percentile(image[:, :, levels][muscle[:, :, levels]], (10.0, 90.0))
     around = [max(1, round(_THIN_MM / size)) for size in sizes[:2]]
     found = 0

@@ -209,9 +209,9 @@ def _doubts(
             unexplained,
             config.largest_unexplained_share,
             "share",
-            unexplained > config.largest_unexplained_share,
+            unexplained is not None and unexplained > config.largest_unexplained_share,
             f"Tissue that looks like muscle was left without a label on the {leg.side}: "
-            f"{100 * unexplained:.0f} % of the labelled muscle.",
+            f"{100 * (unexplained or 0.0):.0f} % of the labelled muscle.",
         ),
         (
             "borders_not_on_fascia",

@@ -143,6 +143,30 @@ def test_a_small_piece_stays_only_where_the_muscle_goes_on():
     assert not largest_pieces(alone, 2, 0.2, 5, 3)[23].any()
 
 
+def test_a_muscle_of_the_hip_comes_down_from_the_pelvis():
+    gluteus, ham = STRUCTURE_IDS["gluteus_maximus"], STRUCTURE_IDS["semitendinosus"]
+    labels = np.zeros((30, 40, 60), dtype=np.uint8)
+    labels[:, 4:36, 4:30] = ham
+    labels[8:14, 10:20, 34:50] = gluteus
+    assert not (cleaned(labels) == gluteus).any()
+    # Where it goes on to the upper end of what is in view it may be one ...
+    above = labels.copy()
+    above[8:30, 10:20, 34:50] = gluteus
+    np.testing.assert_array_equal(cleaned(above), above)
+    # ... and where the pelvis is in view, where it reaches that.
+    labels[14:, 28:34, 36:50] = STRUCTURE_IDS["hip_bone"]
+    np.testing.assert_array_equal(cleaned(labels), labels)
+
+
+def test_of_two_pieces_the_one_from_the_pelvis_counts():
+    mask = np.zeros((30, 12, 12), dtype=bool)
+    mask[:8, 3:9, 3:9] = True
+    lower = mask.copy()
+    mask[24:28, 3:9, 3:9] = True
+    np.testing.assert_array_equal(largest_pieces(mask, 2, 0.2, 5, 0, 25), mask & ~lower)
+    assert not largest_pieces(mask, 2, 0.2, 5, 0, 29).any()
+
+
 def test_holes_are_closed_and_large_ones_are_not():
     labels = block()
     holes = labels.copy()

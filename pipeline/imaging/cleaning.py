@@ -111,12 +111,20 @@ def clean(
     largest_gap, continued_gap = (
         max(1, round(gap / level_mm)) for gap in (rules.largest_gap_mm, rules.continued_gap_mm)
     )
-    for k in range(1, len(class_ids)):
-        box = boxes[k - 1]
+    pelvis = _lowest_of_pelvis(labels, class_ids, pixel_mm) - continued_gap
+    for k, value in enumerate(class_ids):
+        box = boxes[k - 1] if k else None
         if box is None:
             continue
+        # Muscles of the hip come down from the pelvis: what ends below it is none of them.
+        lowest_top = max(0, pelvis - box[0].start) if value in _HIP else 0
         piece = largest_pieces(
-            labels[box] == k, grown, rules.smallest_piece_share, largest_gap, continued_gap
+            labels[box] == k,
+            grown,
+            rules.smallest_piece_share,
+            largest_gap,
+            continued_gap,
+            lowest_top,
         )
         if np.count_nonzero(piece) * voxel_ml >= rules.smallest_muscle_ml:
             kept[box][piece] = k
@@ -267,8 +275,25 @@ def _renormalise(level: Bytes) -> None:
     level[:, short] = np.rint(part).astype(np.uint8)
 
 
+def _lowest_of_pelvis(labels: Bytes, class_ids: Sequence[int], pixel_mm: float) -> int:
+    """The lowest level with the hip bone, or the highest with anything: it lies further up."""
+    shown = np.flatnonzero((labels != 0).any(axis=(1, 2)))
+    if _HIP_BONE in class_ids:
+        bone = labels == class_ids.index(_HIP_BONE)
+        areas = np.count_nonzero(bone, axis=(1, 2)) * pixel_mm**2
+        pelvis = np.flatnonzero(areas >= _SMALLEST_BONE_MM2)
+        if len(pelvis):
+            return int(pelvis[0])
+    return int(shown[-1]) if len(shown) else 0
+
+
 def largest_pieces(
-    mask: Flags, grown: int, smallest_share: float, largest_gap: int, continued_gap: int
+    mask: Flags,
+    grown: int,
+    smallest_share: float,
+    largest_gap: int,
+    continued_gap: int,
+    lowest_top: int = 0,
 ) -> Flags:
     """The largest connected piece of a structure and what continues it on other levels.
 
@@ -284,6 +309,7 @@ def largest_pieces(
         smallest_share: see Rules.smallest_piece_share.
         largest_gap: empty levels between a large piece and the kept ones.
         continued_gap: empty levels between the end of a kept piece and what goes on there.
+        lowest_top: the largest piece is one that reaches up to this level; without one, none is.
     """
     pad = grown + 1
     near = np.pad(mask, ((1, 1), (pad, pad), (pad, pad)))
@@ -293,19 +319,23 @@ def largest_pieces(
     near[1:-1] |= near[:-2] & near[2:]
     pieces, count = ndimage.label(near)
     pieces = pieces[1:-1, pad:-pad, pad:-pad]
-    if count <= 1:
-        return mask
     pieces = np.where(mask, pieces, 0)
+    high = np.unique(pieces[lowest_top:])
+    high = high[high > 0]
+    if not len(high):
+        return np.zeros_like(mask)
+    if count == 1:
+        return mask
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0
     order = np.argsort(-sizes, kind="stable")
-    main = int(order[0])
+    main = int(next(piece for piece in order if piece in high))
     kept = pieces == main
     reached = kept.any(axis=(1, 2))
     waiting = {
         int(piece): (pieces == piece).any(axis=(1, 2))
-        for piece in order[1:]
-        if sizes[piece] >= _SMALLEST_CONTINUATION * sizes[main]
+        for piece in order
+        if piece != main and sizes[piece] >= _SMALLEST_CONTINUATION * sizes[main]
     }
 
     def belongs(piece: int, levels: Flags) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ torch = pytest.importorskip("torch", reason="torch is not a dependency of the pi
 
 from training.codes import CLASS_COUNT, CODE_COUNT, OTHER_MUSCLE  # noqa: E402
 from training.network import LegNetwork, marginal_loss  # noqa: E402
-from training.prepare import Source, prepare  # noqa: E402
+from training.prepare import Source, prepare, save_body  # noqa: E402
 from training.synthesis import Geometry, Synthesiser, context_offsets  # noqa: E402
+from training.train import main as train_main  # noqa: E402
 
 
 def ring() -> Geometry:
@@ -74,3 +76,27 @@ def test_what_a_source_leaves_open_costs_nothing() -> None:
 
 def test_the_network_gives_every_class_for_every_pixel() -> None:
     assert LegNetwork()(torch.zeros(2, 10, 32, 64)).shape == (2, CLASS_COUNT, 32, 64)
+
+
+def test_a_fold_never_learns_from_its_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bodies of one person alone: the network of all learns, that without the person does not."""
+    bodies, run, start = tmp_path / "bodies", tmp_path / "run", tmp_path / "start.pt"
+    bodies.mkdir()
+    save_body(bodies / "thigh.npz", ring().body)
+    torch.manual_seed(3)
+    torch.save(LegNetwork().state_dict(), start)
+    words = f"train --bodies {bodies} --out {run} --start {start} --fold person={start}"
+    monkeypatch.setattr("sys.argv", [*words.split(), "--steps", "2", "--workers", "0"])
+    train_main()
+    before = torch.load(start, weights_only=True)["stem.0.0.weight"]
+    learned, left_out = (
+        torch.load(run / name, weights_only=True) for name in ("checkpoint.pt", "without-person.pt")
+    )
+    assert left_out["without"] == ["person"]
+    assert learned["without"] == []
+    assert torch.equal(left_out["network"]["stem.0.0.weight"], before)
+    assert not torch.equal(learned["network"]["stem.0.0.weight"], before)
+    # Started again, it has nothing left to do.
+    train_main()

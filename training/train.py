@@ -218,7 +218,7 @@ def train(arguments: argparse.Namespace) -> None:
             times=arguments.times,
         ),
         num_workers=arguments.workers,
-        prefetch_factor=4,
+        prefetch_factor=4 if arguments.workers else None,
         pin_memory=device.type == "cuda",
     )
     losses: list[torch.Tensor] = []

@@ -260,14 +260,14 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
                 for shift in used
             ]
             # Most classes are nowhere on a few slices: as bytes they are 0.
-            highest = np.max([look.max(axis=(0, 2, 3)) for look in looks], axis=0)
-            highest[0] = 1.0
-            classes = np.flatnonzero(highest * FULL >= 0.5)
-            shown = [
+            most = np.stack([look.max(axis=(0, 2, 3)) for look in looks]).max(axis=0)
+            most[0] = 1.0
+            classes = np.flatnonzero(most * FULL >= 0.5)
+            looks = [
                 shifted_back(look[:, classes], shift)
                 for look, shift in zip(looks, used, strict=True)
             ]
-            mean = sum(shown[1:], shown[0]) / np.float32(len(shown))
+            mean = sum(looks[1:], looks[0]) / np.float32(len(looks))
             out[classes[:, None], batch, window[0], window[1]] = _as_bytes(
                 mean.transpose(1, 0, 2, 3)
             )
@@ -290,7 +290,8 @@ def _slices_on(view: _View, native: NDArray[np.intp], weights: tuple[Singles, Si
 def _as_bytes(probabilities: Singles) -> Bytes:
     scaled = probabilities * np.float32(FULL)
     np.clip(scaled, 0.0, FULL, out=scaled)
-    return np.rint(scaled, out=scaled).astype(np.uint8)
+    np.rint(scaled, out=scaled)
+    return scaled.astype(np.uint8)
 
 
 def _pose(view: _View, network: Network, config: EmbeddedConfig, raw: Bytes) -> LegPose:

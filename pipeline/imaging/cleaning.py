@@ -151,8 +151,7 @@ def smoothed(membership: Bytes, level_mm: float, sigma_mm: float) -> Bytes:
     weights /= weights.sum()
     out = np.zeros_like(membership)
     count = len(membership)
-    shown = membership[_range(occupied)].any(axis=0)
-    plane = (_range(shown.any(axis=1)), _range(shown.any(axis=0)))
+    plane = _box(membership)[1:]
     for level in np.flatnonzero(ndimage.binary_dilation(occupied, iterations=reach)):
         around = np.clip(np.arange(level - reach, level + reach + 1), 0, count - 1)
         used = occupied[around]
@@ -162,8 +161,14 @@ def smoothed(membership: Bytes, level_mm: float, sigma_mm: float) -> Bytes:
     return out
 
 
-def _range(present: Flags) -> slice:
-    """From the first to the last that is there."""
+def _box(values: Bytes) -> tuple[slice, slice, slice]:
+    """From the first to the last that is not 0, along each axis; something is not."""
+    levels = _range(values.any(axis=(1, 2)))
+    shown: Flags = np.asarray(values[levels].any(axis=0))
+    return levels, _range(shown.any(axis=1)), _range(shown.any(axis=0))
+
+
+def _range(present: Flags | np.bool_) -> slice:
     where = np.flatnonzero(present)
     return slice(int(where[0]), int(where[-1]) + 1)
 
@@ -456,10 +461,7 @@ def boxed(membership: Bytes) -> Membership:
     Args:
         membership: (level, row, column), not all zero.
     """
-    levels = _range(membership.any(axis=(1, 2)))
-    part = membership[levels].any(axis=0)
-    box = (levels, _range(part.any(axis=1)), _range(part.any(axis=0)))
-    box = _widened(box, (1, 1, 1), membership.shape)
+    box = _widened(_box(membership), (1, 1, 1), membership.shape)
     values = membership[box].astype(np.float32) / np.float32(FULL)
     count = membership.shape[0]
     ends = (int(box[0].start == 0), int(box[0].stop == count))

@@ -37,6 +37,8 @@ _FROM_SPINE = STRUCTURE_IDS["iliopsoas"]
 #: A level shows the hip bone with so much of it; it is found where so much of the limb shows it.
 _SMALLEST_BONE_MM2 = 100.0
 _SHORTEST_BONE_MM = 30.0
+#: A muscle of the hip that goes on to the pelvis is seen up to at least so far from it.
+_FROM_PELVIS_MM = 12.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def clean(
     largest_gap, continued_gap = (
         max(1, round(gap / level_mm)) for gap in (rules.largest_gap_mm, rules.continued_gap_mm)
     )
-    pelvis = _lowest_of_pelvis(labels, class_ids, pixel_mm) - continued_gap
+    pelvis = _lowest_of_pelvis(labels, class_ids, pixel_mm)
+    pelvis -= max(1, round(_FROM_PELVIS_MM / level_mm))
     for k, value in enumerate(class_ids):
         box = boxes[k - 1] if k else None
         if box is None:

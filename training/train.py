@@ -137,8 +137,10 @@ class _Learner:
         if start is not None:
             # Blocks that a smaller network does not have yet do nothing at first.
             state = torch.load(start, map_location=device, weights_only=True)
-            lacking = self.network.load_state_dict(state, strict=False)
-            logger.info("%s lacks %d tensors", start, len(lacking.missing_keys))
+            names = self.network.load_state_dict(state, strict=False)
+            if names.unexpected_keys:
+                raise SystemExit(f"{start} is of another network: {names.unexpected_keys[0]}")
+            logger.info("%d tensors that %s lacks are new", len(names.missing_keys), start)
         self.average = torch.optim.swa_utils.AveragedModel(
             self.network,
             multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998),
@@ -193,13 +195,16 @@ def train(arguments: argparse.Namespace) -> None:
     if device.type == "cpu":
         torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    folds = dict((*fold.split("=", 1), None)[:2] for fold in arguments.fold)
+    folds: list[str] = []
     learners = [
         _Learner(arguments.out / "checkpoint.pt", arguments.start, arguments.without, device)
     ]
-    for fold, start in folds.items():
+    for words in arguments.fold:
+        fold, _, file = words.partition("=")
         path = arguments.out / f"without-{fold}.pt"
-        learners.append(_Learner(path, start and Path(start), [*arguments.without, fold], device))
+        start = Path(file) if file else None
+        learners.append(_Learner(path, start, [*arguments.without, fold], device))
+        folds.append(fold)
     first = min(learner.step for learner in learners)
     if any(learner.step != first for learner in learners):
         raise SystemExit(f"the checkpoints in {arguments.out} are of different steps")

@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from pipeline.core.anatomy import STRUCTURE_IDS
+from pipeline.core.anatomy import MUSCLES, STRUCTURE_IDS
 from pipeline.core.soft import LegPose
 from pipeline.core.volume import LabelMap
 from pipeline.imaging.plausibility import levels_of_structures, order_of_levels
@@ -53,6 +53,8 @@ _OUTSIDE = (
 _NEAR_MM = 3.0
 #: So many pairs, and so large a share of them, decide.
 _FEWEST_PAIRS, _MAJORITY = 3, 0.75
+#: Share of the muscle in view: where less is found of one, a network guesses at its level.
+_SPECK = 0.02
 #: Levels compared when the legs are held against each other, as shares of those seen.
 _COMPARED = (0.2, 0.35, 0.5, 0.65, 0.8)
 
@@ -110,7 +112,12 @@ def upright_by_levels(counts: Floats, level_mm: float) -> bool | None:
         counts: voxels of each label value on each level, shape (256, nz), upwards.
         level_mm: distance of the levels.
     """
-    right, wrong = order_of_levels(counts, level_mm)
+    muscles = counts[[muscle.id for muscle in MUSCLES]].sum(axis=1)
+    clear = counts.copy()
+    for muscle, size in zip(MUSCLES, muscles, strict=True):
+        if size < _SPECK * muscles.sum():
+            clear[muscle.id] = 0.0
+    right, wrong = order_of_levels(clear, level_mm)
     return _majority([True] * len(right) + [False] * len(wrong))
 
 

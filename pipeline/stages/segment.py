@@ -52,6 +52,7 @@ def segment(
     segmented = []
     findings: list[Finding] = []
     poses: dict[Side, LegPose] = {}
+    no_leg: SubjectUnusableError | None = None
     for leg in (legs.right, legs.left):
         soft = chosen.segment_leg(leg)
         labels = decide(soft, leg.grid)
@@ -64,10 +65,16 @@ def segment(
                 fat_border_percent=config.fat_border_percent,
                 thick_fat_mm=config.thick_fat_mm,
             )
-            findings += _check(leg, labels, soft.confidence, config)
+            try:
+                findings += _check(leg, labels, soft.confidence, config)
+            except SubjectUnusableError as error:
+                no_leg = no_leg or error
         labelled = labelled_levels(soft, leg.grid)
         segmented.append(with_labels(leg, labels, confidence=soft.confidence, labelled=labelled))
     right, left = segmented
+    if no_leg is not None and all(pose.outside is not False for pose in poses.values()):
+        raise no_leg
+    # A leg that lies the wrong way round hardly looks like one, but what is wrong is the side.
     findings += _sides_from_anatomy(poses)
     return StageResult(
         SegmentedLegs(right, left, chosen.describe(legs), legs.doubt, legs.caveats),

@@ -13,11 +13,13 @@ import argparse
 import logging
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from training.export import HALF
 from training.network import LegNetwork
 from training.synthesis import Synthesiser
 from training.train import BATCH, SyntheticLegs, load_geometries
@@ -42,7 +44,11 @@ def restore(weights: Path, slices: list[Tensor]) -> LegNetwork:
     network = LegNetwork().eval()
     convolutions = _in_order_of_use(network, slices[0][:1])
     graph = onnx.load(str(weights)).graph
-    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    tensors = {
+        tensor.name.removesuffix(HALF): numpy_helper.to_array(tensor).astype(np.float32)
+        for tensor in graph.initializer
+        if tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    }
     nodes = [node for node in graph.node if node.op_type == "Conv"]
     with torch.no_grad():
         for (convolution, normalisation), node in zip(convolutions, nodes, strict=True):

@@ -65,6 +65,22 @@ def scenes() -> dict[str, tuple[Floats, Floats]]:
     )
     bottle = _shells([((x / 55) ** 2 + (y / 55) ** 2, 1.0, _FLUID)])
     bottles = _shells([(((np.abs(x) - 80) / 55) ** 2 + (y / 55) ** 2, 1.0, _FLUID)])
+    aside = np.abs(x) - 100.0
+    heads = _shells(
+        [
+            ((aside / 78) ** 2 + (y / 98) ** 2 + (z / 95) ** 2, 1.00, _FAT),
+            ((aside / 78) ** 2 + (y / 98) ** 2 + (z / 95) ** 2, 0.90, (40.0, 40.0)),
+            ((aside / 78) ** 2 + (y / 98) ** 2 + (z / 95) ** 2, 0.78, (900.0, 20.0)),
+        ]
+    )
+    tube = (aside / 70) ** 2 + (y / 70) ** 2
+    tubes = _shells(
+        [
+            (tube, 1.0, _FAT),
+            (tube, 0.8, _MUSCLE),
+            (((aside - 20) / 14) ** 2 + ((y + 10) / 14) ** 2, 1.0, _FAT),
+        ]
+    )
     return {
         "empty room": empty,
         "noise": (noise[0], noise[1]),
@@ -72,6 +88,8 @@ def scenes() -> dict[str, tuple[Floats, Floats]]:
         "abdomen": abdomen,
         "bottle": bottle,
         "two bottles": bottles,
+        "two balls with shells, as two heads": heads,
+        "two tubes of muscle with a core, in fat": tubes,
     }
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from benchmarks.scans import Images, Labels
-from pipeline import Grid, Volume
+from pipeline import Grid, Quantity, Volume
 from pipeline.imaging.sampling import otsu
 
 Floats = NDArray[np.float64]
@@ -140,6 +140,13 @@ def noisy(images: Images, sd: float, rng: np.random.Generator) -> Images:
         )
 
     return changed(images, grid_of(images), change)
+
+
+def like_t1(images: Images, water_share: float) -> Images:
+    """One image of water and fat in which fat is the brightest, as in T1-weighted images."""
+    grid = grid_of(images)
+    data = water_share * images[Quantity.WATER].data + images[Quantity.FAT].data
+    return {Quantity.T1W: Volume(data.astype(np.float32), grid, Quantity.T1W)}
 
 
 def bias_field(grid: Grid, share: float) -> Singles:

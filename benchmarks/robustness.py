@@ -17,6 +17,7 @@ from benchmarks.perturb import (
     grid_of,
     inverted,
     labels_on,
+    like_t1,
     noisy,
     rotated,
     rotated_labels,
@@ -31,7 +32,10 @@ ROTATION_DEG = 10.0
 VOXEL_MM = (2.2, 2.2, 5.0)
 _THICKEST_RESAMPLED_MM = 6.5
 SNR = 15.0
+_LOW_SNR = 6.0
 BIAS_SHARE = 0.4
+#: Share of the water besides all of the fat in an image like T1-weighted ones.
+_T1_WATER = 0.25
 #: Less of a muscle than this in view is an end of it: its Dice says little.
 _SMALLEST_ML = 2.0
 LIMIT = 0.85
@@ -59,11 +63,14 @@ def disturbances(name: str, images: Images, labels: Labels) -> Iterator[tuple[st
     if inside.any():
         signal = float(np.median(total_signal(images)[inside]))
         rng = np.random.default_rng(15)
-        yield "signal to noise 15", noisy(images, signal / SNR, rng), lambda found: found
+        for ratio in (SNR, _LOW_SNR):
+            noise = noisy(images, signal / ratio, rng)
+            yield f"signal to noise {ratio:.0f}", noise, lambda found: found
     yield "bias of 40 %", biased(images, BIAS_SHARE), lambda found: found
     if Quantity.FAT in images:
         fat_alone = {Quantity.FAT: images[Quantity.FAT]}
         yield "fat image alone", fat_alone, lambda found: found
+        yield "like T1", like_t1(images, _T1_WATER), lambda found: found
     if name == "thigh_water_b":
         yield "inverted", inverted(images), lambda found: found
 

@@ -184,7 +184,6 @@ class SegmentConfig(_Section):
     smallest_muscle_share: Share
     lowest_leg_confidence: Share
     smallest_share_with_bone: Share
-    smallest_bone_contrast: Positive
     largest_unexplained_share: Positive
     smallest_border_ridge: Positive
     embedded: EmbeddedConfig

@@ -355,8 +355,21 @@ def abdomen() -> tuple[np.ndarray, np.ndarray]:
     return water, fat
 
 
+def tubes() -> tuple[np.ndarray, np.ndarray]:
+    """Two tubes of muscle in fat, each with a core of fat: nearly legs."""
+    water, fat = empty_room()
+    for centre, core in ((25, 29), (75, 71)):
+        outer, inner, marrow = (
+            ellipsoid(SHAPE, (x, 35, 7), (r, r, 1e3))
+            for x, r in ((centre, 22), (centre, 18), (core, 5))
+        )
+        fat = fat + 100.0 * (outer & ~inner) + 100.0 * marrow
+        water = water + 90.0 * (inner & ~marrow)
+    return water, fat
+
+
 @needs_weights
-@pytest.mark.parametrize("scene", [empty_room, bottles, head, abdomen])
+@pytest.mark.parametrize("scene", [empty_room, bottles, head, abdomen, tubes])
 def test_what_is_no_leg_is_refused(scene):
     water, fat = scene()
     grid = Grid(SHAPE, np.diag([3.0, 3.0, 8.0, 1.0]), SCANNER_SPACE)

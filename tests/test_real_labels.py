@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from bodies import run_stages
 
-from pipeline import default_config, load_subject, process_subject
+from benchmarks.perturb import foreground, like_t1, noisy
+from benchmarks.scans import Images, label, real_scan
+from pipeline import Quantity, default_config, load_subject, process_subject
 from pipeline.core.anatomy import STRUCTURE_IDS, UNIONS, Side
+from pipeline.engines.embedded import EmbeddedEngine
 from pipeline.io.derivatives import read_measures
 from pipeline.report.check import check_results
 
@@ -106,3 +109,35 @@ def test_real_scans_from_images_alone(shared_data, tmp_path, name):
     for side in Side:
         assert getattr(row, side).volume_in_view_ml > 100.0
     assert row.asymmetry.index_percent is not None or "dixon" not in name
+
+
+def labels_of(images: Images) -> np.ndarray:
+    return label(images, EmbeddedEngine(default_config().segment.embedded)).labels
+
+
+@pytest.mark.usefixtures("shared_data")
+@pytest.mark.parametrize(
+    ("name", "disturb", "least"),
+    [
+        ("leg_dixon_e", "noise", 0.85),
+        ("thigh_dixon_a", "like T1", 0.75),
+        ("leg_dixon_e", "fat alone", 0.7),
+    ],
+)
+def test_a_poor_image_of_a_real_leg_is_read_like_a_good_one(name, disturb, least):
+    """Noise must not be taken for body, nor muscle that is nearly as dark as air for air."""
+    good, _ = real_scan(name)
+    rng = np.random.default_rng(8)
+    signal = float(np.median(good[Quantity.WATER].data[foreground(good)]))
+    poor = {
+        "noise": lambda: noisy(good, signal / 8.0, rng),
+        "like T1": lambda: like_t1(good, 0.2),
+        "fat alone": lambda: {Quantity.FAT: good[Quantity.FAT]},
+    }[disturb]()
+    before, after = labels_of(good), labels_of(poor)
+    large = [v for v in np.unique(before) if v and (before == v).sum() > 500]
+    scores = [
+        2.0 * ((before == v) & (after == v)).sum() / ((before == v).sum() + (after == v).sum())
+        for v in large
+    ]
+    assert np.mean(scores) > least

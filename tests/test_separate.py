@@ -7,10 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from bodies import PERSON, VOXEL_MM, loaded, run_stages
+from scipy import ndimage
 
 from pipeline import Side, canonicalise, default_config, load_subject, separate_legs
 from pipeline.core.errors import SubjectUnusableError
-from pipeline.core.scan import ArraySource, CanonicalScan
+from pipeline.core.scan import ArraySource, CanonicalScan, LegPair
+from pipeline.core.volume import Quantity
+from pipeline.imaging.separation import hulls
 from pipeline.phantom import Acquisition, Pose, Scan, acquire, grid_for, make_body
 
 POSES = {
@@ -78,6 +81,69 @@ def test_one_leg_alone_is_refused():
     one = canonicalise(replace(subject, images=images), config=default_config().canonicalise).value
     with pytest.raises(SubjectUnusableError):
         separate_legs(one, config=default_config().separate)
+
+
+def noisy(data: np.ndarray, sd: float, rng: np.random.Generator) -> np.ndarray:
+    """Rician noise."""
+    real, imaginary = sd * rng.standard_normal((2, *data.shape))
+    return np.hypot(data + real, imaginary).astype(np.float32)
+
+
+def separated(scan: Scan, images: dict[Quantity, np.ndarray]) -> LegPair:
+    sources = {q: ArraySource(data, scan.labels.grid) for q, data in images.items()}
+    subject = replace(loaded(scan, labels=False), images=sources)
+    whole = canonicalise(subject, config=default_config().canonicalise).value
+    return separate_legs(whole, config=default_config().separate).value
+
+
+def tissue_of(legs: LegPair, shape: tuple[int, ...]) -> np.ndarray:
+    tissue = np.zeros(shape, dtype=bool)
+    for leg in (legs.right, legs.left):
+        tissue[leg.canonical_box] |= leg.to_canonical(leg.tissue)
+    return tissue
+
+
+@pytest.mark.parametrize(
+    ("quantity", "water"), [(Quantity.T1W, 0.4), (Quantity.T1W, 0.1), (Quantity.FAT, 0.03)]
+)
+def test_muscle_as_dark_as_air_is_found_by_the_fat_around_it(quantity, water):
+    scan = scanned()
+    data = water * scan.images[Quantity.WATER].data + scan.images[Quantity.FAT].data
+    sd = 0.01 * float(np.percentile(data, 99))
+    legs = separated(scan, {quantity: noisy(data, sd, np.random.default_rng(3))})
+    labels = np.asarray(scan.labels.data)
+    muscle = (labels % 100 > 0) & (labels % 100 <= 30)
+    assert tissue_of(legs, labels.shape)[muscle].mean() > 0.99
+
+
+def test_noise_in_the_air_is_no_body():
+    scan = scanned()
+    clean = [np.asarray(scan.images[q].data) for q in (Quantity.WATER, Quantity.FAT)]
+    sd = 0.15 * float(np.percentile(clean[0], 95))
+    rng = np.random.default_rng(3)
+    images = [noisy(data, sd, rng) for data in clean]
+    legs = separated(scan, dict(zip((Quantity.WATER, Quantity.FAT), images, strict=True)))
+    labels = np.asarray(scan.labels.data)
+    tissue = tissue_of(legs, labels.shape)
+    air = ndimage.binary_erosion(sum(clean) < 0.1 * np.percentile(sum(clean), 95), iterations=3)
+    assert air.mean() > 0.2
+    assert tissue[air].mean() < 0.002
+    assert tissue[(labels % 100 > 0) & (labels % 100 <= 30)].mean() > 0.97
+
+
+def test_hulls_close_a_ring_with_gaps_on_either_side_and_mirror_exactly():
+    y, x = np.meshgrid(np.arange(60), np.arange(90), indexing="ij")
+    body = np.zeros((90, 60, 2), dtype=bool)
+    for middle, radius in ((20.0, 16.3), (66.5, 18.7)):
+        distance = np.hypot(x - middle, y - 30.0).T
+        body[:, :, 0] |= (distance < radius) & (distance > radius - 2.0)
+    body[18:24, 40:60, 0] = False
+    found = hulls(body, np.array([43.0, 43.0]), column_mm=4.0)
+    assert found[[20, 66], 30, 0].all()
+    assert not found[43, 30, 0]
+    assert not found[:, :, 1].any()
+    turned = hulls(body[::-1], np.array([46.0, 46.0]), column_mm=4.0)
+    np.testing.assert_array_equal(turned, found[::-1])
 
 
 @pytest.mark.parametrize(

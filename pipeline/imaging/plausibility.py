@@ -204,20 +204,6 @@ def _some_levels(mask: Flags, level_mm: float) -> NDArray[np.intp]:
     return present[:: max(1, round(_EVERY_MM / level_mm))]
 
 
-def bone_contrast(labels: LabelMap, image: Singles) -> float | None:
-    """How far the bones' median value lies from the muscles', in units of the muscles' spread.
-
-    Returns:
-        None where there are no bones or no muscles.
-    """
-    muscle = image[is_muscle(labels.data)]
-    bone = image[np.isin(labels.data, _BONES)]
-    if muscle.size == 0 or bone.size == 0:
-        return None
-    low, middle, high = np.percentile(muscle, (25.0, 50.0, 75.0))
-    return float(abs(np.median(bone) - middle) / max(high - low, 1e-6 * abs(middle), 1e-12))
-
-
 def share_of_levels_with_bone(labels: LabelMap) -> float | None:
     """Share of the levels with muscle that show a long bone or the hip bone too."""
     counts = levels_of_structures(labels.data)

@@ -16,6 +16,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.morphology import convex_hull_image
 
 from pipeline.imaging.sampling import otsu
 
@@ -31,6 +32,12 @@ _LARGEST_TILT_DEG = 12.0
 _TILTS = 24
 #: Body that is no muscle still costs this share of what muscle does.
 _BODY_COST = 0.2
+#: Air above this multiple of the noise level is rare (exp(-4.5): one voxel in 90).
+_NOISE_MULTIPLE = 3.0
+#: Pieces of a level smaller than this are noise in the air, not body.
+_SPECK_MM2 = 20.0
+#: Gaps in the fat around a leg up to twice this wide are closed before its hull is drawn.
+_RING_REACH_MM = 12.0
 
 
 @dataclass(frozen=True)
@@ -65,10 +72,62 @@ def coarse(array: NDArray[np.floating], lattice: Lattice) -> Floats:
     return np.asarray(0.5 * (thin[low].astype(np.float64) + thin[high].astype(np.float64)))
 
 
-def body_threshold(signal: Floats) -> float:
-    """Signal above which a voxel is body: half of Otsu's threshold, so that dim coils count."""
+def body_threshold(signal: Floats, noise: float | None = None) -> float:
+    """Signal above which a voxel is body: half of Otsu's threshold, so that dim coils count, or
+    what noise in the air hardly reaches.
+
+    Args:
+        signal: values of the image.
+        noise: its noise level (imaging.noise); None: not known, or too low to matter.
+    """
     threshold = otsu(np.sort(signal, axis=None))
-    return np.inf if threshold is None else 0.5 * threshold
+    if threshold is None:
+        return np.inf
+    return min(threshold, max(0.5 * threshold, _NOISE_MULTIPLE * (noise or 0.0)))
+
+
+def without_specks(mask: Flags, voxel_mm: tuple[float, float, float]) -> Flags:
+    """A mask without pieces of a level that are smaller than anything of a body."""
+    in_plane = ndimage.generate_binary_structure(3, 1)
+    in_plane[:, :, (0, 2)] = False
+    pieces, count = ndimage.label(mask, in_plane)
+    areas = np.bincount(pieces.ravel(), minlength=count + 1) * (voxel_mm[0] * voxel_mm[1])
+    kept = areas >= _SPECK_MM2
+    kept[0] = False
+    return np.asarray(kept[pieces])
+
+
+def hulls(body: Flags, middle: Floats, column_mm: float) -> Flags:
+    """Body of an image in which muscle may be as dark as air: the hull of what lies around it.
+
+    The section of a leg is nearly convex, and fat lies around it, thinly in places. Gaps are
+    closed, arms left out, and the convex hull is drawn level by level on either side of the
+    midline.
+
+    Args:
+        body: what is bright, on the lattice.
+        middle: midline, lattice column by level.
+        column_mm: distance of the lattice's columns.
+    """
+    columns = np.arange(body.shape[0], dtype=np.float64)[:, None, None]
+    reach = max(1, round(_RING_REACH_MM / column_mm))
+    out = np.zeros_like(body)
+    for own in (body & (columns > middle), body & (columns < middle)):
+        around = np.pad(own, ((reach, reach), (reach, reach), (0, 0)))
+        closed = ndimage.binary_closing(around, np.ones((3, 3, 1)), iterations=reach)
+        leg = without_arms(closed[reach:-reach, reach:-reach])
+        for level in np.flatnonzero(leg.any(axis=(0, 1))):
+            section = leg[:, :, level]
+            # The hull of the mirror image must be the mirror image of the hull, exactly.
+            out[:, :, level] |= _hull(section) & _hull(section[::-1])[::-1]
+    return out
+
+
+def _hull(section: Flags) -> Flags:
+    if min(np.ptp(places) for places in np.nonzero(section)) < 2:
+        return section
+    hull = convex_hull_image(section)  # type: ignore[no-untyped-call]
+    return np.asarray(hull, dtype=np.bool_)
 
 
 def midline(body: Flags, column_mm: float, level_mm: float) -> Floats:

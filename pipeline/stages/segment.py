@@ -19,7 +19,6 @@ from pipeline.imaging.decision import decide, labelled_levels
 from pipeline.imaging.fat_border import keep_to_leg
 from pipeline.imaging.limb_axis import find_limb_axis
 from pipeline.imaging.plausibility import (
-    bone_contrast,
     border_ridge,
     levels_out_of_order,
     mean_confidence,
@@ -165,7 +164,6 @@ def _check(
     Raises:
         SubjectUnusableError: what is in view does not look like a leg.
     """
-    image = muscle_image(leg)
     for value, limit, words in (
         (
             muscle_share_of_tissue(labels, leg),
@@ -183,12 +181,6 @@ def _check(
             config.smallest_share_with_bone,
             "a long bone beside the muscles on {0:.2f} of the levels only ({1:.2f} in a leg)",
         ),
-        (
-            bone_contrast(labels, image),
-            config.smallest_bone_contrast,
-            "what lies where bone should be looks like muscle (contrast {0:.2f}, at least "
-            "{1:.2f} in a leg)",
-        ),
     ):
         if value is None or value < limit:
             raise SubjectUnusableError(
@@ -199,7 +191,7 @@ def _check(
                 else words.format(value, limit),
                 action="check the images; labels made elsewhere are used with --labels",
             )
-    yield from _doubts(leg, labels, image, config)
+    yield from _doubts(leg, labels, muscle_image(leg), config)
 
 
 def _doubts(

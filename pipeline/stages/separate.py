@@ -19,16 +19,19 @@ from pipeline.core.scan import CanonicalScan, Index3, Leg, LegPair, StageResult
 from pipeline.core.transform import identity, mirror
 from pipeline.core.volume import LabelMap, Quantity, Volume
 from pipeline.imaging.labels import leg_labels
+from pipeline.imaging.noise import noise_level
 from pipeline.imaging.pose import difference_of_legs
 from pipeline.imaging.separation import (
     Lattice,
     between_shares,
     body_threshold,
     coarse,
+    hulls,
     lattice_for,
     midline,
     seam,
     without_arms,
+    without_specks,
 )
 
 Flags = NDArray[np.bool_]
@@ -122,22 +125,26 @@ def _from_images(
     scan: CanonicalScan, config: SeparateConfig, findings: list[Finding]
 ) -> tuple[dict[Side, Flags], dict[Side, Flags]]:
     """Own-side body mask and seen levels of both legs."""
-    signal = _signal(scan)
+    signal, fat_is_brightest = _signal(scan)
     lattice = lattice_for(scan.grid.shape, scan.grid.voxel_sizes_mm, config.search_voxel_mm)
     thin = coarse(signal, lattice)
-    threshold = body_threshold(thin)
+    threshold = body_threshold(thin, noise_level(signal))
     body = ndimage.binary_opening(thin > threshold, np.ones((3, 3, 1)))
     column_mm, level_mm = (lattice.step[k] * scan.grid.voxel_sizes_mm[k] for k in (0, 2))
     middle = midline(body, column_mm, level_mm)
-    _check_two_legs(body, middle)
+    inside = without_specks(signal > threshold, scan.grid.voxel_sizes_mm)
     muscle = np.ones_like(thin)
     if scan.dixon is not None:
         water = coarse(scan.dixon.water.data, lattice)
         muscle = np.clip(water / np.maximum(thin, 1e-6 + threshold), 0.0, 1.0)
+    elif fat_is_brightest and body.any():
+        muscle = np.clip(1.0 - thin / float(np.median(thin[body])), 0.0, 1.0)
+        body |= hulls(thin > threshold, middle, column_mm)
+        inside |= _near(ndimage.binary_erosion(body, np.ones((3, 3, 1))), lattice, inside.shape)
+    _check_two_legs(body, middle)
     surface = seam(body, muscle, middle, column_mm)
     border = _at_full_size(surface, lattice, scan.grid.shape)
     columns = np.arange(scan.grid.shape[0], dtype=np.float64)[:, None, None]
-    inside = signal > threshold
     sides = {Side.RIGHT: inside & (columns > border), Side.LEFT: inside & (columns < border)}
     tissue, seen, volumes = {}, {}, {}
     area = scan.grid.voxel_volume_mm3 / scan.grid.voxel_sizes_mm[2]
@@ -180,14 +187,16 @@ def _from_labels(
     return tissue, {side: np.ones(levels, dtype=np.bool_) for side in Side}
 
 
-def _signal(scan: CanonicalScan) -> NDArray[np.float32]:
-    """What shows the body best: water + fat, else in-phase, else what there is."""
+def _signal(scan: CanonicalScan) -> tuple[NDArray[np.float32], bool]:
+    """What shows the body best: water + fat, else in-phase, else what there is; and whether fat is
+    so much brighter than muscle there that muscle may be taken for air."""
     if scan.dixon is not None:
-        return np.asarray(scan.dixon.water.data + scan.dixon.fat.data)
+        return np.asarray(scan.dixon.water.data + scan.dixon.fat.data), False
     for quantity in (Quantity.IN_PHASE, Quantity.T1W, Quantity.WATER):
         if quantity in scan.images:
-            return scan.images[quantity].data
-    return next(iter(scan.images.values())).data
+            return scan.images[quantity].data, quantity is Quantity.T1W
+    quantity, image = next(iter(scan.images.items()))
+    return image.data, quantity is Quantity.FAT
 
 
 def _check_two_legs(body: Flags, middle: NDArray[np.float64]) -> None:

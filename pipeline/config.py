@@ -54,7 +54,7 @@ class ContrastRule(_Section):
         last_word: last words of the name of a Dixon series, any of which says so.
     """
 
-    shows: Literal["water", "fat", "inphase", "opposedphase", "fatfraction", "T1w"]
+    shows: Literal["water", "fat", "inphase", "opposedphase", "fatfraction", "T1w", "other"]
     image_type: frozenset[str] = frozenset()
     name: Pattern = ""
     last_word: frozenset[str] = frozenset()

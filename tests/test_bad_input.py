@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.config import default_config, load_config
 from pipeline.core.errors import ConfigError, InputError, UsageError
+from pipeline.core.volume import Quantity
 from pipeline.stages.canonicalise import canonicalise
 from pipeline.stages.load import load_subject
 
@@ -348,3 +349,21 @@ def test_labels_without_an_image_are_welcome_and_said(tmp_path: Path) -> None:
     scan = canonicalise(result.value, config=default_config().canonicalise).value
     assert scan.labels is not None
     assert scan.labels.values() == [8]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_another_weighting_is_used_where_there_is_nothing_else(
+    tmp_path: Path, beside: bool
+) -> None:
+    folder = tmp_path / "sub-01"
+    folder.mkdir()
+    names = ["a_T2w.nii.gz", *(["a_water.nii.gz", "a_fat.nii.gz"] if beside else [])]
+    for name in names:
+        save(folder / name)
+    result = load_subject(tmp_path, "01", config=default_config().load)
+    if beside:
+        assert set(result.value.images) == {Quantity.WATER, Quantity.FAT}
+        said = [f.message for f in result.findings if f.code == "left_out"]
+        assert any("a_T2w.nii.gz" in text and "does not tell fat" in text for text in said)
+    else:
+        assert set(result.value.images) == {Quantity.OTHER}

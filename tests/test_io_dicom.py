@@ -125,7 +125,8 @@ def test_one_series_may_hold_several_contrasts(tmp_path: Path) -> None:
         (("M",), "t1_tse_tra", Quantity.T1W),
         (("M",), "t1_tse_fat_sat", Quantity.T1W),
         (("M",), "T1 FatSup post op", Quantity.T1W),
-        (("M",), "t2_tse_fs_post_op", None),
+        (("M",), "t2_tse_fs_post_op", Quantity.OTHER),
+        (("M",), "tirm_tra", Quantity.OTHER),
         (("M",), "t1_vibe_dixon_tra", None),
         (("M",), "water excitation dess", None),
         (("T1", "NONE"), "", None),
@@ -234,7 +235,7 @@ def test_broken_series_are_refused_without_naming_the_person(
 
 
 def test_dicom_of_no_known_contrast_is_counted_not_named(tmp_path: Path) -> None:
-    series(tmp_path / "sub-01", "M", SeriesDescription="t2_tse DOE")
+    series(tmp_path / "sub-01", "M", SeriesDescription="ep2d DOE")
     with pytest.raises(
         InputError,
         match=r"(?s)6 other files.*Series without a number .*: 6 files left out: its contrast is "
@@ -305,6 +306,7 @@ def test_what_is_no_image_of_the_legs_is_left_out_with_its_reason(tmp_path: Path
     series(folder, "W", 1)
     series(folder, "F", 2)
     series(folder, "M", 3, SeriesDescription="t1_tse_tra")
+    series(folder / "other", "M", 4, SeriesDescription="t2_tse_tra")
     decoy(folder / "a", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     decoy(folder / "b", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
     decoy(folder / "c", BurnedInAnnotation="YES")
@@ -328,6 +330,7 @@ def test_what_is_no_image_of_the_legs_is_left_out_with_its_reason(tmp_path: Path
         "no DICOM image",
         "there twice",
         "6 files left out: T1-weighted",
+        "6 files left out: of a weighting that does not tell fat",
     ):
         assert reason in said
     assert "DOE" not in said

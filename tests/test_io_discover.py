@@ -52,6 +52,8 @@ def test_sessions_are_asked_for(tmp_path: Path) -> None:
         ("x_fat.nii.gz", "fat"),
         ("x_FF.nii.gz", "fatfraction"),
         ("x_T1w.NII.GZ", "T1w"),
+        ("x_T2w.nii.gz", "other"),
+        ("x_STIR.nii", "other"),
         ("x_dseg.nii.gz", "labels"),
         ("x_waterfall.nii.gz", None),
         ("x_water.json", None),

@@ -119,6 +119,23 @@ def test_an_estimate_is_said_to_be_one_and_bears_no_verdict():
     )
 
 
+def test_another_weighting_gives_volumes_and_says_why_no_lean_ones() -> None:
+    legs = segmented()
+    own = {}
+    for side in Side:
+        leg = legs[side].leg
+        image = Volume(leg.images[W].data, leg.grid, Quantity.OTHER)
+        images = {Quantity.OTHER: image}
+        own[side] = replace(legs[side], leg=replace(leg, images=images, dixon=None))
+    pair = SegmentedLegs(own[Side.RIGHT], own[Side.LEFT], legs.engine)
+    limb = measure(pair, unregistered(pair), config=GIVEN.measure).value
+    soleus = next(m for m in limb.muscles if m.name == "soleus")
+    assert soleus.right.volume_in_view_ml > 100.0
+    assert soleus.right.lean_volume_in_view_ml is None
+    assert soleus.asymmetry.verdict is None
+    assert "lean volume needs water and fat" in str(soleus.asymmetry)
+
+
 def test_in_and_opposed_phase_give_the_fraction_up_to_a_half():
     limb, dixon = measures(IP, OP), lean_of(measures(W, F))
     for key, value in lean_of(limb).items():

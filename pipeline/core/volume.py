@@ -15,7 +15,11 @@ from pipeline.core.grid import Grid
 
 
 class Quantity(StrEnum):
-    """What an image shows. The values are the suffixes of file names."""
+    """What an image shows. The values are the suffixes of file names.
+
+    OTHER is any other weighting (T2, proton density, STIR): muscles can be found in it, fat cannot
+    be told from it.
+    """
 
     WATER = "water"
     FAT = "fat"
@@ -23,6 +27,7 @@ class Quantity(StrEnum):
     OPPOSED_PHASE = "opposedphase"
     FAT_FRACTION = "fatfraction"
     T1W = "T1w"
+    OTHER = "other"
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,14 @@ Singles = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 #: Where water and fat are not both there, the first of these is looked at alone.
-_SINGLE = (Quantity.T1W, Quantity.WATER, Quantity.IN_PHASE, Quantity.FAT, Quantity.OPPOSED_PHASE)
+_SINGLE = (
+    Quantity.T1W,
+    Quantity.WATER,
+    Quantity.IN_PHASE,
+    Quantity.FAT,
+    Quantity.OPPOSED_PHASE,
+    Quantity.OTHER,
+)
 #: Share of the tissue's voxels brighter than the full scale.
 _BRIGHTEST_PERCENT = 1.0
 _LARGEST_SIGNAL = 1.5

@@ -50,6 +50,7 @@ BACKGROUNDS = (
     Quantity.OPPOSED_PHASE,
     Quantity.FAT,
     Quantity.FAT_FRACTION,
+    Quantity.OTHER,
 )
 #: Fields of a match that are saved as they are, besides those by structure.
 _MATCH_VALUES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -173,7 +173,7 @@ def _nothing_usable(
         f"{subject} has no image that can be used",
         expected="files ending in "
         + ", ".join(f"{endings[0]}.nii.gz" for endings in config.patterns.values())
-        + ", or DICOM files of a Dixon or T1 series",
+        + ", or DICOM files of such images",
         found="a label map alone" if unused else _what_is_there(files, found.findings),
         action="use the label map with --engine given"
         if unused
@@ -232,6 +232,12 @@ def _nifti(
         if paths:
             names = some([str(path.relative_to(folder)) for path in paths])
             findings.append(_left_out(names, len(paths), reason))
+    shown = [Quantity(kind) for kind in named if kind != _LABELS]
+    beside = _not_needed(Quantity.OTHER, shown)
+    if Quantity.OTHER in shown and beside is not None:
+        others = named.pop(Quantity.OTHER)
+        names = some([str(path.relative_to(folder)) for path in others])
+        findings.append(_left_out(names, len(others), beside))
     for kind, paths in named.items():
         for path in paths:
             source = open_nifti(
@@ -312,13 +318,13 @@ def _dicom(
     sides."""
     marks = [*config.own_distortion_marks, *config.distortion_marks]
     series, left = find_dicom(files, config.contrast_rules, marks)
-    dixon = {Quantity.WATER, Quantity.FAT} <= {one.quantity for one in series}
+    shown = {one.quantity for one in series}
     findings = [_left_out(one.name, one.files, one.reason) for one in left]
     images: list[_Image] = []
     tags: list[SideTags] = []
     for one in series:
-        if dixon and one.quantity is Quantity.T1W:
-            reason = "T1-weighted; water and fat are there and used"
+        reason = _not_needed(one.quantity, shown)
+        if reason is not None:
             findings.append(_left_out(one.name, len(one.files), reason))
             continue
         source = open_dicom(one, largest_image_million_voxels=config.largest_image_million_voxels)
@@ -337,6 +343,15 @@ def _dicom(
         if counts[image.name] > 1:
             images[k] = replace(image, name=f"{image.name}:{numbers[image.name]}")
     return images, findings, tags
+
+
+def _not_needed(quantity: Quantity, shown: Collection[Quantity]) -> str | None:
+    """Why an image is left out beside the others that are there; None: it is used."""
+    if quantity is Quantity.T1W and {Quantity.WATER, Quantity.FAT} <= set(shown):
+        return "T1-weighted; water and fat are there and used"
+    if quantity is Quantity.OTHER and set(shown) != {Quantity.OTHER}:
+        return "of a weighting that does not tell fat; there are other images, which are used"
+    return None
 
 
 def _evidence(tags: Sequence[SideTags]) -> list[str]:

@@ -39,6 +39,8 @@ Flags = NDArray[np.bool_]
 _SPACES = {Side.RIGHT: "right-leg", Side.LEFT: "left-leg-mirrored"}
 #: Levels with less body than this show no leg, mm^2.
 _SMALLEST_SECTION_MM2 = 100.0
+#: Fat can be so much brighter than muscle there that muscle is taken for air.
+_MUSCLE_MAY_BE_DARK = (Quantity.T1W, Quantity.FAT, Quantity.OTHER)
 #: Legs have a valley between them somewhere: body at the midline below this share of its depth.
 _VALLEY_SHARE = 0.7
 
@@ -125,7 +127,7 @@ def _from_images(
     scan: CanonicalScan, config: SeparateConfig, findings: list[Finding]
 ) -> tuple[dict[Side, Flags], dict[Side, Flags]]:
     """Own-side body mask and seen levels of both legs."""
-    signal, fat_is_brightest = _signal(scan)
+    signal, shown = _signal(scan)
     lattice = lattice_for(scan.grid.shape, scan.grid.voxel_sizes_mm, config.search_voxel_mm)
     thin = coarse(signal, lattice)
     threshold = body_threshold(thin, noise_level(signal))
@@ -137,8 +139,9 @@ def _from_images(
     if scan.dixon is not None:
         water = coarse(scan.dixon.water.data, lattice)
         muscle = np.clip(water / np.maximum(thin, 1e-6 + threshold), 0.0, 1.0)
-    elif fat_is_brightest and body.any():
-        muscle = np.clip(1.0 - thin / float(np.median(thin[body])), 0.0, 1.0)
+    elif shown in _MUSCLE_MAY_BE_DARK and body.any():
+        if shown is not Quantity.OTHER:
+            muscle = np.clip(1.0 - thin / float(np.median(thin[body])), 0.0, 1.0)
         body |= hulls(thin > threshold, middle, column_mm)
         inside |= _near(ndimage.binary_erosion(body, np.ones((3, 3, 1))), lattice, inside.shape)
     _check_two_legs(body, middle)
@@ -187,16 +190,15 @@ def _from_labels(
     return tissue, {side: np.ones(levels, dtype=np.bool_) for side in Side}
 
 
-def _signal(scan: CanonicalScan) -> tuple[NDArray[np.float32], bool]:
-    """What shows the body best: water + fat, else in-phase, else what there is; and whether fat is
-    so much brighter than muscle there that muscle may be taken for air."""
+def _signal(scan: CanonicalScan) -> tuple[NDArray[np.float32], Quantity | None]:
+    """What shows the body best: water + fat (None), else in-phase, else what there is."""
     if scan.dixon is not None:
-        return np.asarray(scan.dixon.water.data + scan.dixon.fat.data), False
+        return np.asarray(scan.dixon.water.data + scan.dixon.fat.data), None
     for quantity in (Quantity.IN_PHASE, Quantity.T1W, Quantity.WATER):
         if quantity in scan.images:
-            return scan.images[quantity].data, quantity is Quantity.T1W
+            return scan.images[quantity].data, quantity
     quantity, image = next(iter(scan.images.items()))
-    return image.data, quantity is Quantity.FAT
+    return image.data, quantity
 
 
 def _check_two_legs(body: Flags, middle: NDArray[np.float64]) -> None:

@@ -32,10 +32,13 @@ _LARGEST_TILT_DEG = 12.0
 _TILTS = 24
 #: Body that is no muscle still costs this share of what muscle does.
 _BODY_COST = 0.2
-#: Air above this multiple of the noise level is rare (exp(-4.5): one voxel in 90).
-_NOISE_MULTIPLE = 3.0
+#: Air above the first multiple of the noise level is rare (exp(-4.5): one voxel in 90), above the
+#: second it is not seen (one in 270,000).
+_NOISE_MULTIPLE, _NOISE_CEILING = 3.0, 5.0
 #: Pieces of a level smaller than this are noise in the air, not body.
 _SPECK_MM2 = 20.0
+#: Skin may lie so far from what else is bright.
+_SKIN_REACH_MM = 12.0
 #: Gaps in the fat around a leg up to twice this wide are closed before its hull is drawn.
 _RING_REACH_MM = 12.0
 
@@ -86,15 +89,32 @@ def body_threshold(signal: Floats, noise: float | None = None) -> float:
     return min(threshold, max(0.5 * threshold, _NOISE_MULTIPLE * (noise or 0.0)))
 
 
-def without_specks(mask: Flags, voxel_mm: tuple[float, float, float]) -> Flags:
-    """A mask without pieces of a level that are smaller than anything of a body."""
+def air_is_seen(threshold: float, noise: float | None) -> bool:
+    """Whether noise in the air reaches the threshold anywhere."""
+    return noise is not None and threshold < _NOISE_CEILING * noise
+
+
+def around_body(body: Flags, column_mm: float) -> Flags:
+    """A body mask on the lattice and what may still be its skin."""
+    reach = max(1, round(_SKIN_REACH_MM / column_mm))
+    return np.asarray(ndimage.binary_dilation(body, np.ones((3, 3, 1)), iterations=reach))
+
+
+def without_specks(mask: Flags, around: Flags, voxel_mm: tuple[float, float, float]) -> Flags:
+    """A mask without pieces of a level that are smaller than anything of a body.
+
+    Args:
+        mask: voxels (nx, ny, nz).
+        around: where a small piece may belong to the body, as large.
+        voxel_mm: voxel sizes.
+    """
     in_plane = ndimage.generate_binary_structure(3, 1)
     in_plane[:, :, (0, 2)] = False
     pieces, count = ndimage.label(mask, in_plane)
     areas = np.bincount(pieces.ravel(), minlength=count + 1) * (voxel_mm[0] * voxel_mm[1])
     kept = areas >= _SPECK_MM2
     kept[0] = False
-    return np.asarray(kept[pieces])
+    return np.asarray(kept[pieces] | (mask & around))
 
 
 def hulls(body: Flags, middle: Floats, column_mm: float) -> Flags:

@@ -23,6 +23,8 @@ from pipeline.imaging.noise import noise_level
 from pipeline.imaging.pose import difference_of_legs
 from pipeline.imaging.separation import (
     Lattice,
+    air_is_seen,
+    around_body,
     between_shares,
     body_threshold,
     coarse,
@@ -130,11 +132,15 @@ def _from_images(
     signal, shown = _signal(scan)
     lattice = lattice_for(scan.grid.shape, scan.grid.voxel_sizes_mm, config.search_voxel_mm)
     thin = coarse(signal, lattice)
-    threshold = body_threshold(thin, noise_level(signal))
+    noise = noise_level(signal)
+    threshold = body_threshold(thin, noise)
     body = ndimage.binary_opening(thin > threshold, np.ones((3, 3, 1)))
     column_mm, level_mm = (lattice.step[k] * scan.grid.voxel_sizes_mm[k] for k in (0, 2))
     middle = midline(body, column_mm, level_mm)
-    inside = without_specks(signal > threshold, scan.grid.voxel_sizes_mm)
+    inside = signal > threshold
+    if air_is_seen(threshold, noise):
+        around = _near(around_body(body, column_mm), lattice, inside.shape)
+        inside = without_specks(inside, around, scan.grid.voxel_sizes_mm)
     muscle = np.ones_like(thin)
     if scan.dixon is not None:
         water = coarse(scan.dixon.water.data, lattice)

@@ -36,7 +36,7 @@ NETWORK_PIXEL_MM = 1.5
 #: Wanted distance of the near and the far context slices, mm.
 NEAR_MM, FAR_MM = 6.0, 40.0
 #: Share of the images that show water and fat.
-_BOTH = 0.30
+_BOTH = 0.34
 #: Room around a leg, network pixels.
 _MARGIN = 22
 #: Further from everything than any distance that matters, mm or pixels.
@@ -458,7 +458,7 @@ def _tables(draw: _Draw, unknown_is_muscle: bool) -> tuple[Tensor, Tensor]:
     share += draw.uniform(0.01, 0.13)
     share += draw.table(CODE_COUNT, 0.0, 0.015 if alike else draw.uniform(0.02, 0.10))
     signal += draw.table(CODE_COUNT, 0.0, 0.02 if alike else 0.10)
-    if draw.chance(0.4):
+    if draw.chance(0.3):
         # Single muscles replaced by fat.
         sick = torch.rand(CODE_COUNT, generator=draw.generator) < draw.uniform(0.05, 0.7)
         amount = torch.rand(CODE_COUNT, generator=draw.generator) * draw.uniform(0.1, 0.75)
@@ -546,13 +546,13 @@ def _scan(draw: _Draw, water: Tensor, fat: Tensor, own: Tensor) -> Tensor:
     images: tuple[Tensor, ...]
     if mode < _BOTH:
         images = (water, fat)
-    elif mode < 0.45:
+    elif mode < 0.50:
         images = (water,)
-    elif mode < 0.53:
+    elif mode < 0.58:
         images = (fat,)
-    elif mode < 0.76:
-        images = (draw.uniform(0.12, 0.7) * water + fat,)
-    elif mode < 0.87:
+    elif mode < 0.72:
+        images = (draw.uniform(0.2, 0.7) * water + fat,)
+    elif mode < 0.85:
         # In phase: fat can be as bright as muscle, and then only thin lines part them.
         part = draw.uniform(0.4, 1.0)
         if draw.chance(0.5):

@@ -22,6 +22,7 @@ from pipeline.imaging.cleaning import (
     largest_pieces,
     refuse_levels,
     smoothed,
+    without_belly_wall,
 )
 from pipeline.imaging.fat_border import settle_fat_borders, without_fat_pieces, without_holes
 from pipeline.imaging.perturbation import disturbed, overlap_sums, perturbations
@@ -233,6 +234,24 @@ def test_muscles_of_the_pelvis_end_at_the_crest():
     # A bone that shows on two levels only is not found.
     labels[45:52, 9:16, 10:17] = 9
     np.testing.assert_array_equal(cleaned(labels), labels)
+
+
+def test_above_the_crest_iliopsoas_is_what_goes_on_from_its_inner_part():
+    muscle = np.zeros((14, 30, 30), dtype=bool)
+    # Iliacus on the bone and psoas beside it, up to the crest at level 8; psoas moves inwards.
+    muscle[:9, 4:16, 18:26] = True
+    for level in range(14):
+        muscle[level, 5:15, 10 - level // 2 : 18 - level // 2] = True
+    wall = np.zeros_like(muscle)
+    wall[7:14, 20:28, 14:28] = True
+    np.testing.assert_array_equal(without_belly_wall(muscle | wall, 8, 4)[9:], muscle[9:])
+    # Below the crest all is left: iliacus lies apart from psoas there.
+    np.testing.assert_array_equal(without_belly_wall(muscle | wall, 8, 4)[:9], (muscle | wall)[:9])
+    # A level on which it was not seen ends nothing; what begins above the crest is none.
+    gap = muscle.copy()
+    gap[11] = False
+    np.testing.assert_array_equal(without_belly_wall(gap, 8, 4), gap)
+    assert not without_belly_wall(muscle, -1, 4).any()
 
 
 def test_what_a_class_loses_the_others_gain():

@@ -37,6 +37,10 @@ _FROM_SPINE = STRUCTURE_IDS["iliopsoas"]
 #: A level shows the hip bone with so much of it; it is found where so much of the limb shows it.
 _SMALLEST_BONE_MM2 = 100.0
 _SHORTEST_BONE_MM = 30.0
+#: Psoas is taken up so far below the crest: the innermost section of at least this share of the
+#: largest (iliacus lies outside it, on the bone).
+_BELOW_CREST_MM = 20.0
+_SMALLEST_SECTION = 0.25
 #: A muscle of the hip that goes on to the pelvis is seen up to at least so far from it.
 _FROM_PELVIS_MM = 12.0
 
@@ -115,6 +119,7 @@ def clean(
     )
     pelvis = _lowest_of_pelvis(labels, class_ids, pixel_mm)
     pelvis -= max(1, round(_FROM_PELVIS_MM / level_mm))
+    crest = crest_level(memberships, class_ids, pixel_mm, level_mm)
     for k, value in enumerate(class_ids):
         box = boxes[k - 1] if k else None
         if box is None:
@@ -129,6 +134,9 @@ def clean(
             continued_gap,
             lowest_top,
         )
+        if value == _FROM_SPINE and crest is not None:
+            below = max(1, round(_BELOW_CREST_MM / level_mm))
+            piece = without_belly_wall(piece, crest - box[0].start, below)
         if np.count_nonzero(piece) * voxel_ml >= rules.smallest_muscle_ml:
             kept[box][piece] = k
     confine(memberships, kept, reach)
@@ -379,6 +387,35 @@ def _continues(piece: Flags, kept: Flags, gap: int, grown: int) -> bool:
             if away[piece[end]].min() <= grown * (empty + 1):
                 return True
     return False
+
+
+def without_belly_wall(mask: Flags, crest: int, below: int) -> Flags:
+    """Iliopsoas without what is the wall of the belly above the crest of the hip bone.
+
+    Above the crest it is psoas alone: what goes on, level by level, from its innermost section a
+    little below the crest.
+
+    Args:
+        mask: (level, row, column), columns outwards.
+        crest: highest level of the hip bone; may lie outside the mask.
+        below: levels between the crest and where psoas is taken up.
+    """
+    out = mask.copy()
+    psoas = np.zeros(mask.shape[1:], dtype=np.bool_)
+    for level in range(max(0, crest - below), len(mask)):
+        pieces, count = ndimage.label(mask[level])
+        if count and not psoas.any() and level <= crest:
+            areas = np.bincount(pieces.ravel())[1:]
+            large = 1 + np.flatnonzero(areas >= _SMALLEST_SECTION * areas.max())
+            inner = [np.flatnonzero((pieces == k).any(axis=0))[0] for k in large]
+            psoas = pieces == large[int(np.argmin(inner))]
+            continue
+        goes_on = np.isin(pieces, np.setdiff1d(pieces[psoas], 0))
+        if level > crest:
+            out[level] = goes_on
+        if goes_on.any():
+            psoas = goes_on
+    return out
 
 
 def confine(memberships: Bytes, kept: Bytes, reach: int) -> None:

@@ -10,6 +10,7 @@ the mirrored problem too and taking the middle.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,9 +33,11 @@ _LARGEST_TILT_DEG = 12.0
 _TILTS = 24
 #: Body that is no muscle still costs this share of what muscle does.
 _BODY_COST = 0.2
-#: Air above the first multiple of the noise level is rare (exp(-4.5): one voxel in 90), above the
-#: second it is not seen (one in 270,000).
-_NOISE_MULTIPLE, _NOISE_CEILING = 3.0, 5.0
+#: Mean and standard deviation of a Rayleigh distribution in units of its mode.
+_RAYLEIGH_MEAN, _RAYLEIGH_SD = 1.2533, 0.6551
+#: Air so many standard deviations above its mean is rare (one voxel in 40), or not seen (one in
+#: 25,000).
+_RARE, _UNSEEN = 2.3, 5.0
 #: Pieces of a level smaller than this are noise in the air, not body.
 _SPECK_MM2 = 20.0
 #: Skin may lie so far from what else is bright.
@@ -75,23 +78,27 @@ def coarse(array: NDArray[np.floating], lattice: Lattice) -> Floats:
     return np.asarray(0.5 * (thin[low].astype(np.float64) + thin[high].astype(np.float64)))
 
 
-def body_threshold(signal: Floats, noise: float | None = None) -> float:
-    """Signal above which a voxel is body: half of Otsu's threshold, so that dim coils count, or
-    what noise in the air hardly reaches.
+def air_limits(noise: Sequence[float]) -> tuple[float, float]:
+    """Signal of air that is rare, and that is not seen, in a sum of magnitude images.
+
+    Args:
+        noise: noise level of each image (imaging.noise); none: air is 0.
+    """
+    levels = np.asarray(noise, dtype=np.float64)
+    mean = _RAYLEIGH_MEAN * float(levels.sum())
+    sd = _RAYLEIGH_SD * float(np.sqrt((levels**2).sum()))
+    return mean + _RARE * sd, mean + _UNSEEN * sd
+
+
+def body_threshold(signal: Floats, rare_air: float = 0.0) -> float:
+    """Signal above which a voxel is body: half of Otsu's threshold, so that dim coils count.
 
     Args:
         signal: values of the image.
-        noise: its noise level (imaging.noise); None: not known, or too low to matter.
+        rare_air: the threshold is not below this, nor above Otsu's.
     """
     threshold = otsu(np.sort(signal, axis=None))
-    if threshold is None:
-        return np.inf
-    return min(threshold, max(0.5 * threshold, _NOISE_MULTIPLE * (noise or 0.0)))
-
-
-def air_is_seen(threshold: float, noise: float | None) -> bool:
-    """Whether noise in the air reaches the threshold anywhere."""
-    return noise is not None and threshold < _NOISE_CEILING * noise
+    return np.inf if threshold is None else min(threshold, max(0.5 * threshold, rare_air))
 
 
 def around_body(body: Flags, column_mm: float) -> Flags:

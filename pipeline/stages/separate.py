@@ -23,7 +23,7 @@ from pipeline.imaging.noise import noise_level
 from pipeline.imaging.pose import difference_of_legs
 from pipeline.imaging.separation import (
     Lattice,
-    air_is_seen,
+    air_limits,
     around_body,
     between_shares,
     body_threshold,
@@ -132,13 +132,13 @@ def _from_images(
     signal, shown = _signal(scan)
     lattice = lattice_for(scan.grid.shape, scan.grid.voxel_sizes_mm, config.search_voxel_mm)
     thin = coarse(signal, lattice)
-    noise = noise_level(signal)
-    threshold = body_threshold(thin, noise)
+    rare_air, unseen_air = air_limits(_noise(scan, signal))
+    threshold = body_threshold(thin, rare_air)
     body = ndimage.binary_opening(thin > threshold, np.ones((3, 3, 1)))
     column_mm, level_mm = (lattice.step[k] * scan.grid.voxel_sizes_mm[k] for k in (0, 2))
     middle = midline(body, column_mm, level_mm)
     inside = signal > threshold
-    if air_is_seen(threshold, noise):
+    if threshold < unseen_air:
         around = _near(around_body(body, column_mm), lattice, inside.shape)
         inside = without_specks(inside, around, scan.grid.voxel_sizes_mm)
     muscle = np.ones_like(thin)
@@ -205,6 +205,14 @@ def _signal(scan: CanonicalScan) -> tuple[NDArray[np.float32], Quantity | None]:
             return scan.images[quantity].data, quantity
     quantity, image = next(iter(scan.images.items()))
     return image.data, quantity
+
+
+def _noise(scan: CanonicalScan, signal: NDArray[np.float32]) -> list[float]:
+    """Noise levels of the images that the signal is the sum of; those that can be told."""
+    pair = scan.dixon
+    images = [signal] if pair is None else [pair.water.data, pair.fat.data]
+    levels = [noise_level(image, signal) for image in images]
+    return [level for level in levels if level is not None]
 
 
 def _check_two_legs(body: Flags, middle: NDArray[np.float64]) -> None:

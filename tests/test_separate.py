@@ -13,7 +13,7 @@ from pipeline import Side, canonicalise, default_config, load_subject, separate_
 from pipeline.core.errors import SubjectUnusableError
 from pipeline.core.scan import ArraySource, CanonicalScan, LegPair
 from pipeline.core.volume import Quantity
-from pipeline.imaging.separation import hulls
+from pipeline.imaging.body import hulls
 from pipeline.phantom import Acquisition, Pose, Scan, acquire, grid_for, make_body
 
 POSES = {

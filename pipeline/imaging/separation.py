@@ -10,16 +10,12 @@ the mirrored problem too and taking the middle.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.morphology import convex_hull_image
-
-from pipeline.imaging.sampling import otsu
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -33,17 +29,6 @@ _LARGEST_TILT_DEG = 12.0
 _TILTS = 24
 #: Body that is no muscle still costs this share of what muscle does.
 _BODY_COST = 0.2
-#: Mean and standard deviation of a Rayleigh distribution in units of its mode.
-_RAYLEIGH_MEAN, _RAYLEIGH_SD = 1.2533, 0.6551
-#: Air so many standard deviations above its mean is rare (one voxel in 40), or not seen (one in
-#: 25,000).
-_RARE, _UNSEEN = 2.3, 5.0
-#: Pieces of a level smaller than this are noise in the air, not body.
-_SPECK_MM2 = 20.0
-#: Skin may lie so far from what else is bright.
-_SKIN_REACH_MM = 12.0
-#: Gaps in the fat around a leg up to twice this wide are closed before its hull is drawn.
-_RING_REACH_MM = 12.0
 
 
 @dataclass(frozen=True)
@@ -76,85 +61,6 @@ def coarse(array: NDArray[np.floating], lattice: Lattice) -> Floats:
     low = np.floor(lattice.x).astype(int)
     high = np.ceil(lattice.x).astype(int)
     return np.asarray(0.5 * (thin[low].astype(np.float64) + thin[high].astype(np.float64)))
-
-
-def air_limits(noise: Sequence[float]) -> tuple[float, float]:
-    """Signal of air that is rare, and that is not seen, in a sum of magnitude images.
-
-    Args:
-        noise: noise level of each image (imaging.noise); none: air is 0.
-    """
-    levels = np.asarray(noise, dtype=np.float64)
-    mean = _RAYLEIGH_MEAN * float(levels.sum())
-    sd = _RAYLEIGH_SD * float(np.sqrt((levels**2).sum()))
-    return mean + _RARE * sd, mean + _UNSEEN * sd
-
-
-def body_threshold(signal: Floats, rare_air: float = 0.0) -> float:
-    """Signal above which a voxel is body: half of Otsu's threshold, so that dim coils count.
-
-    Args:
-        signal: values of the image.
-        rare_air: the threshold is not below this, nor above Otsu's.
-    """
-    threshold = otsu(np.sort(signal, axis=None))
-    return np.inf if threshold is None else min(threshold, max(0.5 * threshold, rare_air))
-
-
-def around_body(body: Flags, column_mm: float) -> Flags:
-    """A body mask on the lattice and what may still be its skin."""
-    reach = max(1, round(_SKIN_REACH_MM / column_mm))
-    return np.asarray(ndimage.binary_dilation(body, np.ones((3, 3, 1)), iterations=reach))
-
-
-def without_specks(mask: Flags, around: Flags, voxel_mm: tuple[float, float, float]) -> Flags:
-    """A mask without pieces of a level that are smaller than anything of a body.
-
-    Args:
-        mask: voxels (nx, ny, nz).
-        around: where a small piece may belong to the body, as large.
-        voxel_mm: voxel sizes.
-    """
-    in_plane = ndimage.generate_binary_structure(3, 1)
-    in_plane[:, :, (0, 2)] = False
-    pieces, count = ndimage.label(mask, in_plane)
-    areas = np.bincount(pieces.ravel(), minlength=count + 1) * (voxel_mm[0] * voxel_mm[1])
-    kept = areas >= _SPECK_MM2
-    kept[0] = False
-    return np.asarray(kept[pieces] | (mask & around))
-
-
-def hulls(body: Flags, middle: Floats, column_mm: float) -> Flags:
-    """Body of an image in which muscle may be as dark as air: the hull of what lies around it.
-
-    The section of a leg is nearly convex, and fat lies around it, thinly in places. Gaps are
-    closed, arms left out, and the convex hull is drawn level by level on either side of the
-    midline.
-
-    Args:
-        body: what is bright, on the lattice.
-        middle: midline, lattice column by level.
-        column_mm: distance of the lattice's columns.
-    """
-    columns = np.arange(body.shape[0], dtype=np.float64)[:, None, None]
-    reach = max(1, round(_RING_REACH_MM / column_mm))
-    out = np.zeros_like(body)
-    for own in (body & (columns > middle), body & (columns < middle)):
-        around = np.pad(own, ((reach, reach), (reach, reach), (0, 0)))
-        closed = ndimage.binary_closing(around, np.ones((3, 3, 1)), iterations=reach)
-        leg = without_arms(closed[reach:-reach, reach:-reach])
-        for level in np.flatnonzero(leg.any(axis=(0, 1))):
-            section = leg[:, :, level]
-            # The hull of the mirror image must be the mirror image of the hull, exactly.
-            out[:, :, level] |= _hull(section) & _hull(section[::-1])[::-1]
-    return out
-
-
-def _hull(section: Flags) -> Flags:
-    if min(np.ptp(places) for places in np.nonzero(section)) < 2:
-        return section
-    hull = convex_hull_image(section)  # type: ignore[no-untyped-call]
-    return np.asarray(hull, dtype=np.bool_)
 
 
 def midline(body: Flags, column_mm: float, level_mm: float) -> Floats:
@@ -267,21 +173,4 @@ def between_shares(body: Flags, middle: Floats) -> Floats:
         smaller = min(float(side.max(initial=0.0)) for side in sides)
         if smaller > 0:
             out[level] = min(1.0, float(columns[[low, high], level].min()) / smaller)
-    return out
-
-
-def without_arms(side: Flags) -> Flags:
-    """The leg of one side's body mask: arms and hands removed, level by level.
-
-    A piece stays if it is at least a third of the largest piece of its level; arms and hands
-    beside thighs and hips are smaller.
-    """
-    out = np.zeros_like(side)
-    for level in range(side.shape[2]):
-        pieces, count = ndimage.label(side[:, :, level])
-        if count == 0:
-            continue
-        areas = np.bincount(pieces.ravel())
-        areas[0] = 0
-        out[:, :, level] = (areas >= areas.max() / 3.0)[pieces] & (pieces > 0)
     return out

@@ -18,22 +18,24 @@ from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import CanonicalScan, Index3, Leg, LegPair, StageResult
 from pipeline.core.transform import identity, mirror
 from pipeline.core.volume import LabelMap, Quantity, Volume
+from pipeline.imaging.body import (
+    air_limits,
+    around_body,
+    body_threshold,
+    hulls,
+    without_arms,
+    without_specks,
+)
 from pipeline.imaging.labels import leg_labels
 from pipeline.imaging.noise import noise_level
 from pipeline.imaging.pose import difference_of_legs
 from pipeline.imaging.separation import (
     Lattice,
-    air_limits,
-    around_body,
     between_shares,
-    body_threshold,
     coarse,
-    hulls,
     lattice_for,
     midline,
     seam,
-    without_arms,
-    without_specks,
 )
 
 Flags = NDArray[np.bool_]
@@ -129,27 +131,10 @@ def _from_images(
     scan: CanonicalScan, config: SeparateConfig, findings: list[Finding]
 ) -> tuple[dict[Side, Flags], dict[Side, Flags]]:
     """Own-side body mask and seen levels of both legs."""
-    signal, shown = _signal(scan)
     lattice = lattice_for(scan.grid.shape, scan.grid.voxel_sizes_mm, config.search_voxel_mm)
-    thin = coarse(signal, lattice)
-    rare_air, unseen_air = air_limits(_noise(scan, signal))
-    threshold = body_threshold(thin, rare_air)
-    body = ndimage.binary_opening(thin > threshold, np.ones((3, 3, 1)))
-    column_mm, level_mm = (lattice.step[k] * scan.grid.voxel_sizes_mm[k] for k in (0, 2))
+    body, muscle, inside = _body(scan, lattice)
+    column_mm, level_mm = _lattice_mm(scan, lattice)
     middle = midline(body, column_mm, level_mm)
-    inside = signal > threshold
-    if threshold < unseen_air:
-        around = _near(around_body(body, column_mm), lattice, inside.shape)
-        inside = without_specks(inside, around, scan.grid.voxel_sizes_mm)
-    muscle = np.ones_like(thin)
-    if scan.dixon is not None:
-        water = coarse(scan.dixon.water.data, lattice)
-        muscle = np.clip(water / np.maximum(thin, 1e-6 + threshold), 0.0, 1.0)
-    elif shown in _MUSCLE_MAY_BE_DARK and body.any():
-        if shown is not Quantity.OTHER:
-            muscle = np.clip(1.0 - thin / float(np.median(thin[body])), 0.0, 1.0)
-        body |= hulls(thin > threshold, middle, column_mm)
-        inside |= _near(ndimage.binary_erosion(body, np.ones((3, 3, 1))), lattice, inside.shape)
     _check_two_legs(body, middle)
     surface = seam(body, muscle, middle, column_mm)
     border = _at_full_size(surface, lattice, scan.grid.shape)
@@ -185,6 +170,37 @@ def _from_images(
             )
         )
     return tissue, seen
+
+
+def _body(scan: CanonicalScan, lattice: Lattice) -> tuple[Flags, NDArray[np.float64], Flags]:
+    """Body on the lattice, how much it looks like muscle there (0 to 1), and body at full size."""
+    signal, shown = _signal(scan)
+    thin = coarse(signal, lattice)
+    column_mm, level_mm = _lattice_mm(scan, lattice)
+    rare_air, unseen_air = air_limits(_noise(scan, signal))
+    threshold = body_threshold(thin, rare_air)
+    in_plane = np.ones((3, 3, 1))
+    body = ndimage.binary_opening(thin > threshold, in_plane)
+    inside = signal > threshold
+    if threshold < unseen_air:
+        around = _near(around_body(body, column_mm), lattice, inside.shape)
+        inside = without_specks(inside, around, scan.grid.voxel_sizes_mm)
+    muscle = np.ones_like(thin)
+    if scan.dixon is not None:
+        water = coarse(scan.dixon.water.data, lattice)
+        muscle = np.clip(water / np.maximum(thin, 1e-6 + threshold), 0.0, 1.0)
+    elif shown in _MUSCLE_MAY_BE_DARK and body.any():
+        if shown is not Quantity.OTHER:
+            muscle = np.clip(1.0 - thin / float(np.median(thin[body])), 0.0, 1.0)
+        body |= hulls(thin > threshold, midline(body, column_mm, level_mm), column_mm)
+        inside |= _near(ndimage.binary_erosion(body, in_plane), lattice, inside.shape)
+    return body, muscle, inside
+
+
+def _lattice_mm(scan: CanonicalScan, lattice: Lattice) -> tuple[float, float]:
+    """Distance of a lattice's columns and levels."""
+    columns, levels = (lattice.step[k] * scan.grid.voxel_sizes_mm[k] for k in (0, 2))
+    return columns, levels
 
 
 def _from_labels(

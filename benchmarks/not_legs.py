@@ -66,11 +66,12 @@ def scenes() -> dict[str, tuple[Floats, Floats]]:
     bottle = _shells([((x / 55) ** 2 + (y / 55) ** 2, 1.0, _FLUID)])
     bottles = _shells([(((np.abs(x) - 80) / 55) ** 2 + (y / 55) ** 2, 1.0, _FLUID)])
     aside = np.abs(x) - 100.0
+    ball = (aside / 78) ** 2 + (y / 98) ** 2 + (z / 95) ** 2
     heads = _shells(
         [
-            ((aside / 78) ** 2 + (y / 98) ** 2 + (z / 95) ** 2, 1.00, _FAT),
-            ((aside / 78) ** 2 + (y / 98) ** 2 + (z / 95) ** 2, 0.90, (40.0, 40.0)),
-            ((aside / 78) ** 2 + (y / 98) ** 2 + (z / 95) ** 2, 0.78, (900.0, 20.0)),
+            (ball, 1.00, _FAT),
+            (ball, 0.90, (40.0, 40.0)),
+            (ball, 0.78, (900.0, 20.0)),
         ]
     )
     tube = (aside / 70) ** 2 + (y / 70) ** 2

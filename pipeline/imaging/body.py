@@ -6,8 +6,6 @@ imaging.separation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -18,29 +16,12 @@ from pipeline.imaging.sampling import otsu
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-#: Mean and standard deviation of a Rayleigh distribution in units of its mode.
-_RAYLEIGH_MEAN, _RAYLEIGH_SD = 1.2533, 0.6551
-#: Air so many standard deviations above its mean is rare (one voxel in 40), or not seen (one in
-#: 25,000).
-_RARE, _UNSEEN = 2.3, 5.0
 #: Pieces of a level smaller than this are noise in the air, not body.
 _SPECK_MM2 = 20.0
 #: Skin may lie so far from what else is bright.
 _SKIN_REACH_MM = 12.0
 #: Gaps in the fat around a leg up to twice this wide are closed before its hull is drawn.
 _RING_REACH_MM = 12.0
-
-
-def air_limits(noise: Sequence[float]) -> tuple[float, float]:
-    """Signal of air that is rare, and that is not seen, in a sum of magnitude images.
-
-    Args:
-        noise: noise level of each image (imaging.noise); none: air is 0.
-    """
-    levels = np.asarray(noise, dtype=np.float64)
-    mean = _RAYLEIGH_MEAN * float(levels.sum())
-    sd = _RAYLEIGH_SD * float(np.sqrt((levels**2).sum()))
-    return mean + _RARE * sd, mean + _UNSEEN * sd
 
 
 def body_threshold(signal: Floats, rare_air: float = 0.0) -> float:

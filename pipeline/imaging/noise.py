@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,11 @@ _BLANKED_SHARE = 0.5
 _SMALLEST_AIR = 0.02
 #: Median of a Rayleigh distribution in units of its mode: sqrt(2 ln 2).
 _RAYLEIGH_MEDIAN = 1.1774
+#: ... its mean and standard deviation.
+_RAYLEIGH_MEAN, _RAYLEIGH_SD = 1.2533, 0.6551
+#: Air so many standard deviations above its mean is rare (one voxel in 40), or not seen (one in
+#: 25,000).
+_RARE, _UNSEEN = 2.3, 5.0
 _LARGEST_SAMPLE = 2_000_000
 
 
@@ -55,6 +61,18 @@ def noise_level(
     if few or air.size < (1.0 - _BLANKED_SHARE) * np.count_nonzero(in_air):
         return None
     return float(np.median(air)) / _RAYLEIGH_MEDIAN
+
+
+def air_limits(noise: Sequence[float]) -> tuple[float, float]:
+    """Signal of air that is rare, and that is not seen, in a sum of magnitude images.
+
+    Args:
+        noise: noise_level of each image; none: air is 0.
+    """
+    levels = np.asarray(noise, dtype=np.float64)
+    mean = _RAYLEIGH_MEAN * float(levels.sum())
+    sd = _RAYLEIGH_SD * float(np.sqrt((levels**2).sum()))
+    return mean + _RARE * sd, mean + _UNSEEN * sd
 
 
 def above_noise(

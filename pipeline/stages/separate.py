@@ -19,7 +19,6 @@ from pipeline.core.scan import CanonicalScan, Index3, Leg, LegPair, StageResult
 from pipeline.core.transform import identity, mirror
 from pipeline.core.volume import LabelMap, Quantity, Volume
 from pipeline.imaging.body import (
-    air_limits,
     around_body,
     body_threshold,
     hulls,
@@ -27,7 +26,7 @@ from pipeline.imaging.body import (
     without_specks,
 )
 from pipeline.imaging.labels import leg_labels
-from pipeline.imaging.noise import noise_level
+from pipeline.imaging.noise import air_limits, noise_level
 from pipeline.imaging.pose import difference_of_legs
 from pipeline.imaging.separation import (
     Lattice,

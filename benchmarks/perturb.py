@@ -142,6 +142,11 @@ def noisy(images: Images, sd: float, rng: np.random.Generator) -> Images:
     return changed(images, grid_of(images), change)
 
 
+def resized(images: Images, factor: float) -> Images:
+    """The same voxels of a body that is so many times as large."""
+    return changed(images, grid_of(images).resized(factor), lambda data: data)
+
+
 def like_t1(images: Images, water_share: float) -> Images:
     """One image of water and fat in which fat is the brightest, as in T1-weighted images."""
     grid = grid_of(images)

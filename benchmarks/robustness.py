@@ -19,6 +19,7 @@ from benchmarks.perturb import (
     labels_on,
     like_t1,
     noisy,
+    resized,
     rotated,
     rotated_labels,
     total_signal,
@@ -34,6 +35,8 @@ _THICKEST_RESAMPLED_MM = 6.5
 SNR = 15.0
 _LOW_SNR = 6.0
 BIAS_SHARE = 0.4
+#: A child of about six years, and a very large man, against an adult.
+_BODY_SIZES = (0.65, 1.25)
 #: Share of the water besides all of the fat in an image like T1-weighted ones.
 _T1_WATER = 0.25
 #: Less of a muscle than this in view is an end of it: its Dice says little.
@@ -66,6 +69,8 @@ def disturbances(name: str, images: Images, labels: Labels) -> Iterator[tuple[st
         for ratio in (SNR, _LOW_SNR):
             noise = noisy(images, signal / ratio, rng)
             yield f"signal to noise {ratio:.0f}", noise, lambda found: found
+    for size in _BODY_SIZES:
+        yield f"a body {size:g} times as large", resized(images, size), lambda found: found
     yield "bias of 40 %", biased(images, BIAS_SHARE), lambda found: found
     if Quantity.FAT in images:
         fat_alone = {Quantity.FAT: images[Quantity.FAT]}

@@ -32,7 +32,7 @@ from pipeline import (
     segment,
     separate_legs,
 )
-from pipeline.core.scan import SCANNER_SPACE, Leg
+from pipeline.core.scan import SCANNER_SPACE, Leg, LegPair
 from pipeline.core.soft import SoftLabels
 from pipeline.engines.embedded import EmbeddedEngine
 from pipeline.engines.session import (
@@ -93,10 +93,17 @@ class TimedEngine(EmbeddedEngine):
 
     seconds = 0.0
 
-    def segment_leg(self, leg: Leg) -> SoftLabels:
+    def body_size(self, legs: LegPair) -> float:
         """As the engine's, timed."""
         started = time.perf_counter()
-        out = super().segment_leg(leg)
+        out = super().body_size(legs)
+        self.seconds += time.perf_counter() - started
+        return out
+
+    def segment_leg(self, leg: Leg, body_size: float = 1.0) -> SoftLabels:
+        """As the engine's, timed."""
+        started = time.perf_counter()
+        out = super().segment_leg(leg, body_size)
         self.seconds += time.perf_counter() - started
         return out
 

@@ -172,6 +172,9 @@ class EmbeddedConfig(_Section):
     tilt_deg: Positive
     pose_levels: Annotated[int, Field(ge=1)]
     pose_margin: Share
+    body_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    body_size_levels: Annotated[int, Field(ge=1)]
+    body_size_margin: Share
 
 
 class SegmentConfig(_Section):

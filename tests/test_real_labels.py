@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bodies import run_stages
 
-from benchmarks.perturb import foreground, like_t1, noisy
+from benchmarks.perturb import foreground, like_t1, noisy, resized
 from benchmarks.scans import Images, label, real_scan
 from pipeline import Quantity, default_config, load_subject, process_subject
 from pipeline.core.anatomy import STRUCTURE_IDS, UNIONS, Side
@@ -122,16 +122,21 @@ def labels_of(images: Images) -> np.ndarray:
         ("leg_dixon_e", "noise", 0.85),
         ("thigh_dixon_a", "like T1", 0.75),
         ("leg_dixon_e", "fat alone", 0.7),
+        ("thigh_dixon_a", "a child's size", 0.85),
+        ("leg_dwi_f", "a giant's size", 0.85),
     ],
 )
-def test_a_poor_image_of_a_real_leg_is_read_like_a_good_one(name, disturb, least):
-    """Noise must not be taken for body, nor muscle that is nearly as dark as air for air."""
+def test_a_disturbed_scan_of_a_real_leg_is_read_like_a_good_one(name, disturb, least):
+    """Noise must not be taken for body, nor muscle that is nearly as dark as air for air; and the
+    network, which learned from adults, is shown a body of another size as if it were one."""
     good, _ = real_scan(name)
     rng = np.random.default_rng(8)
     signal = float(np.median(good[Quantity.WATER].data[foreground(good)]))
     poor = {
         "noise": lambda: noisy(good, signal / 8.0, rng),
         "like T1": lambda: like_t1(good, 0.2),
+        "a child's size": lambda: resized(good, 0.65),
+        "a giant's size": lambda: resized(good, 1.3),
         "fat alone": lambda: {Quantity.FAT: good[Quantity.FAT]},
     }[disturb]()
     before, after = labels_of(good), labels_of(poor)

@@ -21,7 +21,12 @@ class Engine(Protocol):
         """Name, version and digest (of weights or given labels) for the provenance."""
         ...
 
-    def segment_leg(self, leg: Leg) -> SoftLabels:
+    def body_size(self, legs: LegPair) -> float:
+        """How large these legs are against the bodies the engine knows: one figure for both, so
+        that neither is read at another size than the other; 1 where size does not matter."""
+        ...
+
+    def segment_leg(self, leg: Leg, body_size: float = 1.0) -> SoftLabels:
         """Soft labels of a leg; ids of LEG_SCHEME, any grid in the leg's space."""
         ...
 

@@ -7,7 +7,8 @@ network stays with its labels when the leg is seen a little differently (imaging
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 from pipeline.config import EmbeddedConfig
 from pipeline.core.anatomy import MUSCLES, STRUCTURES
 from pipeline.core.errors import SubjectUnusableError
+from pipeline.core.grid import Grid
 from pipeline.core.scan import EngineInfo, Leg, LegPair
 from pipeline.core.soft import Confidence, LegPose, SoftLabels
 from pipeline.core.volume import Quantity
 from pipeline.engines.session import Network, embedded_network, on_gpu
+from pipeline.imaging.body_size import body_size_seen
 from pipeline.imaging.cleaning import FULL, Rules, boxed, clean, decided
 from pipeline.imaging.fat_border import without_holes
 from pipeline.imaging.perturbation import Perturbation, disturbed, overlap_sums, perturbations
@@ -72,7 +75,27 @@ class EmbeddedEngine:
         version = f"{contract.version} on a GPU" if on_gpu() else contract.version
         return EngineInfo("embedded", version, contract.digest)
 
-    def segment_leg(self, leg: Leg) -> SoftLabels:
+    def body_size(self, legs: LegPair) -> float:
+        """The size at which the network knows both legs best, on a few levels.
+
+        Raises:
+            SubjectUnusableError, InputError: as segment_leg.
+        """
+        network, config = self._network, self._config
+        views = [_look_at(leg, network, config) for leg in (legs.right, legs.left)]
+
+        def certainty_at(size: float) -> float:
+            return certainty(
+                network.predict(shown)[:, _muscle_channels(network)]
+                for view in views
+                for shown in _sample(
+                    _at_size(view, network, config, size), network, config, config.body_size_levels
+                )
+            )
+
+        return body_size_seen(certainty_at, config.body_sizes, config.body_size_margin)
+
+    def segment_leg(self, leg: Leg, body_size: float = 1.0) -> SoftLabels:
         """Memberships on the network's pixels.
 
         Raises:
@@ -80,7 +103,7 @@ class EmbeddedEngine:
             InputError: the weights are missing or not the ones they should be.
         """
         network = self._network
-        view = _look_at(leg, network, self._config)
+        view = _at_size(_look_at(leg, network, self._config), network, self._config, body_size)
         raw = _predict(view, network, self._config)
         contract, config = network.contract, self._config
         pose = _pose(view, network, config, raw)
@@ -95,7 +118,7 @@ class EmbeddedEngine:
         confidence = _confidence(view, network, config, raw)
         memberships = {value: boxed(membership) for value, membership in cleaned.items()}
         return SoftLabels(
-            view.stack.grid,
+            view.stack.grid.resized(body_size),
             memberships,
             (1, len(view.stack.levels) + 1),
             confidence,
@@ -130,6 +153,8 @@ class _View:
 
     Attributes:
         leg: the leg.
+        grid: its grid, if the body had the size of those the network knows: all lengths of the
+            network and of the rules of cleaning are those of such a body.
         outline: boolean on the leg's grid: its tissue and what that encloses in a slice (bone is
             dark in many images).
         images: one or two images of it, raw; 0 outside the outline, where the other leg is.
@@ -139,6 +164,7 @@ class _View:
     """
 
     leg: Leg
+    grid: Grid
     outline: NDArray[np.bool_]
     images: tuple[Singles, ...]
     scale: float
@@ -173,9 +199,26 @@ def _look_at(leg: Leg, network: Network, config: EmbeddedConfig) -> _View:
     scale = float(np.percentile(total, 100.0 - _BRIGHTEST_PERCENT))
     if scale <= 0:
         raise _no_leg(leg, "no signal")
+    stack, offsets = _stack_of(leg, leg.grid, network, config)
+    return _View(leg, leg.grid, outline, images, scale, stack, offsets)
+
+
+def _at_size(view: _View, network: Network, config: EmbeddedConfig, body_size: float) -> _View:
+    """The same leg, as if its body had the size of those the network knows."""
+    if body_size == 1.0:
+        return view
+    grid = view.leg.grid.resized(1.0 / body_size)
+    stack, offsets = _stack_of(view.leg, grid, network, config)
+    return replace(view, grid=grid, stack=stack, offsets=offsets)
+
+
+def _stack_of(
+    leg: Leg, grid: Grid, network: Network, config: EmbeddedConfig
+) -> tuple[Stack, tuple[int, ...]]:
+    """The network's pixels over a leg that lies on this grid, and neighbours of a slice."""
     contract = network.contract
     stack = stack_over(
-        leg.grid,
+        grid,
         leg.tissue,
         leg.seen,
         pixel_mm=contract.pixel_mm,
@@ -183,8 +226,7 @@ def _look_at(leg: Leg, network: Network, config: EmbeddedConfig) -> _View:
         margin_mm=config.margin_mm,
         multiple=contract.size_multiple,
     )
-    offsets = neighbour_offsets(stack.spacing_mm, contract.near_mm, contract.far_mm)
-    return _View(leg, outline, images, scale, stack, offsets)
+    return stack, neighbour_offsets(stack.spacing_mm, contract.near_mm, contract.far_mm)
 
 
 def _images(leg: Leg) -> tuple[Singles, ...]:
@@ -221,7 +263,7 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
     Outside the leg's outline all is background: noise in the air can look like anything, and the
     order of levels is told from what is found.
     """
-    leg, stack = view.leg, view.stack
+    stack = view.stack
     first = int(stack.levels[0])
     native = np.arange(first, int(stack.levels[-1]) + 1)
     count = len(stack.levels)
@@ -241,21 +283,14 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
             (across, along): _slices_on(
                 view,
                 native,
-                plane_weights(leg.grid, stack, (across * stack.pixel_mm, along * stack.pixel_mm)),
+                plane_weights(view.grid, stack, (across * stack.pixel_mm, along * stack.pixel_mm)),
             )
             for across, along in used
         }
         for start in range(0, len(positions), config.batch_slices):
             batch = positions[start : start + config.batch_slices]
             levels = stack.levels[batch]
-            window = window_around(
-                leg.tissue,
-                levels,
-                stack,
-                leg.grid.voxel_sizes_mm,
-                margin_mm=config.margin_mm,
-                multiple=network.contract.size_multiple,
-            )
+            window = _window(view, network, config, levels)
             if window is None:
                 continue
             looks = [
@@ -278,7 +313,7 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
             out[classes[:, None], batch, window[0], window[1]] = _as_bytes(
                 mean.transpose(1, 0, 2, 3)
             )
-    shown = resample_slices(view.outline, stack.levels, plane_weights(leg.grid, stack))
+    shown = resample_slices(view.outline, stack.levels, plane_weights(view.grid, stack))
     for position, inside in enumerate(shown >= _LEAST_TISSUE):
         out[:, position] *= inside
         out[0, position][~inside] = FULL
@@ -292,6 +327,34 @@ def _slices_on(view: _View, native: NDArray[np.intp], weights: tuple[Singles, Si
         slices[k] = resample_slices(image, native, weights)
     view.scale_signal(slices)
     return slices
+
+
+def _window(
+    view: _View, network: Network, config: EmbeddedConfig, levels: NDArray[np.intp]
+) -> tuple[slice, slice] | None:
+    """Rows and columns of the stack that some levels of a leg need."""
+    return window_around(
+        view.leg.tissue,
+        levels,
+        view.stack,
+        view.grid.voxel_sizes_mm,
+        margin_mm=config.margin_mm,
+        multiple=network.contract.size_multiple,
+    )
+
+
+def _muscle_channels(network: Network) -> list[int]:
+    return [k for k, value in enumerate(network.contract.class_ids) if value in _MUSCLES]
+
+
+def _sample(
+    view: _View, network: Network, config: EmbeddedConfig, wanted: int
+) -> Iterator[Singles]:
+    """So many levels of a leg, as the network takes them; those without tissue are left out."""
+    for level in view.spread_levels(wanted):
+        window, shown = _slices_at(view, network, config, int(level), None)
+        if window is not None:
+            yield shown
 
 
 def _as_bytes(probabilities: Singles) -> Bytes:
@@ -311,16 +374,15 @@ def _pose(view: _View, network: Network, config: EmbeddedConfig, raw: Bytes) -> 
         raw: what it said of the leg as stated, before it is cleaned.
     """
     ids = network.contract.class_ids
-    muscles = [k for k, value in enumerate(ids) if value in _MUSCLES]
-    sample = view.spread_levels(config.pose_levels)
     certainties = {}
-    shown = [_slices_at(view, network, config, int(level), None)[1] for level in sample]
+    shown = list(_sample(view, network, config, config.pose_levels))
     for look in LOOKS:
         columns, rows = (slice(None, None, -1 if turned else 1) for turned in look)
         seen = [
-            network.predict(np.ascontiguousarray(part[:, :, rows, columns]))[:, muscles]
+            network.predict(np.ascontiguousarray(part[:, :, rows, columns]))[
+                :, _muscle_channels(network)
+            ]
             for part in shown
-            if part.size
         ]
         certainties[look] = certainty(seen)
     labels = np.array(ids, dtype=np.uint8)[decided(raw)]
@@ -391,14 +453,7 @@ def _slices_at(
     """One level and its neighbours as the network takes them, (1, 10, row, column), and the
     window they show; no window and no pixel where the level has no tissue."""
     leg, stack = view.leg, view.stack
-    window = window_around(
-        leg.tissue,
-        [int(stack.levels[level])],
-        stack,
-        leg.grid.voxel_sizes_mm,
-        margin_mm=config.margin_mm,
-        multiple=network.contract.size_multiple,
-    )
+    window = _window(view, network, config, stack.levels[[level]])
     if window is None:
         return None, np.zeros((1, 0, 0, 0), dtype=np.float32)
     rows, columns = window
@@ -415,7 +470,7 @@ def _slices_at(
                 pixels * stack.pixel_mm + slope * offset * stack.spacing_mm
                 for pixels, slope in zip(perturbation.shift_pixels, perturbation.tilt, strict=True)
             ]
-        across, along = plane_weights(leg.grid, stack, (shift[0], shift[1]))
+        across, along = plane_weights(view.grid, stack, (shift[0], shift[1]))
         for image, data in enumerate(view.images):
             slices[image, k] = resample_slices(data, [there], (across[columns], along[rows]))[0]
     view.scale_signal(slices)

@@ -24,7 +24,11 @@ class GivenEngine:
                 digest.update(np.ascontiguousarray(leg.given.data).tobytes())
         return EngineInfo(GIVEN, "1", digest.hexdigest())
 
-    def segment_leg(self, leg: Leg) -> SoftLabels:
+    def body_size(self, legs: LegPair) -> float:
+        """Labels say where muscles are, however large the body."""
+        return 1.0
+
+    def segment_leg(self, leg: Leg, body_size: float = 1.0) -> SoftLabels:
         """Memberships of 0 and 1 on the leg's own grid.
 
         Raises:

@@ -52,8 +52,9 @@ def segment(
     findings: list[Finding] = []
     poses: dict[Side, LegPose] = {}
     no_leg: SubjectUnusableError | None = None
+    body_size = chosen.body_size(legs)
     for leg in (legs.right, legs.left):
-        soft = chosen.segment_leg(leg)
+        soft = chosen.segment_leg(leg, body_size)
         labels = decide(soft, leg.grid)
         poses[leg.side] = soft.pose if soft.pose is not None else pose_of_labels(labels)
         _refuse_turned(leg.side, poses[leg.side])
@@ -75,6 +76,7 @@ def segment(
         raise no_leg
     # A leg that lies the wrong way round hardly looks like one, but what is wrong is the side.
     findings += _sides_from_anatomy(poses)
+    findings += _unusual_size(body_size)
     return StageResult(
         SegmentedLegs(right, left, chosen.describe(legs), legs.doubt, legs.caveats),
         tuple(findings),
@@ -140,6 +142,22 @@ def _sides_from_anatomy(poses: Mapping[Side, LegPose]) -> Iterator[Finding]:
             "a mirror image would look the same.",
             value=float(len(known)),
             unit="of 3 directions",
+        )
+
+
+def _unusual_size(body_size: float) -> Iterator[Finding]:
+    if body_size != 1.0:
+        yield Finding(
+            code="unusual_size",
+            severity=Severity.INFO,
+            stage="segment",
+            message=f"The legs were read as those of a body {body_size:g} times the size of an "
+            "adult's: that is how the network knows their muscles best. If this is neither a child "
+            "nor a very small or large person, check the voxel sizes of the images. Healthy limits "
+            "are those of adults.",
+            value=body_size,
+            threshold=1.0,
+            unit="times an adult's",
         )
 
 

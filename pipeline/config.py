@@ -186,6 +186,7 @@ class SegmentConfig(_Section):
     thick_fat_mm: Positive
     smallest_muscle_share: Share
     lowest_leg_confidence: Share
+    lowest_told_confidence: Share
     smallest_share_with_bone: Share
     largest_unexplained_share: Positive
     smallest_border_ridge: Positive

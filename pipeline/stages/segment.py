@@ -12,7 +12,7 @@ from pipeline.core.anatomy import Side
 from pipeline.core.errors import SubjectUnusableError
 from pipeline.core.results import SIDES_FROM_ANATOMY, Finding, Severity
 from pipeline.core.scan import EngineInfo, Leg, LegPair, SegmentedLeg, SegmentedLegs, StageResult
-from pipeline.core.soft import Confidence, LegPose
+from pipeline.core.soft import Confidence, LegPose, SoftLabels
 from pipeline.core.volume import LabelMap
 from pipeline.engines import Engine, get_engine
 from pipeline.imaging.decision import decide, labelled_levels
@@ -66,7 +66,7 @@ def segment(
                 thick_fat_mm=config.thick_fat_mm,
             )
             try:
-                findings += _check(leg, labels, soft.confidence, config)
+                findings += _check(leg, labels, soft, config)
             except SubjectUnusableError as error:
                 no_leg = no_leg or error
         labelled = labelled_levels(soft, leg.grid)
@@ -175,13 +175,16 @@ def describe_engine(legs: LegPair, *, config: SegmentConfig) -> EngineInfo:
 
 
 def _check(
-    leg: Leg, labels: LabelMap, confidence: Mapping[str, Confidence], config: SegmentConfig
+    leg: Leg, labels: LabelMap, soft: SoftLabels, config: SegmentConfig
 ) -> Iterator[Finding]:
     """What is doubtful about labels a program found.
 
     Raises:
         SubjectUnusableError: what is in view does not look like a leg.
     """
+    # Muscles full of fat are read with little confidence, but front and outside are still told:
+    # tubes, bottles and balls look alike from all sides.
+    told = soft.pose is not None and soft.pose.front is True and soft.pose.outside is True
     for value, limit, words in (
         (
             muscle_share_of_tissue(labels, leg),
@@ -189,8 +192,8 @@ def _check(
             "muscle is {0:.2f} of the tissue (at least {1:.2f} in a leg)",
         ),
         (
-            mean_confidence(labels, confidence),
-            config.lowest_leg_confidence,
+            mean_confidence(labels, soft.confidence),
+            config.lowest_told_confidence if told else config.lowest_leg_confidence,
             "labels stay the same by {0:.2f} only when the images are disturbed a little "
             "({1:.2f} in a leg)",
         ),

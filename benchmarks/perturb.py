@@ -20,6 +20,8 @@ from pipeline.imaging.sampling import otsu
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
+_PATCH_MM = 3.0
+
 
 def changed(
     images: Images, grid: Grid, change: Callable[[Singles], NDArray[np.floating]]
@@ -145,6 +147,41 @@ def noisy(images: Images, sd: float, rng: np.random.Generator) -> Images:
 def resized(images: Images, factor: float) -> Images:
     """The same voxels of a body that is so many times as large."""
     return changed(images, grid_of(images).resized(factor), lambda data: data)
+
+
+def infiltrated(
+    images: Images,
+    muscle: NDArray[np.bool_],
+    share: float,
+    patches: float,
+    rng: np.random.Generator,
+) -> Images:
+    """Muscle with a share of its signal turned into fat: of the water, and as bright as the fat
+    of the scan, where there is a fat image.
+
+    Args:
+        images: water, or water and fat.
+        muscle: where.
+        share: of the signal.
+        patches: standard deviation of the share from place to place, over about 3 mm.
+        rng: of the patches.
+    """
+    grid, water = grid_of(images), images[Quantity.WATER]
+    size = grid.voxel_sizes_mm
+    texture = ndimage.gaussian_filter(
+        rng.normal(size=grid.shape), (_PATCH_MM / size[0], _PATCH_MM / size[1], 0.0)
+    )
+    uneven = np.clip(share + patches * texture / texture.std(), 0.0, 0.95)
+    part = ndimage.gaussian_filter((muscle * uneven).astype(np.float32), (0.6, 0.6, 0.0))
+    out = {Quantity.WATER: water.data * (1.0 - part)}
+    if Quantity.FAT in images:
+        fat = images[Quantity.FAT].data
+        bright = np.percentile(fat[foreground(images)], 90) / np.median(water.data[muscle])
+        out[Quantity.FAT] = fat + part * water.data * bright
+    return {
+        quantity: Volume(np.asarray(data, dtype=np.float32), grid, quantity)
+        for quantity, data in out.items()
+    }
 
 
 def like_t1(images: Images, water_share: float) -> Images:

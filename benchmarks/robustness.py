@@ -15,6 +15,7 @@ from benchmarks.perturb import (
     coarser,
     coarser_grid,
     grid_of,
+    infiltrated,
     inverted,
     labels_on,
     like_t1,
@@ -37,6 +38,8 @@ _LOW_SNR = 6.0
 BIAS_SHARE = 0.4
 #: A child of about six years, and a very large man, against an adult.
 _BODY_SIZES = (0.65, 1.25)
+#: Fat in the muscles, and how much it differs from place to place (standard deviation).
+_FAT_SHARE, _PATCHES = 0.5, 0.2
 #: Share of the water besides all of the fat in an image like T1-weighted ones.
 _T1_WATER = 0.25
 #: Less of a muscle than this in view is an end of it: its Dice says little.
@@ -69,6 +72,9 @@ def disturbances(name: str, images: Images, labels: Labels) -> Iterator[tuple[st
         for ratio in (SNR, _LOW_SNR):
             noise = noisy(images, signal / ratio, rng)
             yield f"signal to noise {ratio:.0f}", noise, lambda found: found
+        for words, patches in (("", 0.0), (", in patches", _PATCHES)):
+            sick = infiltrated(images, inside, _FAT_SHARE, patches, rng)
+            yield f"half of the muscle fat{words}", sick, lambda found: found
     for size in _BODY_SIZES:
         yield f"a body {size:g} times as large", resized(images, size), lambda found: found
     yield "bias of 40 %", biased(images, BIAS_SHARE), lambda found: found

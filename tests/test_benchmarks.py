@@ -20,6 +20,7 @@ from benchmarks.perturb import (
     bias_field,
     coarser,
     every_second,
+    infiltrated,
     rotated,
     rotated_labels,
     shifted,
@@ -262,6 +263,25 @@ def test_coarser_keeps_the_signal():
     after = coarser({Quantity.WATER: before}, (2.2, 2.2, 5.0))[Quantity.WATER]
     total = after.data.sum() * after.grid.voxel_volume_ml
     assert total == pytest.approx(before.data.sum() * before.grid.voxel_volume_ml, rel=0.02)
+
+
+@pytest.mark.parametrize("patches", [0.0, 0.2])
+def test_infiltrated_muscle_has_the_share_of_fat_it_was_given_and_nothing_else_changes(patches):
+    water = images()[Quantity.WATER]
+    muscle = water.data > 95
+    fat = Volume(100.0 - water.data, water.grid, Quantity.FAT)
+    sick = infiltrated(
+        {Quantity.WATER: water, Quantity.FAT: fat}, muscle, 0.5, patches, np.random.default_rng(1)
+    )
+    lost = 1.0 - sick[Quantity.WATER].data[muscle] / water.data[muscle]
+    inner = lost[ndimage.binary_erosion(muscle)[muscle]]
+    assert lost.mean() == pytest.approx(0.5, abs=0.1)
+    assert inner.std() > 0.05 if patches else inner.max() < 0.51
+    away = ~ndimage.maximum_filter(muscle, (7, 7, 1))
+    for quantity, before in ((Quantity.WATER, water), (Quantity.FAT, fat)):
+        assert np.array_equal(sick[quantity].data[away], before.data[away])
+    total = sum(image.data for image in sick.values())[muscle]
+    assert total == pytest.approx(np.full(total.shape, 100.0), rel=0.1)
 
 
 def test_slope_of_planted_against_measured():

@@ -346,6 +346,11 @@ class _Tissue:
         self._share, self._signal = _tables(draw, unknown_is_muscle)
         self._texture = draw.smooth(fine, 40, 1.0) + 0.6 * draw.smooth(fine, 90, 1.0)
         self._streak = draw.uniform(0.0, 0.5 if draw.chance(0.3) else 0.12)
+        self._patch = draw.uniform(0.0, 1.6) if draw.chance(0.3) else 0.0
+        patches = draw.smooth(fine, 10 + draw.index(60), 1.0) + draw.uniform(0.0, 1.0) * draw.smooth(
+            fine, 60 + draw.index(100), 1.0
+        )
+        self._patches = patches / patches.std()
         self._shading = 1.0 + draw.uniform(0.0, 0.09) * draw.smooth(fine, 60, 1.0)
         self._marrow, self._bone_signal = draw.uniform(0.5, 1.0), draw.uniform(0.5, 1.1)
         self._cortex_pixels, self._cortex_signal = 1 + draw.index(3), draw.uniform(0.02, 0.25)
@@ -377,11 +382,11 @@ class _Tissue:
 
     def water_and_fat(self, planes: list[_Plane]) -> tuple[Tensor, Tensor]:
         """Two images (5, H, W) on the network's pixel; pure lean tissue has water 1."""
-        pairs = [self._paint(plane) for plane in planes]
+        pairs = [self._paint(plane, place) for place, plane in enumerate(planes)]
         water, fat = (torch.stack(list(images)) for images in zip(*pairs, strict=True))
         return water, fat
 
-    def _paint(self, plane: _Plane) -> tuple[Tensor, Tensor]:
+    def _paint(self, plane: _Plane, place: int) -> tuple[Tensor, Tensor]:
         if plane.detail == 0:
             return torch.zeros(self._size, self._size), torch.zeros(self._size, self._size)
         step = 3 - plane.detail
@@ -391,6 +396,10 @@ class _Tissue:
         muscle, bone, seam = _MUSCLE_TABLE[codes], _BONE_TABLE[codes], codes == SEAM
         streaks = share * (1.0 + self._streak * 3 * texture)
         streaks = streaks + self._streak * 0.25 * (texture - 1.2).clamp(min=0)
+        if self._patch:
+            # Fat comes in patches where there is much of it, others on every level.
+            moved = self._patches.roll((61 * place, 97 * place), dims=(0, 1))[cut]
+            streaks = streaks + self._patch * moved * streaks.clamp(0.0, 0.25)
         share = torch.where(muscle, streaks, share)
         amount = torch.where(muscle, amount * self._shading[cut], amount)
         if self._septa is not None:
@@ -463,12 +472,15 @@ def _tables(draw: _Draw, unknown_is_muscle: bool) -> tuple[Tensor, Tensor]:
         sick = torch.rand(CODE_COUNT, generator=draw.generator) < draw.uniform(0.05, 0.7)
         amount = torch.rand(CODE_COUNT, generator=draw.generator) * draw.uniform(0.1, 0.75)
         share = torch.where(sick, share + amount, share)
+    if draw.chance(0.25):
+        # All muscles full of fat, some more than others.
+        share += draw.uniform(0.05, 0.65) + draw.table(CODE_COUNT, 0.0, draw.uniform(0.03, 0.2))
     if draw.chance(0.3):
         # Single muscles darker or brighter than the others, and no fatter: coils, oedema, flow.
         other = torch.rand(CODE_COUNT, generator=draw.generator) < draw.uniform(0.05, 0.5)
         factor = 0.5 + 0.8 * torch.rand(CODE_COUNT, generator=draw.generator)
         signal = torch.where(other, signal * factor, signal)
-    share = share.clamp(0.0, 0.85)
+    share = share.clamp(0.0, 0.9)
     share[SEAM], signal[SEAM] = draw.uniform(0.25, 0.98), draw.uniform(0.35, 1.1)
     if draw.chance(0.2):
         # Fascia that is dark in every image.

@@ -49,7 +49,7 @@ def asymmetries(
         config: figures of the errors, least shares.
         level_error_mm: see level_error_mm.
     """
-    error = _method_error(members, config, level_error_mm)
+    error = method_error(members, config, level_error_mm)
     total = _asymmetry("total_volume", right, left, None, healthy_limit, error, config)
     lean = _asymmetry("lean_volume", right, left, total, healthy_limit, error, config)
     return lean, total
@@ -61,9 +61,10 @@ def level_error_mm(legs: SegmentedLegs, config: MeasureConfig) -> float:
     return math.hypot(config.level_error_mm, config.level_error_slices * slice_mm)
 
 
-def _method_error(
-    members: Sequence[str], config: MeasureConfig, level_error_mm: float
+def method_error(
+    members: Sequence[str], config: MeasureConfig, level_error_mm: float = 0.0
 ) -> MethodError:
+    """The terms of the method's own error for one or several muscles."""
     hip = any(MUSCLES_BY_NAME[name].region == "hip" for name in members)
     return MethodError(
         gain=config.method_error_gain,
@@ -274,7 +275,7 @@ def local_difference(
         places = raw.placed.own_mm, raw.placed.matched_mm
         courses.append(MatchedCourse(*places, amounts, voxel_extent_mm=extents[-1]))
     level_mm = level_error_mm(legs, config)
-    error = _method_error((name,), config, level_mm)
+    error = method_error((name,), config, level_mm)
     method, se = _errors_of_drawing(*sides, compared.extent, error, config)
     return describe_difference(
         (courses[0], courses[1]),

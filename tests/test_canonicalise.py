@@ -326,6 +326,7 @@ def body(
     *,
     height: float = 1720.0,
     touching: bool = False,
+    thick: bool = False,
     raised_arms: bool = False,
     above: float = 40.0,
     below: float = 40.0,
@@ -350,6 +351,9 @@ def body(
     out = np.zeros(shape, dtype=bool)
     for side in (-1, 1):
         out |= ellipse(side * centre, 0.0, leg_r, leg_r) & (z >= 0) & (z < 0.48 * h)
+        if thick:
+            between = np.maximum(np.abs(x) / centre, np.abs(y) / (0.65 * leg_r)) < 1
+            out |= between & (z >= 0.3 * h) & (z < 0.48 * h)
         low, high = (0.8, 1.12) if raised_arms else (0.42, 0.8)
         out |= ellipse(side * 225.0, 0.0, 40.0, 40.0) & (z > low * h) & (z < high * h)
     out |= ellipse(0.0, 0.0, 175.0, 110.0) & (z >= 0.47 * h) & (z < 0.82 * h)
@@ -370,6 +374,7 @@ def body(
         {"height": 1950.0},
         {"height": 1950.0, "above": -250.0},
         {"touching": True, "above": -250.0, "height": 1850.0},
+        {"thick": True, "above": -250.0},
         {"below": -350.0},
     ],
     ids=str,

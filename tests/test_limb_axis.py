@@ -10,7 +10,8 @@ from legs import changed, file_legs, phantom_legs
 
 from pipeline.core.anatomy import MUSCLES, Side
 from pipeline.core.scan import LimbAxis, SegmentedLegs
-from pipeline.imaging.limb_axis import axis_mm, position_at, position_scale
+from pipeline.core.volume import LabelMap
+from pipeline.imaging.limb_axis import axis_mm, find_limb_axis, position_at, position_scale
 from pipeline.phantom import Body, BodyParameters, Pose, make_body
 
 MUSCLE_NAMES = tuple(m.name for m in MUSCLES)
@@ -43,6 +44,17 @@ def test_joints_from_bones(body: Body, voxel_mm: tuple[float, float, float]) -> 
     for side in Side:
         for joint in ("hip", "knee", "ankle"):
             assert error_mm(body, legs, side, joint) < 10.0
+
+
+@pytest.mark.parametrize("size", [0.5, 0.65, 1.25])
+def test_joints_of_a_child_and_of_a_giant_are_found_from_bones(body: Body, size: float) -> None:
+    for leg in (legs := phantom_legs(body, (3.0, 3.0, 3.0))).right, legs.left:
+        labels = LabelMap(leg.labels.data, leg.labels.grid.resized(size), leg.labels.scheme)
+        found = find_limb_axis(labels, leg.leg.seen)
+        for joint in ("hip", "knee", "ankle"):
+            there = np.array(getattr(found, joint))
+            away = np.linalg.norm(there - size * np.array(getattr(leg.axis, joint)))
+            assert away < 15.0, joint
 
 
 def test_joints_from_thick_slices_are_known_to_half_a_slice(body: Body) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from bodies import GIVEN, loaded, small_scan
 from matches import unregistered
+from scipy import ndimage
 
 from pipeline import LoadedSubject, canonicalise, default_config, measure, segment, separate_legs
 from pipeline.core.anatomy import LEG_SCHEME
@@ -158,6 +159,20 @@ def test_one_leg_twice_with_noise_of_its_own_is_seen_by_its_outer_side():
 
     with pytest.raises(SubjectUnusableError, match="outer side of the left leg faces the other"):
         findings_of(unsided(rearranged(person(), twice)))
+
+
+def test_the_difference_of_legs_is_the_same_whichever_of_them_is_the_right_one():
+    rng = np.random.default_rng(2)
+    body = np.zeros((60, 50, 9), dtype=np.float32)
+    body[8:50, 6:44] = 100.0 + 20.0 * ndimage.gaussian_filter(rng.normal(size=(42, 38, 9)), 2.0)
+    one = body + rng.normal(0, 2, body.shape).astype(np.float32)
+    two = body + rng.normal(0, 8, body.shape).astype(np.float32)
+    copied = ndimage.gaussian_filter(one, (0.6, 0.6, 0.0))
+    mask, smaller = body > 0, np.roll(body > 0, 3, 0) & (body > 0)
+    for other, others in ((two, mask), (two, smaller), (copied, mask)):
+        apart = difference_of_legs(one, other, mask, others)
+        assert difference_of_legs(other, one, others, mask) == pytest.approx(apart, rel=0.05)
+    assert difference_of_legs(one, copied, mask, mask) < 0.8
 
 
 def test_the_difference_of_legs():

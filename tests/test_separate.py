@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from bodies import PERSON, VOXEL_MM, loaded, run_stages
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import ndimage
 
 from pipeline import Side, canonicalise, default_config, load_subject, separate_legs
@@ -14,6 +16,7 @@ from pipeline.core.errors import SubjectUnusableError
 from pipeline.core.scan import ArraySource, CanonicalScan, LegPair
 from pipeline.core.volume import Quantity
 from pipeline.imaging.body import hulls
+from pipeline.imaging.separation import lattice_for, mask_at_full_size
 from pipeline.phantom import Acquisition, Pose, Scan, acquire, grid_for, make_body
 
 POSES = {
@@ -129,6 +132,49 @@ def test_noise_in_the_air_is_no_body():
     assert air.mean() > 0.2
     assert tissue[air].mean() < 0.002
     assert tissue[(labels % 100 > 0) & (labels % 100 <= 30)].mean() > 0.97
+
+
+@pytest.mark.parametrize(("quantity", "water"), [(Quantity.T1W, 0.4), (Quantity.FAT, 0.05)])
+def test_no_hull_is_drawn_around_noise_in_the_air(quantity, water):
+    scan = scanned()
+    data = water * scan.images[Quantity.WATER].data + scan.images[Quantity.FAT].data
+    labels = np.asarray(scan.labels.data)
+    signal = float(np.median(data[(labels % 100 > 0) & (labels % 100 <= 30)]))
+    volumes = [
+        tissue_of(
+            separated(scan, {quantity: noisy(data, sd, np.random.default_rng(3))}), labels.shape
+        ).sum()
+        for sd in (signal / 50.0, max(signal, 0.2 * float(np.percentile(data, 95))) / 4.0)
+    ]
+    assert volumes[1] == pytest.approx(volumes[0], rel=0.08)
+
+
+@given(size=st.integers(1, 90), spacing=st.floats(1.0, 9.0))
+def test_a_mask_on_a_lattice_is_mirrored_to_the_voxel_at_full_size(size, spacing):
+    shape = (size, 3, 2)
+    lattice = lattice_for(shape, (1.0, 1.0, 1.0), spacing)
+    coarse_shape = (len(lattice.x), -(-3 // lattice.step[1]), -(-2 // lattice.step[2]))
+    mask = np.random.default_rng(size).random(coarse_shape) < 0.5
+    found = mask_at_full_size(mask, lattice, shape)
+    np.testing.assert_array_equal(mask_at_full_size(mask[::-1], lattice, shape), found[::-1])
+    nearest = np.abs(np.arange(size)[:, None] - lattice.x).argmin(axis=1)
+    assert found[mask[nearest][:, :1, :1][:, 0, 0], 0, 0].all()
+
+
+def test_levels_that_show_one_leg_alone_are_not_levels_where_legs_touch():
+    touching = []
+    scan = scanned()
+    for lowest in (0, 30):
+        images = {q: np.array(scan.images[q].data) for q in (Quantity.WATER, Quantity.FAT)}
+        for image in images.values():
+            image[: image.shape[0] // 2, :, :lowest] = 0.0
+        sources = {q: ArraySource(data, scan.labels.grid) for q, data in images.items()}
+        subject = replace(loaded(scan, labels=False), images=sources)
+        whole = canonicalise(subject, config=default_config().canonicalise).value
+        findings = separate_legs(whole, config=default_config().separate).findings
+        touching.append([f.value for f in findings if f.code == "legs_touch"])
+    assert touching[0]
+    assert touching[1] == touching[0]
 
 
 def test_hulls_close_a_ring_with_gaps_on_either_side_and_mirror_exactly():

@@ -7,7 +7,7 @@ network stays with its labels when the leg is seen a little differently (imaging
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,7 +26,7 @@ from pipeline.imaging.cleaning import FULL, Rules, boxed, clean, decided
 from pipeline.imaging.fat_border import without_holes
 from pipeline.imaging.perturbation import Perturbation, disturbed, overlap_sums, perturbations
 from pipeline.imaging.plausibility import levels_of_structures
-from pipeline.imaging.pose import LOOKS, certainty, pose_seen, upright_by_levels
+from pipeline.imaging.pose import AS_STATED, LOOKS, certainty, pose_seen, upright_by_levels
 from pipeline.imaging.slices import (
     Stack,
     neighbour_offsets,
@@ -76,7 +76,8 @@ class EmbeddedEngine:
         return EngineInfo("embedded", version, contract.digest)
 
     def body_size(self, legs: LegPair) -> float:
-        """The size at which the network knows both legs best, on a few levels.
+        """The size at which the network knows both legs best, on a few levels. Legs that it knows
+        better the other way round are left as they are: what is wrong is not their size.
 
         Raises:
             SubjectUnusableError, InputError: as segment_leg.
@@ -84,16 +85,20 @@ class EmbeddedEngine:
         network, config = self._network, self._config
         views = [_look_at(leg, network, config) for leg in (legs.right, legs.left)]
 
-        def certainty_at(size: float) -> float:
-            return certainty(
-                network.predict(shown)[:, _muscle_channels(network)]
-                for view in views
-                for shown in _sample(
-                    _at_size(view, network, config, size), network, config, config.body_size_levels
-                )
-            )
+        def shown(size: float) -> Iterator[Singles]:
+            for view in views:
+                resized = _at_size(view, network, config, size)
+                yield from _sample(resized, network, config, config.body_size_levels)
 
-        return body_size_seen(certainty_at, config.body_sizes, config.body_size_margin)
+        size = body_size_seen(
+            lambda tried: _certainty(network, shown(tried), AS_STATED),
+            config.body_sizes,
+            config.body_size_margin,
+        )
+        if size == 1.0:
+            return size
+        known = {look: _certainty(network, shown(size), look) for look in LOOKS}
+        return size if known[AS_STATED] == max(known.values()) else 1.0
 
     def segment_leg(self, leg: Leg, body_size: float = 1.0) -> SoftLabels:
         """Memberships on the network's pixels.
@@ -343,8 +348,14 @@ def _window(
     )
 
 
-def _muscle_channels(network: Network) -> list[int]:
-    return [k for k, value in enumerate(network.contract.class_ids) if value in _MUSCLES]
+def _certainty(network: Network, shown: Iterable[Singles], look: tuple[bool, bool]) -> float:
+    """How sure the network is of the muscles on some levels, seen in one of LOOKS."""
+    muscles = [k for k, value in enumerate(network.contract.class_ids) if value in _MUSCLES]
+    columns, rows = (slice(None, None, -1 if turned else 1) for turned in look)
+    return certainty(
+        network.predict(np.ascontiguousarray(part[:, :, rows, columns]))[:, muscles]
+        for part in shown
+    )
 
 
 def _sample(
@@ -374,17 +385,8 @@ def _pose(view: _View, network: Network, config: EmbeddedConfig, raw: Bytes) -> 
         raw: what it said of the leg as stated, before it is cleaned.
     """
     ids = network.contract.class_ids
-    certainties = {}
     shown = list(_sample(view, network, config, config.pose_levels))
-    for look in LOOKS:
-        columns, rows = (slice(None, None, -1 if turned else 1) for turned in look)
-        seen = [
-            network.predict(np.ascontiguousarray(part[:, :, rows, columns]))[
-                :, _muscle_channels(network)
-            ]
-            for part in shown
-        ]
-        certainties[look] = certainty(seen)
+    certainties = {look: _certainty(network, shown, look) for look in LOOKS}
     labels = np.array(ids, dtype=np.uint8)[decided(raw)]
     upright = upright_by_levels(
         levels_of_structures(labels.transpose(2, 1, 0)), view.stack.grid.voxel_sizes_mm[2]

@@ -33,8 +33,11 @@ _KNEE_TURN_MM = 40.0
 #: merely cut is not.
 _FLARE = 1.5
 #: Hip centre to knee of people, mm: femurs measure 393 to 584 mm (doi 10.3390/osteology1020009),
-#: from head to condyles about 30 mm more; adolescents are a little shorter.
+#: from head to condyles about 30 mm more; adolescents are a little shorter. Ends of muscles show
+#: the joints of adults; ends of bones also those of children (a femur of two years measures
+#: about 170 mm) and of very tall people.
 _HIP_TO_KNEE_MM = (300.0, 560.0)
+_HIP_TO_KNEE_OF_BONES_MM = (170.0, 640.0)
 #: From the lower end of the tibia (inner malleolus) up to the joint.
 _ANKLE_ABOVE_END_MM = 8.0
 #: A muscle ends, for the anchors below, where its area falls below this share of its largest
@@ -101,7 +104,9 @@ def find_limb_axis(labels: LabelMap, seen: NDArray[np.bool_]) -> LimbAxis:
     )
     if hip is not None and knee is not None:
         apart = float(np.linalg.norm(knee - hip))
-        if not _HIP_TO_KNEE_MM[0] <= apart <= _HIP_TO_KNEE_MM[1]:
+        of_bones = _head(shape) is not None and _ends_at_knee(shape) is not None
+        low, high = _HIP_TO_KNEE_OF_BONES_MM if of_bones else _HIP_TO_KNEE_MM
+        if not low <= apart <= high:
             # One of them is an end of patchy labels, and which one cannot be told.
             hip = knee = None
     direction, origin = _downwards(shape.level_centres(), labels.grid)
@@ -241,9 +246,15 @@ class _Shape:
 
 
 def _hip(shape: _Shape) -> Floats | None:
+    head = _head(shape)
+    return head if head is not None else _mean([shape.joint(anchor) for anchor in _HIP_ANCHORS])
+
+
+def _head(shape: _Shape) -> Floats | None:
+    """Centre of the head of the femur."""
     run = shape.run(("femur",))
     if run is None or shape.bone_end("femur", upper=True, depth_mm=10.0) is None:
-        return _mean([shape.joint(anchor) for anchor in _HIP_ANCHORS])
+        return None
     points = shape.grid.index_to_world(run.index)
     upper = points[points[:, 2] > points[:, 2].max() - 60.0]
     # The head is the inner upper part; in right-leg pose the inner side is at low x.
@@ -258,13 +269,18 @@ def _hip(shape: _Shape) -> Floats | None:
     return np.asarray(centre, dtype=np.float64)
 
 
-def _knee(shape: _Shape) -> Floats | None:
-    from_bones = _mean(
+def _ends_at_knee(shape: _Shape) -> Floats | None:
+    """The middle between the ends of femur and tibia at the knee, or the one that is in view."""
+    return _mean(
         [
             shape.bone_end("femur", upper=False, depth_mm=25.0),
             shape.bone_end("tibia", upper=True, depth_mm=20.0),
         ]
     )
+
+
+def _knee(shape: _Shape) -> Floats | None:
+    from_bones = _ends_at_knee(shape)
     if from_bones is not None:
         return from_bones
     # Behind and in front, inside and outside: what a turn of the leg does to one end, it undoes

@@ -59,8 +59,8 @@ def find_lower_limbs(
     From the lowest level of the body upwards, legs are two pieces of similar size side by side,
     or one piece with a waist where they touch; the crotch is where that ends. Arms, raised or
     beside the body, stand above that end or are much smaller than what they stand beside. The
-    crest follows from the crotch and from the height of the body, where all of it is in view;
-    the higher of both counts.
+    crest follows from the crotch and, where the feet are in view, from the height of the body (a
+    tall one's, if not all of it is in view); the higher of both counts.
 
     Args:
         body: mask in canonical orientation, coarse.
@@ -84,8 +84,9 @@ def find_lower_limbs(
     seen_whole = bottom > 0 and top < body.shape[2] and height_mm > _SMALL_MM
     crest_mm = (crotch + 1 - bottom) * level_mm
     crest_mm += _CREST_ABOVE_CROTCH * (min(height_mm, _TALL_MM) if seen_whole else _TALL_MM)
-    if seen_whole:
-        crest_mm = max(crest_mm, _CREST_ABOVE_SOLES * height_mm)
+    if bottom > 0:
+        # Thick thighs that touch all along end the pairs below the crotch.
+        crest_mm = max(crest_mm, _CREST_ABOVE_SOLES * (height_mm if seen_whole else _TALL_MM))
     upper = bottom + int(np.ceil((crest_mm + margin_mm) / level_mm))
     return bottom, min(upper, body.shape[2])
 

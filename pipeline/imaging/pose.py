@@ -21,7 +21,8 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 #: Ways to look at a slice: with its columns reversed (outwards), with its rows (forwards).
-LOOKS = ((False, False), (True, False), (False, True), (True, True))
+AS_STATED = (False, False)
+LOOKS = (AS_STATED, (True, False), (False, True), (True, True))
 
 #: The first lies in front of the second on every level that shows both.
 _IN_FRONT = (
@@ -184,20 +185,24 @@ def difference_of_legs(
         return None
     levels = np.unique(shown[[int(share * (shown.size - 1)) for share in _COMPARED]])
     one, mine = (array[:, :, levels].astype(np.float64) for array in (right * own, own))
+    two, theirs = (array[:, :, levels].astype(np.float64) for array in (left * others, others))
     found = []
     for way in (slice(None), slice(None, None, -1)):
-        two, theirs = (
-            array[way][:, :, levels].astype(np.float64) for array in (left * others, others)
-        )
-        shift = _best_shift(one, two)
-        there, both = _laid_on(two, theirs, shift, one.shape)
+        shift = _best_shift(one, two[way])
+        there, both = _laid_on(two[way], theirs[way], shift, one.shape)
         inside = (both > 0.5) & (mine > 0.5)
-        if np.count_nonzero(inside) < 0.5 * np.count_nonzero(mine):
+        if np.count_nonzero(inside) < 0.5 * max(map(np.count_nonzero, (mine, theirs))):
             continue
         found.append(float(np.median(np.abs(one - there)[inside])))
-    beside = (mine[1:] > 0.5) & (mine[:-1] > 0.5)
-    rough = float(np.median(np.abs(np.diff(one, axis=0))[beside])) if beside.any() else 0.0
-    return min(found) / rough if found and rough > 0 else None
+    # The smoother leg counts: a copy that was smoothed on the way has lost noise, not likeness.
+    rough = [value for value in (_roughness(one, mine), _roughness(two, theirs)) if value > 0]
+    return min(found) / max(rough) if found and rough else None
+
+
+def _roughness(leg: Floats, tissue: Floats) -> float:
+    """Median difference of neighbouring voxels of a leg across the body."""
+    beside = (tissue[1:] > 0.5) & (tissue[:-1] > 0.5)
+    return float(np.median(np.abs(np.diff(leg, axis=0))[beside])) if beside.any() else 0.0
 
 
 def _best_shift(one: Floats, two: Floats) -> tuple[int, int]:

@@ -63,6 +63,20 @@ def coarse(array: NDArray[np.floating], lattice: Lattice) -> Floats:
     return np.asarray(0.5 * (thin[low].astype(np.float64) + thin[high].astype(np.float64)))
 
 
+def mask_at_full_size(mask: Flags, lattice: Lattice, shape: tuple[int, int, int]) -> Flags:
+    """A mask on a lattice at the full size of the array: along the first axis each voxel has the
+    value of the nearest column; one that lies between two belongs to the mask where either does,
+    so that a mirrored mask comes out mirrored. Elsewhere the point below counts."""
+    place = (np.arange(shape[0]) - lattice.x[0]) / lattice.step[0]
+    one, other = (
+        np.clip(nearest, 0, mask.shape[0] - 1).astype(int)
+        for nearest in (np.ceil(place - 0.5), np.floor(place + 0.5))
+    )
+    y = np.minimum(np.arange(shape[1]) // lattice.step[1], mask.shape[1] - 1)
+    z = np.minimum(np.arange(shape[2]) // lattice.step[2], mask.shape[2] - 1)
+    return np.asarray(mask[np.ix_(one, y, z)] | mask[np.ix_(other, y, z)])
+
+
 def midline(body: Flags, column_mm: float, level_mm: float) -> Floats:
     """Lattice column of the midline at each level, shape (nz,).
 

@@ -33,6 +33,7 @@ from pipeline.imaging.separation import (
     between_shares,
     coarse,
     lattice_for,
+    mask_at_full_size,
     midline,
     seam,
 )
@@ -145,7 +146,7 @@ def _from_images(
         thin_mask = coarse(mask.astype(np.float32), lattice) > 0.5
         arms = thin_mask & ~without_arms(thin_mask)
         if arms.any():
-            mask = mask & ~_near(arms, lattice, scan.grid.shape)
+            mask = mask & ~mask_at_full_size(arms, lattice, scan.grid.shape)
         tissue[side] = mask
         levels = np.flatnonzero(mask.sum(axis=(0, 1)) * area >= _SMALLEST_SECTION_MM2)
         seen[side] = np.zeros(scan.grid.shape[2], dtype=np.bool_)
@@ -153,9 +154,8 @@ def _from_images(
             seen[side][levels[0] : levels[-1] + 1] = True
         volumes[side] = float(mask.sum()) * scan.grid.voxel_volume_ml
     _check_sizes(volumes, config)
-    touching = float((between_shares(body, middle) > 0).mean()) * (
-        scan.grid.shape[2] * scan.grid.voxel_sizes_mm[2]
-    )
+    joined = _both_sides(body, middle) & (between_shares(body, middle) > 0)
+    touching = float(joined.mean()) * scan.grid.shape[2] * scan.grid.voxel_sizes_mm[2]
     if touching > 0:
         findings.append(
             Finding(
@@ -182,7 +182,7 @@ def _body(scan: CanonicalScan, lattice: Lattice) -> tuple[Flags, NDArray[np.floa
     body = ndimage.binary_opening(thin > threshold, in_plane)
     inside = signal > threshold
     if threshold < unseen_air:
-        around = _near(around_body(body, column_mm), lattice, inside.shape)
+        around = mask_at_full_size(around_body(body, column_mm), lattice, inside.shape)
         inside = without_specks(inside, around, scan.grid.voxel_sizes_mm)
     muscle = np.ones_like(thin)
     if scan.dixon is not None:
@@ -191,8 +191,10 @@ def _body(scan: CanonicalScan, lattice: Lattice) -> tuple[Flags, NDArray[np.floa
     elif shown in _MUSCLE_MAY_BE_DARK and body.any():
         if shown is not Quantity.OTHER:
             muscle = np.clip(1.0 - thin / float(np.median(thin[body])), 0.0, 1.0)
-        body |= hulls(thin > threshold, midline(body, column_mm, level_mm), column_mm)
-        inside |= _near(ndimage.binary_erosion(body, in_plane), lattice, inside.shape)
+        # Noise in the air must not be taken for fat that the hull goes round.
+        bright = thin > max(threshold, unseen_air)
+        body |= hulls(bright, midline(body, column_mm, level_mm), column_mm)
+        inside |= mask_at_full_size(ndimage.binary_erosion(body, in_plane), lattice, inside.shape)
     return body, muscle, inside
 
 
@@ -228,6 +230,13 @@ def _noise(scan: CanonicalScan, signal: NDArray[np.float32]) -> list[float]:
     images = [signal] if pair is None else [pair.water.data, pair.fat.data]
     levels = [noise_level(image, signal) for image in images]
     return [level for level in levels if level is not None]
+
+
+def _both_sides(body: Flags, middle: NDArray[np.float64]) -> Flags:
+    """Levels of a lattice mask with body on both sides of the midline."""
+    columns = np.arange(body.shape[0])[:, None]
+    there = body.any(axis=1)
+    return np.asarray((there & (columns < middle)).any(0) & (there & (columns > middle)).any(0))
 
 
 def _check_two_legs(body: Flags, middle: NDArray[np.float64]) -> None:
@@ -298,22 +307,6 @@ def _at_full_size(
     # Counted from the middle, so that mirrored surfaces stay exact mirror images.
     middle = (len(lattice.x) - 1) / 2.0
     return np.asarray((shape[0] - 1) / 2.0 + (columns - middle) * lattice.step[0])
-
-
-def _near(mask: Flags, lattice: Lattice, shape: Index3) -> Flags:
-    """A lattice mask at full size, nearest neighbour."""
-    middle = (len(lattice.x) - 1) / 2.0
-    offset = np.arange(shape[0]) - (shape[0] - 1) / 2.0
-    # Round half away from the middle, the same on both sides.
-    steps = np.sign(offset) * np.floor(np.abs(offset) / lattice.step[0] + 0.5)
-    if len(lattice.x) % 2 == 0:
-        steps = np.where(offset < 0, -0.5, 0.5) + np.sign(offset) * np.floor(
-            np.abs(offset) / lattice.step[0]
-        )
-    x = np.clip(np.rint(middle + steps), 0, mask.shape[0] - 1).astype(int)
-    y = np.minimum(np.arange(shape[1]) // lattice.step[1], mask.shape[1] - 1)
-    z = np.minimum(np.arange(shape[2]) // lattice.step[2], mask.shape[2] - 1)
-    return mask[np.ix_(x, y, z)]
 
 
 def _middle_x(grid: Grid, tissue: Mapping[Side, Flags]) -> float:

@@ -237,12 +237,14 @@ def other(code: str) -> Measures:
         return second.model_copy(update={"grid": "100 x 90 x 80 voxels of 2 x 2 x 5 mm"})
     if code == "protocol_differs":
         return second.model_copy(update={"contrasts": ("T1w", "water", "fat")})
-    if code == "fat_correction_differs":
+    if code in ("fat_correction_differs", "body_size_differs"):
+        corrected = code == "fat_correction_differs"
         note = Finding(
-            code="t1_bias_corrected",
+            code="t1_bias_corrected" if corrected else "unusual_size",
             severity=Severity.INFO,
-            stage="canonicalise",
-            message="Fat fractions were corrected.",
+            stage="canonicalise" if corrected else "segment",
+            message="Fat fractions were corrected." if corrected else "A child's legs.",
+            value=None if corrected else 0.77,
         )
         return second.model_copy(update={"findings": (*second.findings, note)})
     if code == "scanner_differs":
@@ -286,6 +288,7 @@ class TestWarnings:
             ("grid_differs", "2 x 2 x 5 mm"),
             ("protocol_differs", "T1w"),
             ("fat_correction_differs", "ses-1: no; ses-2: yes"),
+            ("body_size_differs", "ses-1: 1; ses-2: 0.77"),
             (
                 "scanner_differs",
                 "ses-1: not stated; ses-2: field strength 1.49 T, flip angle 10 degrees, "

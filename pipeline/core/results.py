@@ -20,6 +20,8 @@ Millilitres = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 #: Code of the finding that says what the anatomy knows of the sides; it is evidence of them too.
 SIDES_FROM_ANATOMY = "sides_from_anatomy"
+#: Code of the finding whose value is the size, against an adult's, at which legs were read.
+UNUSUAL_SIZE = "unusual_size"
 
 #: Which volume is compared.
 Of = Literal["lean_volume", "total_volume"]

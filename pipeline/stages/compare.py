@@ -18,6 +18,7 @@ from pipeline.core.change import (
 )
 from pipeline.core.errors import UsageError
 from pipeline.core.results import (
+    UNUSUAL_SIZE,
     Asymmetry,
     Compared,
     Finding,
@@ -419,6 +420,12 @@ def _fat_correction(scan: Measures) -> str:
     return "yes" if codes & {"t1_bias_corrected", "t1_bias_negligible"} else "no"
 
 
+def _body_size(scan: Measures) -> str:
+    """Size at which the legs were read, against an adult's."""
+    sizes = [f.value for f in scan.findings if f.code == UNUSUAL_SIZE and f.value is not None]
+    return f"{sizes[0]:g}" if sizes else "1"
+
+
 def _voxels(scan: Measures) -> str:
     """Size of the voxels; shapes differ by a slice or two between sessions and do not matter."""
     return scan.grid.rsplit(" voxels of ", 1)[-1]
@@ -449,6 +456,12 @@ _DIFFERENCES: tuple[tuple[str, str, Callable[[Measures], str], str], ...] = (
         "whether fat fractions were corrected for their T1 bias",
         _fat_correction,
         "Fat fractions and lean volumes change by that alone.",
+    ),
+    (
+        "body_size_differs",
+        "the size, against an adult's, at which the network read the legs",
+        _body_size,
+        "Borders between muscles can shift by that alone.",
     ),
     (
         "engine_differs",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.config import SegmentConfig
 from pipeline.core.anatomy import Side
 from pipeline.core.errors import SubjectUnusableError
-from pipeline.core.results import SIDES_FROM_ANATOMY, Finding, Severity
+from pipeline.core.results import SIDES_FROM_ANATOMY, UNUSUAL_SIZE, Finding, Severity
 from pipeline.core.scan import EngineInfo, Leg, LegPair, SegmentedLeg, SegmentedLegs, StageResult
 from pipeline.core.soft import Confidence, LegPose, SoftLabels
 from pipeline.core.volume import LabelMap
@@ -148,7 +148,7 @@ def _sides_from_anatomy(poses: Mapping[Side, LegPose]) -> Iterator[Finding]:
 def _unusual_size(body_size: float) -> Iterator[Finding]:
     if body_size != 1.0:
         yield Finding(
-            code="unusual_size",
+            code=UNUSUAL_SIZE,
             severity=Severity.INFO,
             stage="segment",
             message=f"The legs were read as those of a body {body_size:g} times the size of an "

@@ -55,6 +55,21 @@ def test_a_leg_is_cut_from_the_other_one() -> None:
     assert 0 < sum(whole) < 0.4 * len(shares)
 
 
+def test_some_legs_are_full_of_fat_in_every_muscle() -> None:
+    synthesiser = Synthesiser([ring()], [1.0], sizes=(96,))
+    full = []
+    for seed in range(120):
+        sample = synthesiser.sample(96, torch.Generator().manual_seed(seed))
+        water, fat = sample.slices[2], sample.slices[7]
+        muscles = [sample.codes == value for value in (9, 10)]
+        if not fat.any() or not all(bool(muscle.any()) for muscle in muscles):
+            continue
+        shares = [float((fat / (water + fat + 1e-6))[muscle].median()) for muscle in muscles]
+        full.append(min(shares) > 0.3)
+    assert len(full) > 20
+    assert 0.08 < np.mean(full) < 0.5
+
+
 def test_context_is_near_and_far_in_millimetres() -> None:
     assert context_offsets(3.0) == (2, 13)
     assert context_offsets(6.0) == (1, 7)

@@ -347,9 +347,8 @@ class _Tissue:
         self._texture = draw.smooth(fine, 40, 1.0) + 0.6 * draw.smooth(fine, 90, 1.0)
         self._streak = draw.uniform(0.0, 0.5 if draw.chance(0.3) else 0.12)
         self._patch = draw.uniform(0.0, 1.6) if draw.chance(0.3) else 0.0
-        patches = draw.smooth(fine, 10 + draw.index(60), 1.0) + draw.uniform(0.0, 1.0) * draw.smooth(
-            fine, 60 + draw.index(100), 1.0
-        )
+        large = draw.smooth(fine, 10 + draw.index(60), 1.0)
+        patches = large + draw.uniform(0.0, 1.0) * draw.smooth(fine, 60 + draw.index(100), 1.0)
         self._patches = patches / patches.std()
         self._shading = 1.0 + draw.uniform(0.0, 0.09) * draw.smooth(fine, 60, 1.0)
         self._marrow, self._bone_signal = draw.uniform(0.5, 1.0), draw.uniform(0.5, 1.1)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 torch = pytest.importorskip("torch", reason="torch is not a dependency of the pipeline")
 
-from training.codes import CLASS_COUNT, CODE_COUNT, OTHER_MUSCLE  # noqa: E402
+from training.codes import CLASS_COUNT, CODE_COUNT, OTHER_MUSCLE, OUTSIDE  # noqa: E402
 from training.network import LegNetwork, marginal_loss  # noqa: E402
 from training.prepare import Source, prepare, save_body  # noqa: E402
 from training.synthesis import Geometry, Synthesiser, context_offsets  # noqa: E402
@@ -68,6 +69,38 @@ def test_some_legs_are_full_of_fat_in_every_muscle() -> None:
         full.append(min(shares) > 0.3)
     assert len(full) > 20
     assert 0.08 < np.mean(full) < 0.5
+
+
+def test_some_legs_are_cut_by_the_field_of_view() -> None:
+    """Beyond a straight edge nothing is imaged, and nothing is asked for."""
+    synthesiser = Synthesiser([ring()], [1.0], sizes=(96,))
+    cut = 0
+    for seed in range(150):
+        sample = synthesiser.sample(96, torch.Generator().manual_seed(seed))
+        nothing = (sample.slices == 0).all(dim=0)
+        beyond = nothing & (nothing.all(dim=0) | nothing.all(dim=1)[:, None])
+        if bool(beyond.any()):
+            cut += 1
+            assert set(torch.unique(sample.codes[beyond]).tolist()) == {OUTSIDE}
+            assert bool((sample.codes == 9).any())
+    assert 8 < cut < 40
+
+
+def test_some_muscles_are_wasted_and_fat_lies_around_them() -> None:
+    synthesiser = Synthesiser([ring()], [1.0], sizes=(96,))
+    between: list[float] = []
+    for seed in range(150):
+        sample = synthesiser.sample(96, torch.Generator().manual_seed(seed))
+        water, fat = sample.slices[2], sample.slices[7]
+        parts, count = ndimage.label((sample.codes == OUTSIDE).numpy())
+        if not fat.any() or count < 2:
+            continue
+        inside = torch.from_numpy((parts > 0) & (parts != parts[0, 0]))
+        inside &= sample.slices.sum(dim=0) > 0
+        if int(inside.sum()) > 30:
+            between.append(float((fat / (water + fat + 1e-6))[inside].median()))
+    assert len(between) > 3
+    assert np.median(between) > 0.6
 
 
 def test_context_is_near_and_far_in_millimetres() -> None:

@@ -36,7 +36,7 @@ NETWORK_PIXEL_MM = 1.5
 #: Wanted distance of the near and the far context slices, mm.
 NEAR_MM, FAR_MM = 6.0, 40.0
 #: Share of the images that show water and fat.
-_BOTH = 0.34
+_BOTH = 0.33
 #: Room around a leg, network pixels.
 _MARGIN = 22
 #: Further from everything than any distance that matters, mm or pixels.
@@ -268,6 +268,10 @@ class Synthesiser:
         targets, _ = geometry.look_up(float(level) + dz, y, x, offset)
         cut = geometry.beyond(float(level), x, offset) > edge[1]
         targets = targets.masked_fill(cut, OUTSIDE)
+        if draw.chance(0.3):
+            planes, targets = _wasted(draw, planes, targets)
+        if draw.chance(0.15):
+            planes, targets = _out_of_view(draw, planes, targets)
         if draw.chance(0.2):
             # The end of the stack, or of what was imaged.
             for slot in ((0, 1), (3, 4), (0,), (4,))[draw.index(4)]:
@@ -292,8 +296,10 @@ class _Plane:
     """One slice.
 
     Attributes:
-        codes, distance: codes and distance from the fascia in mm (parts, H, W).
-        own: on the network's pixel, 1 on this leg's side of the cut and 0 on the other.
+        codes, distance: codes and distance from the fascia in mm (parts, H, W); below 0 is fat
+            between muscles.
+        own: on the network's pixel, 1 where this leg is imaged and 0 beyond the cut between the
+            legs or the field of view.
         detail: 2 at half the network's pixel, 1 at the network's pixel, 0 not imaged.
     """
 
@@ -301,6 +307,52 @@ class _Plane:
     distance: Tensor
     own: Tensor
     detail: int
+
+
+def _wasted(draw: _Draw, planes: list[_Plane], targets: Tensor) -> tuple[list[_Plane], Tensor]:
+    """Muscles that have lost their outer millimetres, with fat where these were."""
+    chosen = torch.rand(CODE_COUNT, generator=draw.generator) < draw.uniform(0.05, 1.0)
+    chosen &= _MUSCLE_TABLE
+    pixels = 1 + draw.index(2)
+
+    def lost(codes: Tensor, radius: int) -> Tensor:
+        values = codes[:, None].float()
+        highest, lowest = (
+            sign * functional.max_pool2d(sign * values, 2 * radius + 1, 1, radius)
+            for sign in (1.0, -1.0)
+        )
+        return (highest != lowest)[:, 0] & chosen[codes]
+
+    wasted = []
+    for plane in planes:
+        rim = lost(plane.codes, pixels * plane.detail)
+        codes, distance = plane.codes.masked_fill(rim, OUTSIDE), plane.distance
+        wasted.append(replace(plane, codes=codes, distance=distance.masked_fill(rim, -1.0)))
+    return wasted, targets.masked_fill(lost(targets[None], pixels)[0], OUTSIDE)
+
+
+def _out_of_view(draw: _Draw, planes: list[_Plane], targets: Tensor) -> tuple[list[_Plane], Tensor]:
+    """A leg that the field of view cuts along one of its four sides."""
+    rows = draw.chance(0.4)
+    seen = torch.nonzero(((targets > 0) & (targets < SEAM)).any(dim=1 if rows else 0))[:, 0]
+    if not len(seen):
+        return planes, targets
+    first, last = int(seen[0]), int(seen[-1])
+    edge = draw.uniform(0.0, 0.35) * (last - first)
+    place = torch.arange(len(targets))
+    beyond = place < first + edge if draw.chance(0.5) else place > last - edge
+    beyond = beyond[:, None].expand(targets.shape) if rows else beyond.expand(targets.shape)
+    fine = {1: beyond, 2: beyond.repeat_interleave(2, 0).repeat_interleave(2, 1)}
+    cut = [
+        replace(
+            plane,
+            codes=plane.codes.masked_fill(fine[plane.detail], OUTSIDE),
+            distance=plane.distance.masked_fill(fine[plane.detail], _FAR),
+            own=plane.own.masked_fill(beyond, 0.0),
+        )
+        for plane in planes
+    ]
+    return cut, targets.masked_fill(beyond, OUTSIDE)
 
 
 class _Draw:
@@ -444,7 +496,7 @@ class _Tissue:
             # Thin membranes part the fat under the skin too.
             amount = torch.where(fat & self._septa[cut], 0.5 * amount, amount)
         if self._wrap_mm:
-            wrap = fat & (plane.distance < self._wrap_mm)
+            wrap = fat & (plane.distance >= 0) & (plane.distance < self._wrap_mm)
             share = share.masked_fill(wrap, self._wrap_share)
             amount = amount.masked_fill(wrap, self._wrap_signal)
         amount = amount.masked_fill(cover, self._skin_signal).masked_fill(air, 0.0)
@@ -557,13 +609,13 @@ def _scan(draw: _Draw, water: Tensor, fat: Tensor, own: Tensor) -> Tensor:
     images: tuple[Tensor, ...]
     if mode < _BOTH:
         images = (water, fat)
-    elif mode < 0.50:
+    elif mode < 0.48:
         images = (water,)
-    elif mode < 0.58:
+    elif mode < 0.61:
         images = (fat,)
-    elif mode < 0.72:
+    elif mode < 0.74:
         images = (draw.uniform(0.2, 0.7) * water + fat,)
-    elif mode < 0.85:
+    elif mode < 0.86:
         # In phase: fat can be as bright as muscle, and then only thin lines part them.
         part = draw.uniform(0.4, 1.0)
         if draw.chance(0.5):
@@ -591,6 +643,8 @@ def _scan(draw: _Draw, water: Tensor, fat: Tensor, own: Tensor) -> Tensor:
             for image in images
         )
     field = torch.exp(draw.uniform(0.0, 0.42) * draw.smooth(water.shape[-1], 3, 1.0))
+    if draw.chance(0.2):
+        field = field * _fall_off(draw, water.shape[-1])
     sigma = float(np.exp(draw.uniform(np.log(0.005), np.log(0.10))))
     ghost, places = draw.uniform(0.0, 0.05) if draw.chance(0.15) else 0.0, 10 + draw.index(50)
     out = []
@@ -611,6 +665,14 @@ def _scan(draw: _Draw, water: Tensor, fat: Tensor, own: Tensor) -> Tensor:
         pair = [image ** float(np.exp(draw.normal(0.0, 0.3))) for image in pair]
     seen = (water.amax(dim=(1, 2)) > 0)[:, None, None]
     return torch.cat([image * seen * own for image in pair])
+
+
+def _fall_off(draw: _Draw, size: int) -> Tensor:
+    """Sensitivity of a coil on one side of the leg: down to a fifth at the other, (size, size)."""
+    angle = math.radians(draw.uniform(0.0, 360.0))
+    place = torch.linspace(-0.5, 0.5, size)
+    along = math.sin(angle) * place[:, None] + math.cos(angle) * place[None]
+    return torch.exp(-draw.uniform(0.3, 2.4) * along)
 
 
 def _mixed(draw: _Draw, water: Tensor, fat: Tensor) -> tuple[Tensor, Tensor]:

@@ -184,6 +184,66 @@ def infiltrated(
     }
 
 
+def rims(
+    labels: Labels, width_mm: float, sizes_mm: tuple[float, float, float]
+) -> NDArray[np.bool_]:
+    """What of each label lies within a distance of its border, level by level."""
+    rim = np.zeros(labels.shape, dtype=np.bool_)
+    for value, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is None:
+            continue
+        own = np.pad(labels[box] == value, ((1, 1), (1, 1), (0, 0)))
+        # Levels so far apart that none is near another.
+        depth = ndimage.distance_transform_edt(own, sampling=(*sizes_mm[:2], 1e3 * width_mm))
+        rim[box] |= (own & (depth <= width_mm))[1:-1, 1:-1]
+    return rim
+
+
+def with_one_coil(images: Images, muscle: NDArray[np.bool_], axis: int, ratio: float) -> Images:
+    """Signal that falls along an axis, exponentially, by a ratio over the extent of the muscles.
+
+    Args:
+        images: by quantity.
+        muscle: where the muscles are.
+        axis: 0 for a coil on the right side, 1 for one at the front.
+        ratio: of the signal next to the coil to that on the other side.
+    """
+    first, last = _extent(muscle, axis)
+    place = np.clip((np.arange(muscle.shape[axis]) - first) / (last - first), -0.3, 1.3)
+    field = np.expand_dims(
+        ratio ** (place - 1.0), tuple(other for other in range(3) if other != axis)
+    ).astype(np.float32)
+    return changed(images, grid_of(images), lambda data: data * field)
+
+
+def out_of_view(
+    images: Images, muscle: NDArray[np.bool_], axis: int, shares: tuple[float, float]
+) -> tuple[Images, NDArray[np.bool_]]:
+    """Images that show nothing beyond the field of view, and what they show.
+
+    Args:
+        images: by quantity.
+        muscle: where the muscles are.
+        axis: along which the field of view is too small.
+        shares: of the extent of the muscles, left out at the lower and at the upper end.
+    """
+    first, last = _extent(muscle, axis)
+    seen = np.zeros(muscle.shape, dtype=np.bool_)
+    inside = [slice(None)] * 3
+    inside[axis] = slice(
+        round(first + shares[0] * (last - first)) if shares[0] else 0,
+        round(last - shares[1] * (last - first)) + 1 if shares[1] else None,
+    )
+    seen[tuple(inside)] = True
+    return changed(images, grid_of(images), lambda data: np.where(seen, data, 0.0)), seen
+
+
+def _extent(mask: NDArray[np.bool_], axis: int) -> tuple[int, int]:
+    """First and last index of a mask along an axis."""
+    places = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+    return int(places[0]), int(places[-1])
+
+
 def like_t1(images: Images, water_share: float) -> Images:
     """One image of water and fat in which fat is the brightest, as in T1-weighted images."""
     grid = grid_of(images)

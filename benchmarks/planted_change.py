@@ -1,9 +1,9 @@
-"""Muscles of one leg made larger, smaller or fatter by a known amount in real scans.
+"""Muscles of one leg made larger, smaller, fatter or wasted by a known amount in real scans.
 
 The mask that is warped or fattened is the silver label where the scan has one (in the slices in
 which it is good), else the engine's own label of the undisturbed scan. Planted is what the
 undisturbed asymmetry would become if the muscle's volume changed by exactly the share by which the
-warp changes the mask (its Jacobian, integrated over it).
+warp changes the mask (its Jacobian, integrated over it), or by what turns into fat around it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from benchmarks.agreement import asymmetry_percent, mean
 from benchmarks.common import Report, SkippedError, command_line, engine_of
-from benchmarks.perturb import foreground, grid_of
+from benchmarks.perturb import foreground, grid_of, infiltrated, rims
 from benchmarks.real_scans import SILVER_SLICES
 from benchmarks.scans import Images, Labelled, in_view, label, measured, real_scan, within_levels
 from benchmarks.warp import PlaneWarp, planted
@@ -35,13 +35,19 @@ LARGE_ML = 100.0
 
 @dataclass(frozen=True)
 class Case:
-    """One change of one muscle: relative volume, or fat fraction added."""
+    """One change of one muscle: relative volume, fat fraction added, or an outer rim of so many
+    millimetres turned into fat."""
 
     scan: str
     muscle: str
     side: Side
     volume: float = 0.0
     fat: float = 0.0
+    wasted_mm: float = 0.0
+
+    @property
+    def kind(self) -> str:
+        return "volume" if self.volume else "fat" if self.fat else "wasted"
 
 
 def _both_ways(scan: str, muscle: str, side: Side, *shares: float) -> Iterator[Case]:
@@ -50,7 +56,7 @@ def _both_ways(scan: str, muscle: str, side: Side, *shares: float) -> Iterator[C
         yield Case(scan, muscle, side, volume=share)
 
 
-#: 34 changes of volume and 6 of fat.
+#: 34 changes of volume, 6 of fat inside a muscle and 8 of fat in the place of its outside.
 CASES: tuple[Case, ...] = (
     *_both_ways("thigh_water_b", "vastus_lateralis", R, 0.05, 0.10, 0.20),
     *_both_ways("thigh_water_b", "rectus_femoris", L, 0.05, 0.10, 0.20),
@@ -71,7 +77,17 @@ CASES: tuple[Case, ...] = (
     Case("thigh_dixon_a", "vastus_lateralis", R, fat=0.10),
     Case("thigh_dixon_a", "semimembranosus", L, fat=0.20),
     Case("thigh_dixon_a", "rectus_femoris", R, fat=0.10),
+    Case("thigh_dixon_a", "vastus_lateralis", L, wasted_mm=1.5),
+    Case("thigh_dixon_a", "adductor_magnus", R, wasted_mm=1.5),
+    Case("leg_dixon_e", "soleus", R, wasted_mm=1.5),
+    Case("leg_dixon_e", "gastrocnemius_medialis", L, wasted_mm=1.5),
+    Case("thigh_water_b", "vastus_lateralis", L, wasted_mm=1.5),
+    Case("thigh_water_b", "rectus_femoris", R, wasted_mm=1.5),
+    Case("thigh_water_c", "vastus_medialis", R, wasted_mm=1.5),
+    Case("leg_water_d", "tibialis_anterior", L, wasted_mm=1.5),
 )
+#: Of what is turned into fat where a muscle is wasted: all but the water that fat has.
+_WASTED_SHARE = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,14 +146,18 @@ def _try(report: Report, engine: Engine, case: Case, start: _Start, *, matched: 
     if not mask.any():
         _failed(report, case, "the muscle was not found in the undisturbed scan")
         return
-    warp = None
+    warp, kept = None, mask
     if case.volume:
         air = ~ndimage.binary_dilation(foreground(start.images), iterations=2)
         sizes = grid_of(start.images).voxel_sizes_mm
         warp = planted(mask, case.volume, air=air, sizes_mm=sizes[:2])
         images = warped(start.images, warp)
-    else:
+    elif case.fat:
         images = fattened(start.images, mask, case.fat)
+    else:
+        lost = rims(mask.astype(np.uint8), case.wasted_mm, grid_of(start.images).voxel_sizes_mm)
+        rng = np.random.default_rng(0)
+        images, kept = infiltrated(start.images, lost, _WASTED_SHARE, 0.0, rng), mask & ~lost
     try:
         found = within_levels(label(images, engine), start.levels)
     except MyosymmetryError as error:
@@ -147,7 +167,13 @@ def _try(report: Report, engine: Engine, case: Case, start: _Start, *, matched: 
     for of in ("volume", "lean"):
         if of == "lean" and Quantity.FAT not in images:
             continue
-        share = _true_share(of, warp, mask, start.images, images)
+        if warp is not None:
+            # The deformation moves tissue and leaves its fat fraction as it is.
+            share = warp.share_of(mask)
+        elif of == "volume":
+            share = float(kept.sum() / mask.sum()) - 1.0
+        else:
+            share = _lean(images, kept) / _lean(start.images, mask) - 1.0
         _compare(report, case, of, share, start, found, after, warp)
 
 
@@ -164,22 +190,6 @@ def fattened(images: Images, mask: NDArray[np.bool_], share: float) -> Images:
         Quantity.WATER: water.with_data(water.data - moved),
         Quantity.FAT: fat.with_data(fat.data + moved),
     }
-
-
-def _true_share(
-    of: str,
-    warp: PlaneWarp | None,
-    mask: NDArray[np.bool_],
-    before: Images,
-    after: Images,
-) -> float:
-    """Planted relative change of a muscle's volume or lean volume."""
-    if warp is not None:
-        # The deformation moves tissue and leaves its fat fraction as it is.
-        return warp.share_of(mask)
-    if of == "volume":
-        return 0.0
-    return _lean(after, mask) / _lean(before, mask) - 1.0
 
 
 def _lean(images: Images, mask: NDArray[np.bool_]) -> float:
@@ -215,7 +225,7 @@ def _compare(
         scan=case.scan,
         muscle=case.muscle,
         side=str(case.side),
-        kind="volume" if case.volume else "fat",
+        kind=case.kind,
         of=of,
         planted_share=share,
         planted_change=None if goal is None or old is None else goal - old,
@@ -287,18 +297,23 @@ def _criteria(report: Report, cases: int) -> None:
     compared = [row for row in rows if row["outcome"] == "compared"]
     report.report("cases planted", cases)
     report.report("rows that could not be compared", len(rows) - len(compared))
+    planted_inside = [row for row in compared if row["kind"] != "wasted"]
     for what, part in (
-        ("all", compared),
+        ("all but wasted", planted_inside),
         ("volume", [row for row in compared if row["kind"] == "volume" and row["of"] == "volume"]),
         ("fat, lean volume", [r for r in compared if r["kind"] == "fat" and r["of"] == "lean"]),
+        ("wasted, volume", [r for r in compared if r["kind"] == "wasted" and r["of"] == "volume"]),
+        ("wasted, lean", [r for r in compared if r["kind"] == "wasted" and r["of"] == "lean"]),
     ):
         planted_changes = np.array([row["planted_change"] for row in part])
         if not np.any(planted_changes):
             report.report(f"slope of measured against planted AI, {what}", None)
             continue
         slope = slope_of(planted_changes, np.array([row["measured_change"] for row in part]))
-        if what == "all":
-            report.at_most("|slope of measured against planted AI - 1|, all", abs(slope - 1), 0.1)
+        if part is planted_inside:
+            report.at_most(
+                f"|slope of measured against planted AI - 1|, {what}", abs(slope - 1), 0.1
+            )
         report.report(f"slope of measured against planted AI, {what}", slope)
         errors = [abs(row["measured_change"] - row["planted_change"]) for row in part]
         report.report(f"mean absolute error of the change, {what}, points", mean(errors))
@@ -306,7 +321,7 @@ def _criteria(report: Report, cases: int) -> None:
         ("a neighbour's AI", "neighbour_change"),
         (f"the AI of a neighbour above {LARGE_ML:.0f} mL", "large_neighbour_change"),
     ):
-        moved = [abs(r[column]) for r in compared if r[column] is not None]
+        moved = [abs(r[column]) for r in planted_inside if r[column] is not None]
         report.below(f"largest change of {what}, points", max(moved, default=None), 1.0)
         report.report(f"{what}: median over the rows", float(np.median(moved)) if moved else None)
 

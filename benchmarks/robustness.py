@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.agreement import dice, mean
 from benchmarks.common import Report, command_line, engine_of
@@ -20,10 +22,13 @@ from benchmarks.perturb import (
     labels_on,
     like_t1,
     noisy,
+    out_of_view,
     resized,
+    rims,
     rotated,
     rotated_labels,
     total_signal,
+    with_one_coil,
 )
 from benchmarks.scans import REAL, Images, Labels, label, real_scan
 from pipeline import Quantity
@@ -40,50 +45,98 @@ BIAS_SHARE = 0.4
 _BODY_SIZES = (0.65, 1.25)
 #: Fat in the muscles, and how much it differs from place to place (standard deviation).
 _FAT_SHARE, _PATCHES = 0.5, 0.2
+#: How much of every muscle has turned to fat from its outside, and how much fat lies there.
+_WASTED_MM, _WASTED_SHARE = 3.0, 0.95
+#: Signal on the side of a coil over that on the other side of the legs.
+_COIL_RATIO = 5.0
+#: Share of the legs' extent that the field of view leaves out, at each side or at the back.
+_UNSEEN_SIDES, _UNSEEN_BACK = 0.1, 0.2
 #: Share of the water besides all of the fat in an image like T1-weighted ones.
 _T1_WATER = 0.25
 #: Less of a muscle than this in view is an end of it: its Dice says little.
 _SMALLEST_ML = 2.0
 LIMIT = 0.85
 
-#: What brings labels of the disturbed scan back onto the undisturbed one's grid.
-Back = Callable[[Labels], Labels]
+Inside = NDArray[np.bool_]
 
 
-def disturbances(name: str, images: Images, labels: Labels) -> Iterator[tuple[str, Images, Back]]:
-    """Every disturbance that a scan can bear, by name."""
+def _as_they_are(labels: Labels) -> Labels:
+    return labels
+
+
+@dataclass(frozen=True, eq=False)
+class Disturbance:
+    """A scan as it is disturbed, and which labels it should have.
+
+    Attributes:
+        what: in words.
+        images: the disturbed scan.
+        expected: labels on the undisturbed grid.
+        back: brings labels of the disturbed scan onto that grid.
+    """
+
+    what: str
+    images: Images
+    expected: Labels
+    back: Callable[[Labels], Labels] = _as_they_are
+
+
+def disturbances(name: str, images: Images, labels: Labels) -> Iterator[Disturbance]:
+    """Every disturbance that a scan can bear; `labels` are those of the scan as it was."""
     grid = grid_of(images)
-    yield (
+    yield Disturbance(
         "rotated by 10 degrees",
         rotated(images, ROTATION_DEG, 2),
+        labels,
         lambda found: rotated_labels(found, grid, -ROTATION_DEG, 2),
     )
     if grid.voxel_sizes_mm[2] <= _THICKEST_RESAMPLED_MM:
         coarse = coarser_grid(grid, VOXEL_MM)
-        yield (
+        yield Disturbance(
             "resampled to 2.2 x 2.2 x 5 mm",
             coarser(images, VOXEL_MM),
+            labels,
             lambda found: labels_on(found, coarse, grid),
         )
     inside = (labels % LEFT_OFFSET > 0) & (labels % LEFT_OFFSET <= MUSCLES[-1].id)
     if inside.any():
-        signal = float(np.median(total_signal(images)[inside]))
-        rng = np.random.default_rng(15)
-        for ratio in (SNR, _LOW_SNR):
-            noise = noisy(images, signal / ratio, rng)
-            yield f"signal to noise {ratio:.0f}", noise, lambda found: found
-        for words, patches in (("", 0.0), (", in patches", _PATCHES)):
-            sick = infiltrated(images, inside, _FAT_SHARE, patches, rng)
-            yield f"half of the muscle fat{words}", sick, lambda found: found
+        yield from _in_muscle(images, labels, inside)
     for size in _BODY_SIZES:
-        yield f"a body {size:g} times as large", resized(images, size), lambda found: found
-    yield "bias of 40 %", biased(images, BIAS_SHARE), lambda found: found
+        yield Disturbance(f"a body {size:g} times as large", resized(images, size), labels)
+    yield Disturbance("bias of 40 %", biased(images, BIAS_SHARE), labels)
     if Quantity.FAT in images:
         fat_alone = {Quantity.FAT: images[Quantity.FAT]}
-        yield "fat image alone", fat_alone, lambda found: found
-        yield "like T1", like_t1(images, _T1_WATER), lambda found: found
+        yield Disturbance("fat image alone", fat_alone, labels)
+        yield Disturbance("like T1", like_t1(images, _T1_WATER), labels)
     if name == "thigh_water_b":
-        yield "inverted", inverted(images), lambda found: found
+        yield Disturbance("inverted", inverted(images), labels)
+
+
+def _in_muscle(images: Images, labels: Labels, inside: Inside) -> Iterator[Disturbance]:
+    """Disturbances that depend on where the muscles are."""
+    signal = float(np.median(total_signal(images)[inside]))
+    rng = np.random.default_rng(15)
+    for ratio in (SNR, _LOW_SNR):
+        noise = noisy(images, signal / ratio, rng)
+        yield Disturbance(f"signal to noise {ratio:.0f}", noise, labels)
+    for words, patches in (("", 0.0), (", in patches", _PATCHES)):
+        sick = infiltrated(images, inside, _FAT_SHARE, patches, rng)
+        yield Disturbance(f"half of the muscle fat{words}", sick, labels)
+    lost = rims(np.where(inside, labels, 0), _WASTED_MM, grid_of(images).voxel_sizes_mm)
+    yield Disturbance(
+        f"the outer {_WASTED_MM:g} mm of every muscle fat",
+        infiltrated(images, lost, _WASTED_SHARE, 0.0, rng),
+        np.where(lost, 0, labels),
+    )
+    for words, axis in (("the right", 0), ("the front", 1)):
+        one_sided = with_one_coil(images, inside, axis, _COIL_RATIO)
+        yield Disturbance(f"a coil on {words}", one_sided, labels)
+    for words, axis, shares in (
+        ("both sides", 0, (_UNSEEN_SIDES, _UNSEEN_SIDES)),
+        ("the back", 1, (_UNSEEN_BACK, 0.0)),
+    ):
+        cut, seen = out_of_view(images, inside, axis, shares)
+        yield Disturbance(f"{words} out of view", cut, np.where(seen, labels, 0))
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -97,21 +150,22 @@ def run(options: argparse.Namespace) -> Report:
             report.notes.append(f"{name}: {error}")
             continue
         least = _SMALLEST_ML / before.scan.grid.voxel_volume_ml
-        counts = np.bincount(before.labels.ravel(), minlength=2 * LEFT_OFFSET)
-        values = [
-            m.id + offset
-            for m in MUSCLES
-            for offset in (0, LEFT_OFFSET)
-            if counts[m.id + offset] >= least
-        ]
-        for what, changed, back in disturbances(name, images, before.labels):
+        for disturbance in disturbances(name, images, before.labels):
+            what, expected = disturbance.what, disturbance.expected
             try:
-                after = back(label(changed, engine).labels)
+                after = disturbance.back(label(disturbance.images, engine).labels)
             except MyosymmetryError as error:
                 report.add("disturbances", scan=name, what=what, outcome=str(error))
                 report.at_least(f"{name}, {what}: mean Dice", 0.0, LIMIT)
                 continue
-            scores = {value: dice(after == value, before.labels == value) for value in values}
+            counts = np.bincount(expected.ravel(), minlength=2 * LEFT_OFFSET)
+            values = [
+                m.id + offset
+                for m in MUSCLES
+                for offset in (0, LEFT_OFFSET)
+                if counts[m.id + offset] >= least
+            ]
+            scores = {value: dice(after == value, expected == value) for value in values}
             average = mean(list(scores.values()))
             worst = min(scores, key=lambda v: scores[v] or 0.0) if scores else None
             report.add(

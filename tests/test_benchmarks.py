@@ -21,9 +21,12 @@ from benchmarks.perturb import (
     coarser,
     every_second,
     infiltrated,
+    out_of_view,
+    rims,
     rotated,
     rotated_labels,
     shifted,
+    with_one_coil,
 )
 from benchmarks.phantoms import SPREAD_PERCENT
 from benchmarks.planted_change import slope_of
@@ -282,6 +285,44 @@ def test_infiltrated_muscle_has_the_share_of_fat_it_was_given_and_nothing_else_c
         assert np.array_equal(sick[quantity].data[away], before.data[away])
     total = sum(image.data for image in sick.values())[muscle]
     assert total == pytest.approx(np.full(total.shape, 100.0), rel=0.1)
+
+
+def test_a_rim_is_what_lies_near_the_border_of_each_label_in_the_plane():
+    labels = np.zeros((20, 12, 3), dtype=np.uint8)
+    labels[2:10, 2:10], labels[10:18, 2:10] = 3, 5
+    rim = rims(labels, 3.0, (1.5, 3.0, 50.0))
+    kept = labels * ~rim
+    assert np.array_equal(np.unique(kept), [0, 3, 5])
+    for value, first in ((3, 2), (5, 10)):
+        expected = np.zeros(labels.shape, dtype=np.bool_)
+        expected[first + 2 : first + 6, 3:9] = True
+        assert np.array_equal(kept == value, expected)
+    assert not rim[labels == 0].any()
+
+
+@pytest.mark.parametrize(("axis", "last"), [(0, 39), (1, 29)])
+def test_a_coil_on_one_side_lets_the_signal_fall_by_its_ratio(axis, last):
+    water = images()[Quantity.WATER].with_data(np.full((40, 30, 5), 7.0, dtype=np.float32))
+    muscle = np.ones(water.grid.shape, dtype=np.bool_)
+    shaded = with_one_coil({Quantity.WATER: water}, muscle, axis, 5.0)[Quantity.WATER].data
+    strong, weak = (np.take(shaded, place, axis=axis) for place in (last, 0))
+    assert strong == pytest.approx(np.full_like(strong, 7.0), rel=1e-5)
+    assert weak == pytest.approx(np.full_like(weak, 1.4), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("axis", "shares", "seen"),
+    [(0, (0.2, 0.2), (slice(12, 29), slice(None))), (1, (0.2, 0.0), (slice(None), slice(9, None)))],
+)
+def test_out_of_view_is_what_the_named_shares_of_the_muscles_reach(axis, shares, seen):
+    water = images()[Quantity.WATER].with_data(np.ones((40, 30, 5), dtype=np.float32))
+    muscle = np.zeros(water.grid.shape, dtype=np.bool_)
+    muscle[7:34, 5:26] = True
+    cut, shown = out_of_view({Quantity.WATER: water}, muscle, axis, shares)
+    expected = np.zeros(muscle.shape, dtype=np.bool_)
+    expected[seen] = True
+    assert np.array_equal(shown, expected)
+    assert np.array_equal(cut[Quantity.WATER].data > 0, expected)
 
 
 def test_slope_of_planted_against_measured():

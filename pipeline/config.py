@@ -120,6 +120,7 @@ class CanonicaliseConfig(_Section):
 
     same_grid_tolerance_mm: Positive
     longest_lower_limb_mm: Positive
+    shortest_whole_body_mm: Positive
     hip_margin_mm: Positive
     search_voxel_mm: Positive
     noise_multiple: Positive

@@ -357,7 +357,8 @@ def body(
         low, high = (0.8, 1.12) if raised_arms else (0.42, 0.8)
         out |= ellipse(side * 225.0, 0.0, 40.0, 40.0) & (z > low * h) & (z < high * h)
     out |= ellipse(0.0, 0.0, 175.0, 110.0) & (z >= 0.47 * h) & (z < 0.82 * h)
-    out |= ellipse(0.0, 0.0, 80.0, 90.0) & (z >= 0.82 * h) & (z < h)
+    out |= ellipse(0.0, 0.0, 55.0, 60.0) & (z >= 0.82 * h) & (z < 0.87 * h)
+    out |= ellipse(0.0, 0.0, 80.0, 90.0) & (z >= 0.87 * h) & (z < h)
     signal = out * 200.0 + np.abs(np.random.default_rng(6).normal(0, 5, shape))
     affine = np.diag([VOXEL, VOXEL, VOXEL, 1.0])
     affine[:3, 3] = (-283.0, -150.0, -below)
@@ -376,6 +377,9 @@ def body(
         {"touching": True, "above": -250.0, "height": 1850.0},
         {"thick": True, "above": -250.0},
         {"below": -350.0},
+        {"height": 1100.0},
+        {"height": 900.0, "touching": True},
+        {"height": 750.0, "raised_arms": True},
     ],
     ids=str,
 )
@@ -395,6 +399,19 @@ def test_a_whole_body_is_cropped_to_its_legs(figure: dict[str, float]) -> None:
     part = restore(scan.images[Quantity.WATER].data, scan.storage)
     assert part.shape == signal.shape
     np.testing.assert_array_equal(part[part != 0], signal[part != 0])
+
+
+@pytest.mark.parametrize("thick", [False, True])
+@pytest.mark.parametrize("ends_at", [0.52, 0.66, 0.76])
+def test_legs_between_air_are_not_taken_for_a_whole_child(ends_at: float, thick: bool) -> None:
+    """A scan of legs and trunk, set into an array that is too large for it, stays as it is."""
+    signal, world, _ = body(height=1450.0, thick=thick)
+    signal = signal[:, :, : int((40.0 + 0.8 * 1450.0) / VOXEL)]
+    signal[:, :, int((40.0 + ends_at * 1450.0) / VOXEL) :] = signal[:, :, :1]
+    grid = Grid(signal.shape, world.affine, SCANNER_SPACE)
+    result = canonicalise(subject({Quantity.WATER: ArraySource(signal, grid)}), config=CONFIG)
+    assert not [f for f in result.findings if f.code == "cropped_to_lower_limbs"]
+    assert result.value.grid.shape[2] >= ends_at * 1450.0 / VOXEL
 
 
 @pytest.mark.parametrize(("axes", "flips"), ORIENTATIONS[::7])

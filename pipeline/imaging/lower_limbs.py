@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -13,9 +15,15 @@ from pipeline.imaging.sampling import otsu
 #: added, which is their spread: keeping some trunk costs nothing, cutting a muscle does.
 _CREST_ABOVE_CROTCH = 0.14
 _CREST_ABOVE_SOLES = 0.61
-#: Height taken for a body that is not in view as a whole, and the least one to believe, mm.
+#: Height taken for a body that is not in view as a whole, mm.
 _TALL_MM = 2050.0
-_SMALL_MM = 1200.0
+#: Crotch above the soles as a share of what is seen of the body: 0.40 to 0.48 where that is all of
+#: it, child or adult; 0.63 if it ends at the chest, 0.8 at the iliac crest.
+_WHOLE_CROTCH_SHARE = 0.55
+#: Where a whole body has its neck, as shares of the height (0.80 in small children, 0.87 in tall
+#: adults), and how thin that is against its thickest level: hips and thighs are not.
+_NECK = (0.75, 0.93)
+_NECK_SHARE = 0.45
 #: Two pieces are a pair of legs when the smaller has this share of the larger.
 _SIMILAR_SHARE = 0.5
 #: Legs that touch are one piece with a waist: thinner than this share of both its lobes.
@@ -51,9 +59,23 @@ def body_mask(signal: NDArray[np.floating]) -> NDArray[np.bool_]:
     return np.asarray(body, dtype=np.bool_)
 
 
+@dataclass(frozen=True)
+class LowerLimbs:
+    """Where the lower limbs are.
+
+    Attributes:
+        first, last: their levels, feet to above the iliac crest (last exclusive).
+        of_whole_body: whether the scan shows a body from head to foot, with air beyond both.
+    """
+
+    first: int
+    last: int
+    of_whole_body: bool
+
+
 def find_lower_limbs(
     body: NDArray[np.bool_], level_mm: float, *, margin_mm: float
-) -> tuple[int, int] | None:
+) -> LowerLimbs | None:
     """Levels of the lower limbs, feet to iliac crest, in a scan that shows more.
 
     From the lowest level of the body upwards, legs are two pieces of similar size side by side,
@@ -68,7 +90,7 @@ def find_lower_limbs(
         margin_mm: added above the crest.
 
     Returns:
-        first and last level (exclusive), or None where no pair of legs is seen.
+        the levels, or None where no pair of legs is seen.
     """
     levels = np.flatnonzero(body.any(axis=(0, 1)))
     if levels.size == 0:
@@ -80,15 +102,24 @@ def find_lower_limbs(
     gaps = np.flatnonzero(np.diff(paired) * level_mm > _LARGEST_GAP_MM)
     crotch = paired[int(gaps[0])] if gaps.size else paired[-1]
 
-    height_mm = (top - bottom) * level_mm
-    seen_whole = bottom > 0 and top < body.shape[2] and height_mm > _SMALL_MM
-    crest_mm = (crotch + 1 - bottom) * level_mm
-    crest_mm += _CREST_ABOVE_CROTCH * (min(height_mm, _TALL_MM) if seen_whole else _TALL_MM)
+    seen_mm, crotch_mm = ((end - bottom) * level_mm for end in (top, crotch + 1))
+    ends_in_air = bottom > 0 and top < body.shape[2]
+    low_crotch = crotch_mm < _WHOLE_CROTCH_SHARE * seen_mm
+    whole = ends_in_air and low_crotch and _has_neck(body[:, :, bottom:top])
+    height_mm = seen_mm if whole else _TALL_MM
+    crest_mm = crotch_mm + _CREST_ABOVE_CROTCH * height_mm
     if bottom > 0:
         # Thick thighs that touch all along end the pairs below the crotch.
-        crest_mm = max(crest_mm, _CREST_ABOVE_SOLES * (height_mm if seen_whole else _TALL_MM))
+        crest_mm = max(crest_mm, _CREST_ABOVE_SOLES * height_mm)
     upper = bottom + int(np.ceil((crest_mm + margin_mm) / level_mm))
-    return bottom, min(upper, body.shape[2])
+    return LowerLimbs(bottom, min(upper, body.shape[2]), whole)
+
+
+def _has_neck(body: NDArray[np.bool_]) -> bool:
+    """Whether a body, cut to its levels, is thin where a neck would be."""
+    areas = np.count_nonzero(body, axis=(0, 1))
+    neck = areas[int(_NECK[0] * len(areas)) : int(np.ceil(_NECK[1] * len(areas)))]
+    return bool(neck.min() < _NECK_SHARE * areas.max())
 
 
 def _is_pair(level: NDArray[np.bool_]) -> bool:

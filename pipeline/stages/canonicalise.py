@@ -263,12 +263,13 @@ def _on_one_grid(turned: Mapping[str, _Turned], tolerance_mm: float) -> _Turned:
 def _lower_limbs(
     subject: LoadedSubject, turned: Mapping[str, _Turned], whole: Grid, config: CanonicaliseConfig
 ) -> tuple[int, int, list[Finding]]:
-    """Levels to read: all of a scan of the legs, the lower part of one of the whole body."""
+    """Levels to read: all of a scan of the legs, the lower part of one that shows more."""
     levels = whole.shape[2]
     level_mm = whole.voxel_sizes_mm[2]
+    long = levels * level_mm > config.longest_lower_limb_mm
     # A map of fractions has no signal to find a body by: its air is as bright as its fat.
     signals = [turned[q] for q in subject.images if q is not Quantity.FAT_FRACTION]
-    if levels * level_mm <= config.longest_lower_limb_mm or not signals:
+    if levels * level_mm <= config.shortest_whole_body_mm or not signals:
         return 0, levels, []
     step = odd_step(config.search_voxel_mm / whole.voxel_volume_mm3 ** (1.0 / 3.0))
     lattice = [centred_lattice(size, step) for size in whole.shape]
@@ -279,6 +280,8 @@ def _lower_limbs(
     for image in signals:
         signal += np.nan_to_num(image.read(lower, (ends[0], ends[1], ends[2]), step))
     found = find_lower_limbs(body_mask(signal), step * level_mm, margin_mm=config.hip_margin_mm)
+    if not long and (found is None or not found.of_whole_body):
+        return 0, levels, []
     if found is None:
         raise SubjectUnusableError(
             "No pair of legs was found in a scan longer than the lower limbs",
@@ -287,8 +290,8 @@ def _lower_limbs(
             action="check that the scan shows both legs, and its orientation",
         )
     # What lies between two looked-at levels belongs to the body where either shows it.
-    first = 0 if found[0] == 0 else lower[2] + (found[0] - 1) * step + 1
-    last = levels if found[1] == lattice[2][1] else lower[2] + found[1] * step
+    first = 0 if found.first == 0 else lower[2] + (found.first - 1) * step + 1
+    last = levels if found.last == lattice[2][1] else lower[2] + found.last * step
     used_mm = (last - first) * level_mm
     return (
         first,
@@ -301,7 +304,7 @@ def _lower_limbs(
                 message=f"The scan shows {levels * level_mm:.0f} mm of the body; "
                 f"{used_mm:.0f} mm of it, from the feet to above the hips, were used.",
                 value=used_mm,
-                threshold=config.longest_lower_limb_mm,
+                threshold=config.longest_lower_limb_mm if long else config.shortest_whole_body_mm,
                 unit="mm",
             )
         ],

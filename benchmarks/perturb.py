@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
 _PATCH_MM = 3.0
+#: Share of fat in fat tissue; the rest is water.
+_FAT_OF_FAT = 0.95
 
 
 def changed(
@@ -197,6 +199,13 @@ def rims(
         depth = ndimage.distance_transform_edt(own, sampling=(*sizes_mm[:2], 1e3 * width_mm))
         rim[box] |= (own & (depth <= width_mm))[1:-1, 1:-1]
     return rim
+
+
+def wasted(images: Images, labels: Labels, width_mm: float) -> tuple[Images, NDArray[np.bool_]]:
+    """Every labelled muscle with its outer millimetres turned into fat, and what was lost."""
+    lost = rims(labels, width_mm, grid_of(images).voxel_sizes_mm)
+    # Even fat: what is drawn for patches is multiplied by 0.
+    return infiltrated(images, lost, _FAT_OF_FAT, 0.0, np.random.default_rng(0)), lost
 
 
 def with_one_coil(images: Images, muscle: NDArray[np.bool_], axis: int, ratio: float) -> Images:

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from benchmarks.agreement import asymmetry_percent, mean
 from benchmarks.common import Report, SkippedError, command_line, engine_of
-from benchmarks.perturb import foreground, grid_of, infiltrated, rims
+from benchmarks.perturb import foreground, grid_of, wasted
 from benchmarks.real_scans import SILVER_SLICES
 from benchmarks.scans import Images, Labelled, in_view, label, measured, real_scan, within_levels
 from benchmarks.warp import PlaneWarp, planted
@@ -86,8 +86,6 @@ CASES: tuple[Case, ...] = (
     Case("thigh_water_c", "vastus_medialis", R, wasted_mm=1.5),
     Case("leg_water_d", "tibialis_anterior", L, wasted_mm=1.5),
 )
-#: Of what is turned into fat where a muscle is wasted: all but the water that fat has.
-_WASTED_SHARE = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,9 +153,8 @@ def _try(report: Report, engine: Engine, case: Case, start: _Start, *, matched: 
     elif case.fat:
         images = fattened(start.images, mask, case.fat)
     else:
-        lost = rims(mask.astype(np.uint8), case.wasted_mm, grid_of(start.images).voxel_sizes_mm)
-        rng = np.random.default_rng(0)
-        images, kept = infiltrated(start.images, lost, _WASTED_SHARE, 0.0, rng), mask & ~lost
+        images, lost = wasted(start.images, mask.astype(np.uint8), case.wasted_mm)
+        kept = mask & ~lost
     try:
         found = within_levels(label(images, engine), start.levels)
     except MyosymmetryError as error:

@@ -24,10 +24,10 @@ from benchmarks.perturb import (
     noisy,
     out_of_view,
     resized,
-    rims,
     rotated,
     rotated_labels,
     total_signal,
+    wasted,
     with_one_coil,
 )
 from benchmarks.scans import REAL, Images, Labels, label, real_scan
@@ -45,8 +45,8 @@ BIAS_SHARE = 0.4
 _BODY_SIZES = (0.65, 1.25)
 #: Fat in the muscles, and how much it differs from place to place (standard deviation).
 _FAT_SHARE, _PATCHES = 0.5, 0.2
-#: How much of every muscle has turned to fat from its outside, and how much fat lies there.
-_WASTED_MM, _WASTED_SHARE = 3.0, 0.95
+#: How much of every muscle has turned to fat from its outside.
+_WASTED_MM = 3.0
 #: Signal on the side of a coil over that on the other side of the legs.
 _COIL_RATIO = 5.0
 #: Share of the legs' extent that the field of view leaves out, at each side or at the back.
@@ -122,15 +122,12 @@ def _in_muscle(images: Images, labels: Labels, inside: Inside) -> Iterator[Distu
     for words, patches in (("", 0.0), (", in patches", _PATCHES)):
         sick = infiltrated(images, inside, _FAT_SHARE, patches, rng)
         yield Disturbance(f"half of the muscle fat{words}", sick, labels)
-    lost = rims(np.where(inside, labels, 0), _WASTED_MM, grid_of(images).voxel_sizes_mm)
-    yield Disturbance(
-        f"the outer {_WASTED_MM:g} mm of every muscle fat",
-        infiltrated(images, lost, _WASTED_SHARE, 0.0, rng),
-        np.where(lost, 0, labels),
-    )
-    for words, axis in (("the right", 0), ("the front", 1)):
+    sick, lost = wasted(images, np.where(inside, labels, 0), _WASTED_MM)
+    what = f"the outer {_WASTED_MM:g} mm of every muscle fat"
+    yield Disturbance(what, sick, np.where(lost, 0, labels))
+    for words, axis in (("on the right", 0), ("at the front", 1)):
         one_sided = with_one_coil(images, inside, axis, _COIL_RATIO)
-        yield Disturbance(f"a coil on {words}", one_sided, labels)
+        yield Disturbance(f"a coil {words}", one_sided, labels)
     for words, axis, shares in (
         ("both sides", 0, (_UNSEEN_SIDES, _UNSEEN_SIDES)),
         ("the back", 1, (_UNSEEN_BACK, 0.0)),

@@ -4,6 +4,7 @@ The mask that is warped or fattened is the silver label where the scan has one (
 which it is good), else the engine's own label of the undisturbed scan. Planted is what the
 undisturbed asymmetry would become if the muscle's volume changed by exactly the share by which the
 warp changes the mask (its Jacobian, integrated over it), or by what turns into fat around it.
+Total volume and lean volume are compared; in water images without fat the latter is an estimate.
 """
 
 from __future__ import annotations
@@ -162,8 +163,6 @@ def _try(report: Report, engine: Engine, case: Case, start: _Start, *, matched: 
         return
     after = measured(found, matched=matched)
     for of in ("volume", "lean"):
-        if of == "lean" and Quantity.FAT not in images:
-            continue
         if warp is not None:
             # The deformation moves tissue and leaves its fat fraction as it is.
             share = warp.share_of(mask)
@@ -190,9 +189,11 @@ def fattened(images: Images, mask: NDArray[np.bool_], share: float) -> Images:
 
 
 def _lean(images: Images, mask: NDArray[np.bool_]) -> float:
-    """Sum of W / (W + F) over a mask, in voxels."""
-    water, fat = images[Quantity.WATER].data[mask], images[Quantity.FAT].data[mask]
-    total = water + fat
+    """Sum of W / (W + F) over a mask, in voxels; of W where there is no fat image."""
+    water = images[Quantity.WATER].data[mask]
+    if Quantity.FAT not in images:
+        return float(np.sum(water))
+    total = water + images[Quantity.FAT].data[mask]
     return float(np.sum(water[total > 0] / total[total > 0]))
 
 

@@ -19,6 +19,7 @@ from pipeline import (
     segment,
     separate_legs,
 )
+from pipeline.core.anatomy import STRUCTURE_IDS
 from pipeline.core.results import Finding
 from pipeline.core.volume import Quantity, Volume
 from pipeline.imaging.single_contrast import split_tissue
@@ -169,3 +170,26 @@ def test_a_masked_part_of_a_fraction_map_is_not_lean_muscle() -> None:
     assert clipped.mean() > 0.2
     assert np.mean(elsewhere[clipped]) > 0.95
     np.testing.assert_array_equal(found[elsewhere], fractions[elsewhere])
+
+
+def test_a_dark_place_of_the_coil_is_not_fat() -> None:
+    """At 3 T the front of one thigh is often dark: half of the signal, some centimetres wide."""
+    legs = segmented()
+    right = legs.right
+    image, grid, labels = right.leg.images[W].data, right.leg.grid, right.labels.data
+    vastus = np.argwhere(labels == STRUCTURE_IDS["vastus_lateralis"])
+    sizes = np.array(grid.voxel_sizes_mm)
+    away = (np.indices(image.shape).T - vastus.mean(axis=0)) * sizes
+    dark = 1.0 - 0.5 * np.exp(-0.5 * (away**2).sum(axis=-1).T / 50.0**2)
+    shaded = Volume((image * dark).astype(np.float32), grid, W)
+    errors = {}
+    for name, shown in (("even", right.leg.images[W]), ("dark", shaded)):
+        leg = replace(right.leg, images={W: shown}, dixon=None)
+        split = split_tissue(replace(right, leg=leg), W)
+        assert split is not None
+        errors[name] = {
+            muscle: float(split.fractions[labels == STRUCTURE_IDS[muscle]].mean())
+            for muscle in ("vastus_lateralis", "rectus_femoris", "biceps_femoris_long")
+        }
+    for muscle, even in errors["even"].items():
+        assert errors["dark"][muscle] == pytest.approx(even, abs=0.02), muscle

@@ -37,7 +37,7 @@ from pipeline.imaging.unseen import near, near_edges
 #: Single contrasts in which muscle and fat are told apart.
 _SPLITTABLE = (Quantity.T1W, Quantity.WATER)
 _FROM_ONE = (
-    "lean volume is an estimate from the {} image alone, relative to the leg's own leanest muscle"
+    "lean volume is an estimate from the {} image alone, relative to the leg's own lean muscle"
 )
 _FROM_PHASES = (
     "lean volume is an estimate from in- and opposed-phase images: more than half fat reads as less"

@@ -4,7 +4,7 @@ The mask that is warped or fattened is the silver label where the scan has one (
 which it is good), else the engine's own label of the undisturbed scan. Planted is what the
 undisturbed asymmetry would become if the muscle's volume changed by exactly the share by which the
 warp changes the mask (its Jacobian, integrated over it), or by what turns into fat around it.
-Total volume and lean volume are compared; in water images without fat the latter is an estimate.
+Total volume and, where the scan gives one, lean volume are compared.
 """
 
 from __future__ import annotations
@@ -163,6 +163,8 @@ def _try(report: Report, engine: Engine, case: Case, start: _Start, *, matched: 
         return
     after = measured(found, matched=matched)
     for of in ("volume", "lean"):
+        if of == "lean" and None in _sides(start.measures, case.muscle, of):
+            continue
         if warp is not None:
             # The deformation moves tissue and leaves its fat fraction as it is.
             share = warp.share_of(mask)

@@ -193,3 +193,20 @@ def test_a_dark_place_of_the_coil_is_not_fat() -> None:
         }
     for muscle, even in errors["even"].items():
         assert errors["dark"][muscle] == pytest.approx(even, abs=0.02), muscle
+
+
+def test_where_fat_looks_like_muscle_there_is_no_estimate_and_a_reason() -> None:
+    """A water image with much of the fat left in it; beyond the skin there is dark air."""
+    legs = segmented()
+    own = {}
+    for side in Side:
+        leg = legs[side].leg
+        image = leg.images[W].with_data(leg.images[W].data + 0.75 * leg.images[F].data)
+        own[side] = replace(legs[side], leg=replace(leg, images={W: image}, dixon=None))
+    pair = SegmentedLegs(own[Side.RIGHT], own[Side.LEFT], legs.engine)
+    result = measure(pair, unregistered(pair), config=GIVEN.measure)
+    vastus = next(m for m in result.value.muscles if m.name == "vastus_lateralis")
+    assert vastus.right.lean_volume_in_view_ml is None
+    assert vastus.right.volume_in_view_ml > 100.0
+    assert "cannot be told apart in the water image" in str(vastus.asymmetry)
+    assert result.value.lead == "total_volume"

@@ -81,37 +81,41 @@ def split_tissue(segmented: SegmentedLeg, quantity: Quantity) -> TissueSplit | N
     image, sizes = leg.images[quantity].data, leg.grid.voxel_sizes_mm
     muscle = is_muscle(labels)
     core = core_mask(labels, 1.0) & muscle & (image > 0)
-    ring = _ring(labels, muscle, sizes)
+    ring, inner = _rings(leg.tissue, labels, muscle, sizes)
     if np.count_nonzero(core) < _SMALLEST_SAMPLE or np.count_nonzero(ring) < _SMALLEST_SAMPLE:
         return None
-    middle = float(np.median(image[core]))
-    fat = _fat(image, ring, middle)
-    bright = float(np.median(image[fat])) > middle
-    lean = _lean_signal(image, core, sizes, _LEANEST if bright else 1.0 - _LEANEST)
-    out = image / lean
-    ratio = float(np.median(out[fat]))
+    field, blocks = _coil_field(image, core, sizes)
+    out = image / field
+    middle = float(np.median(blocks))
+    if np.count_nonzero(inner) < _SMALLEST_SAMPLE:
+        inner = _fat(out, ring, middle)
+    fat = float(np.median(out[inner]))
+    lean = float(np.quantile(blocks, _LEANEST if fat > middle else 1.0 - _LEANEST))
+    ratio = fat / lean
     if abs(ratio - 1.0) < _SMALLEST_DIFFERENCE:
         return None
+    out /= np.float32(lean)
     out -= np.float32(1.0)
     out /= np.float32(ratio - 1.0)
     return TissueSplit(np.clip(out, -_BEYOND, 1.0 + _BEYOND, out=out), ratio)
 
 
-def _lean_signal(
-    image: Singles, core: Flags, sizes_mm: tuple[float, float, float], quantile: float
-) -> Singles:
-    """The signal that lean muscle would have in each voxel: a quantile of the muscles' signals
-    under a field that is the same for all of them.
+def _coil_field(
+    image: Singles, core: Flags, sizes_mm: tuple[float, float, float]
+) -> tuple[Singles, Singles]:
+    """The sensitivity of the coil, as the smooth field under which muscles look most alike.
 
     Args:
         image: signal, shape (nx, ny, nz).
         core: what is surely muscle.
         sizes_mm: edges of a voxel.
-        quantile: of the muscles' signals, what counts as lean.
+
+    Returns:
+        the field, float32 of the image's shape; and the mean signal of blocks of muscle over it.
     """
-    step = tuple(max(1, round(_BLOCK_MM / size)) for size in sizes_mm)
     library: Any = sitk
     block_mean: Any = downscale_local_mean
+    step = tuple(max(1, round(_BLOCK_MM / size)) for size in sizes_mm)
     share = block_mean(core.astype(np.float32), step)
     blocks = block_mean(np.where(core, image, np.float32(0.0)), step)
     inside = share >= min(0.5, float(share.max()))
@@ -133,10 +137,10 @@ def _lean_signal(
         ]
     )
     n4.Execute(signal, mask)
-    field = n4.GetLogBiasFieldAsImage(signal)
-    even = blocks[inside] / np.exp(library.GetArrayViewFromImage(field)[inside])
-    everywhere = library.Resample(
-        field,
+    coarse = n4.GetLogBiasFieldAsImage(signal)
+    even: Singles = blocks[inside] / np.exp(library.GetArrayViewFromImage(coarse)[inside])
+    fine = library.Resample(
+        coarse,
         image.shape[::-1],
         library.Transform(),
         library.sitkLinear,
@@ -144,10 +148,8 @@ def _lean_signal(
         sizes_mm[::-1],
         useNearestNeighborExtrapolator=True,
     )
-    out: Singles = library.GetArrayFromImage(everywhere)
-    np.exp(out, out=out)
-    out *= np.float32(np.quantile(even, quantile))
-    return out
+    field: Singles = library.GetArrayFromImage(fine)
+    return np.exp(field, out=field), even
 
 
 def _as_image(array: NDArray[np.generic], spacing: list[float], origin: list[float]) -> Any:
@@ -157,19 +159,28 @@ def _as_image(array: NDArray[np.generic], spacing: list[float], origin: list[flo
     return image
 
 
-def _ring(labels: NDArray[np.integer], muscle: Flags, sizes: tuple[float, float, float]) -> Flags:
-    """Voxels without a label at some distance outside the muscles, on some levels."""
-    ring = np.zeros_like(muscle)
+def _rings(
+    tissue: Flags,
+    labels: NDArray[np.integer],
+    muscle: Flags,
+    sizes: tuple[float, float, float],
+) -> tuple[Flags, Flags]:
+    """Voxels without a label at some distance outside the muscles, on some levels; and those of
+    them that are as far from the skin: fat without anything else in the voxel."""
+    ring, inner = np.zeros_like(muscle), np.zeros_like(muscle)
     levels = np.flatnonzero(muscle.any(axis=(0, 1)))
     for k in levels[:: max(1, round(_EVERY_MM / sizes[2]))]:
         limb = ndimage.binary_fill_holes(labels[:, :, k] > 0)
         away = ndimage.distance_transform_edt(~limb, sizes[:2])
         ring[:, :, k] = (away >= _RING_MM[0]) & (away <= _RING_MM[1]) & (labels[:, :, k] == 0)
-    return ring
+        leg = np.pad(ndimage.binary_fill_holes(limb | tissue[:, :, k]), 1)
+        deep = ndimage.distance_transform_edt(leg, sizes[:2])[1:-1, 1:-1]
+        inner[:, :, k] = ring[:, :, k] & (deep > _RING_MM[0])
+    return ring, inner
 
 
 def _fat(image: Singles, ring: Flags, muscle_signal: float) -> Flags:
-    """The class of the ring that is fat: the bright one where it outshines muscle (T1), else the
+    """Where fat is thin: the bright class of the ring where it outshines muscle (T1), else the
     dark one (a water image, where fat is as dark as the air beyond it)."""
     threshold = otsu(image[ring])
     if threshold is None:

@@ -39,6 +39,10 @@ _SPLITTABLE = (Quantity.T1W, Quantity.WATER)
 _FROM_ONE = (
     "lean volume is an estimate from the {} image alone, relative to the leg's own lean muscle"
 )
+_ALIKE = (
+    "muscle and fat cannot be told apart in the {} image (they look too much alike, or too little "
+    "of them is in view): lean volume needs water and fat images"
+)
 _FROM_PHASES = (
     "lean volume is an estimate from in- and opposed-phase images: more than half fat reads as less"
 )
@@ -172,11 +176,13 @@ def _fractions(
     if {Quantity.IN_PHASE, Quantity.OPPOSED_PHASE} <= leg.images.keys():
         pair = [leg.images[q].data for q in (Quantity.IN_PHASE, Quantity.OPPOSED_PHASE)]
         return in_opposed_fraction(pair[0], pair[1]), None, _FROM_PHASES
-    for quantity in _SPLITTABLE:
-        if quantity in leg.images:
-            split = split_tissue(segmented, quantity)
-            if split is not None:
-                return split.fractions, None, _FROM_ONE.format(quantity)
+    one = [quantity for quantity in _SPLITTABLE if quantity in leg.images]
+    for quantity in one:
+        split = split_tissue(segmented, quantity)
+        if split is not None:
+            return split.fractions, None, _FROM_ONE.format(quantity)
+    if one:
+        return None, _ALIKE.format(" or ".join(map(str, one))), None
     shown = ", ".join(str(q) for q in leg.images)
     return (
         None,

@@ -22,7 +22,7 @@ from training.codes import CLASS_IDS
 from training.network import CHANNELS_IN, LegNetwork, WithProbabilities
 from training.synthesis import FAR_MM, NEAR_MM, NETWORK_PIXEL_MM
 
-VERSION = "8"
+VERSION = "9"
 #: Smaller tensors stay as they are: they weigh nothing.
 _LEAST_HALVED = 1024
 #: Added to the name of a tensor that is kept in half precision.

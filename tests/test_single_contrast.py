@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from bodies import GIVEN, loaded, small_scan
 from matches import unregistered
 
@@ -210,3 +211,22 @@ def test_where_fat_looks_like_muscle_there_is_no_estimate_and_a_reason() -> None
     assert vastus.right.volume_in_view_ml > 100.0
     assert "cannot be told apart in the water image" in str(vastus.asymmetry)
     assert result.value.lead == "total_volume"
+
+
+def test_an_estimate_does_not_depend_on_the_number_of_threads() -> None:
+    right = segmented().right
+    leg = replace(right.leg, images={W: right.leg.images[W]}, dixon=None)
+    process = sitk.ProcessObject
+    before = process.GetGlobalDefaultNumberOfThreads()
+    found = []
+    try:
+        for threads in (1, 2, 5):
+            process.SetGlobalDefaultNumberOfThreads(threads)
+            split = split_tissue(replace(right, leg=leg), W)
+            assert split is not None
+            found.append(split.fractions)
+            assert process.GetGlobalDefaultNumberOfThreads() == threads
+    finally:
+        process.SetGlobalDefaultNumberOfThreads(before)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])

@@ -10,6 +10,8 @@ to the leg's own lean muscle.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +86,8 @@ def split_tissue(segmented: SegmentedLeg, quantity: Quantity) -> TissueSplit | N
     ring, inner = _rings(leg.tissue, labels, muscle, sizes)
     if np.count_nonzero(core) < _SMALLEST_SAMPLE or np.count_nonzero(ring) < _SMALLEST_SAMPLE:
         return None
-    field, blocks = _coil_field(image, core, sizes)
+    with _one_thread():
+        field, blocks = _coil_field(image, core, sizes)
     out = image / field
     middle = float(np.median(blocks))
     if np.count_nonzero(inner) < _SMALLEST_SAMPLE:
@@ -125,8 +128,6 @@ def _coil_field(
     origin = [(size * (n - 1)) / 2 for size, n in zip(sizes_mm, step, strict=True)][::-1]
     signal, mask = (_as_image(a, spacing, origin) for a in (blocks, inside.astype(np.uint8)))
     n4 = library.N4BiasFieldCorrectionImageFilter()
-    # The order of sums, and with it the result, must not depend on the machine.
-    n4.SetNumberOfThreads(1)
     n4.SetMaximumNumberOfIterations([_STEPS] * _ROUNDS)
     # Each round halves the distance of the control points.
     first_mm = _CONTROL_MM * 2 ** (_ROUNDS - 1)
@@ -150,6 +151,19 @@ def _coil_field(
     )
     field: Singles = library.GetArrayFromImage(fine)
     return np.exp(field, out=field), even
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The order of sums, and with it the result, must not depend on the machine. A filter's own
+    setting does not reach the filters inside it."""
+    process: Any = sitk.ProcessObject
+    before = process.GetGlobalDefaultNumberOfThreads()
+    process.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        process.SetGlobalDefaultNumberOfThreads(before)
 
 
 def _as_image(array: NDArray[np.generic], spacing: list[float], origin: list[float]) -> Any:

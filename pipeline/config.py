@@ -173,6 +173,7 @@ class EmbeddedConfig(_Section):
     tilt_deg: Positive
     pose_levels: Annotated[int, Field(ge=1)]
     pose_margin: Share
+    pose_certainty: Share
     body_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)]
     body_size_levels: Annotated[int, Field(ge=1)]
     body_size_margin: Share

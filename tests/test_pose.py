@@ -193,9 +193,12 @@ def test_the_difference_of_legs():
 def test_what_certainties_tell():
     sure = dict.fromkeys(LOOKS, 0.5)
     for look in LOOKS:
-        seen = pose_seen({**sure, look: 0.8}, None, 0.05)
+        seen = pose_seen({**sure, look: 0.8}, None, 0.05, 0.65)
         assert seen == LegPose(front=not look[1], outside=not look[0], upright=None)
-    assert pose_seen(sure, True, 0.05) == LegPose(None, None, True)
+    assert pose_seen(sure, True, 0.05, 0.65) == LegPose(None, None, True)
+    # Noise looks like anything: it is not said to lie the other way round.
+    noise = dict(zip(LOOKS, (0.43, 0.40, 0.49, 0.51), strict=True))
+    assert pose_seen(noise, None, 0.05, 0.65) == LegPose(None, None, None)
     assert certainty([np.array([1.0, 0.0], np.float32)]) == 1.0
     assert certainty([np.full((2, 3), 0.5, np.float32), np.zeros(4, np.float32)]) == 0.5
     assert certainty([]) == 0.0

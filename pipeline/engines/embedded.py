@@ -391,7 +391,7 @@ def _pose(view: _View, network: Network, config: EmbeddedConfig, raw: Bytes) -> 
     upright = upright_by_levels(
         levels_of_structures(labels.transpose(2, 1, 0)), view.stack.grid.voxel_sizes_mm[2]
     )
-    return pose_seen(certainties, upright, config.pose_margin)
+    return pose_seen(certainties, upright, config.pose_margin, config.pose_certainty)
 
 
 def _confidence(

@@ -76,7 +76,10 @@ def certainty(probabilities: Iterable[NDArray[np.float32]]) -> float:
 
 
 def pose_seen(
-    certainties: Mapping[tuple[bool, bool], float], upright: bool | None, margin: float
+    certainties: Mapping[tuple[bool, bool], float],
+    upright: bool | None,
+    margin: float,
+    least: float,
 ) -> LegPose:
     """The pose in which a network recognises a leg best.
 
@@ -84,6 +87,8 @@ def pose_seen(
         certainties: by LOOKS; a network that was shown one pose only is surest in it.
         upright: see `upright_by_levels`.
         margin: a smaller advantage decides nothing.
+        least: a leg is said to lie otherwise than stated only if it is known by so much then.
+            Noise and muscle in ruins are known by less, some way round by chance more than others.
     """
 
     def stated(axis: int) -> bool | None:
@@ -91,7 +96,9 @@ def pose_seen(
             max(value for look, value in certainties.items() if look[axis] is reversed_)
             for reversed_ in (False, True)
         )
-        return None if abs(kept - turned) < margin else kept > turned
+        if abs(kept - turned) < margin or (turned > kept and turned < least):
+            return None
+        return kept > turned
 
     return LegPose(front=stated(1), outside=stated(0), upright=upright)
 

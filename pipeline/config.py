@@ -6,7 +6,7 @@ import difflib
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import (
@@ -17,6 +17,7 @@ from pydantic import (
     ValidationError,
     field_serializer,
     field_validator,
+    model_validator,
 )
 
 from pipeline.core.anatomy import GROUPS, MUSCLES
@@ -25,12 +26,24 @@ from pipeline.core.scan import GIVEN
 
 DEFAULT_PATH = Path(__file__).with_name("default.yaml")
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+#: 200 is what an asymmetry index can be at most.
+Index = Annotated[float, Field(gt=0, lt=200)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
+    """Some keys of a section, in an order: none may be larger than the next."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+    _ascending: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        values = [getattr(self, key) for key in self._ascending]
+        if values != sorted(values):
+            raise ValueError(f"none larger than the next: {', '.join(self._ascending)}")
+        return self
 
 
 def _pattern(value: str) -> str:
@@ -182,6 +195,8 @@ class EmbeddedConfig(_Section):
 class SegmentConfig(_Section):
     """Labels."""
 
+    _ascending = ("lowest_told_confidence", "lowest_leg_confidence")
+
     engine: str
     label_scheme: str
     fat_border_percent: Annotated[float, Field(gt=0, lt=100)]
@@ -197,6 +212,8 @@ class SegmentConfig(_Section):
 
 class RegisterConfig(_Section):
     """Left onto right."""
+
+    _ascending = ("lowest_overlap", "weak_overlap")
 
     working_voxel_mm: Positive
     knee_blend_mm: Positive
@@ -225,6 +242,8 @@ class ExpectedVolume(_Section):
 
 class MeasureConfig(_Section):
     """Volumes and asymmetry."""
+
+    _ascending = ("usual_outside_share", "largest_outside_share")
 
     lowest_confidence: Share
     usual_outside_share: Annotated[float, Field(ge=0, lt=1)]
@@ -257,9 +276,9 @@ class MeasureConfig(_Section):
     smallest_reference_ml: Positive
     largest_side_factor: Annotated[float, Field(gt=1)]
     fewest_whole_muscles: Annotated[int, Field(ge=1)]
-    own_limits_percent: dict[str, Positive]
+    own_limits_percent: dict[str, Index]
     own_limits_people: dict[str, Annotated[int, Field(ge=2)]]
-    own_limits_se_percent: dict[str, Positive]
+    own_limits_se_percent: dict[str, Index]
     own_expected_volumes_ml: dict[str, ExpectedVolume]
 
     @field_validator(
@@ -282,6 +301,7 @@ class CompareConfig(_Section):
 
     fat_fraction_cv_percent: Positive
     smallest_fat_fraction_change_points: Positive
+    largest_noise_floor_change_points: Positive
 
 
 class ReportConfig(_Section):
@@ -300,7 +320,7 @@ class GroupConfig(_Section):
 
     smallest_cell_people: Annotated[int, Field(ge=2)]
     fewest_cohort_people: Annotated[int, Field(ge=3)]
-    percentiles: tuple[Annotated[float, Field(gt=0, lt=100)], ...]
+    percentiles: Annotated[tuple[Annotated[float, Field(gt=0, lt=100)], ...], Field(min_length=1)]
     outlier_distance: Positive
 
 

@@ -331,6 +331,22 @@ def test_patterns_for_an_image_that_does_not_exist(tmp_path: Path) -> None:
         load_subject(tmp_path, "01", config=config.load)
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("measure", "scan_rescan_cv_percent", float("inf")),
+        ("measure", "own_limits_percent", {"soleus": 500.0}),
+        ("measure", "usual_outside_share", 0.9),
+        ("register", "weak_overlap", 0.1),
+        ("segment", "lowest_told_confidence", 0.99),
+        ("group", "percentiles", []),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(section: str, key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=section):
+        load_config(overrides={section: {key: value}})
+
+
 def test_good_input_is_not_refused(tmp_path: Path) -> None:
     good(tmp_path / "sub-01" / "anat")
     process(tmp_path)

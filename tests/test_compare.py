@@ -250,6 +250,10 @@ def other(code: str) -> Measures:
     if code == "scanner_differs":
         settings = ScannerSettings(field_t=1.494, repetition_ms=None, flip_deg=10.0)
         return second.model_copy(update={"scanner_settings": {"water": settings, "fat": settings}})
+    if code == "caveats_differ":
+        return make_measures(session="ses-2", caveats=("no_signal",)).model_copy(
+            update={"provenance": used}
+        )
     if code == "engine_differs":
         engine = second.engine.model_copy(update={"version": "9"})
         return second.model_copy(update={"engine": engine})
@@ -281,6 +285,38 @@ def other(code: str) -> Measures:
     return second.model_copy(update={"measures": limb})
 
 
+def noise(measures: Measures, floor_percent: float) -> Measures:
+    """Results of a scan in which noise alone reads as so much fat."""
+    told = tuple(
+        Finding(
+            code="noise_floor_high" if floor_percent > 4 else "noise_floor",
+            severity=Severity.INFO,
+            stage="measure",
+            side=side,
+            message="Noise alone reads as fat.",
+            value=floor_percent,
+        )
+        for side in Side
+    )
+    return measures.model_copy(update={"findings": told})
+
+
+def fatter(measures: Measures, points: float) -> Measures:
+    """Results in which every muscle is so much fatter."""
+    muscles = []
+    for m in measures.measures.muscles:
+        sides = {}
+        for side in Side:
+            part = getattr(m, side)
+            fields = ("fat_fraction_percent", "fat_fraction_core_percent")
+            more = {f: getattr(part, f) for f in fields}
+            more = {f: v + points for f, v in more.items() if v is not None}
+            sides[str(side)] = part.model_copy(update=more)
+        muscles.append(m.model_copy(update=sides))
+    limb = measures.measures.model_copy(update={"muscles": tuple(muscles)})
+    return measures.model_copy(update={"measures": limb})
+
+
 class TestWarnings:
     @pytest.mark.parametrize(
         ("code", "words"),
@@ -299,6 +335,7 @@ class TestWarnings:
             ("configuration_differs", "measure.scan_rescan_cv_percent"),
             ("consensus_differs", "reconcile.consensus"),
             ("coverage_differs", "deep hip rotators"),
+            ("caveats_differ", "ses-1: nothing; ses-2: no signal"),
         ],
     )
     def test_what_makes_scans_less_comparable_is_said(self, code, words):
@@ -306,6 +343,26 @@ class TestWarnings:
         told = "configuration_differs" if code == "consensus_differs" else code
         assert [f.code for f in changes.findings] == [told]
         assert words in changes.findings[0].message
+
+    def test_more_noise_alone_is_no_change_of_fat(self):
+        """Noise reads as fat: 2 points more of it are 2 points that may not be called a change."""
+        quiet, noisy = (
+            noise(scan(f"ses-{n}", number=n), floor) for n, floor in ((1, 2.4), (2, 4.8))
+        )
+        noisy = fatter(noisy, 2.0)
+        changes = compare([quiet, noisy], config=CONFIG)
+        assert [f.code for f in changes.findings] == ["noise_differs"]
+        assert "2.4 points more fat" in changes.findings[0].message
+        told = [c.fat_fraction_right.verdict for c in changes.later[0].changes]
+        assert ChangeVerdict.NONE in told
+        assert ChangeVerdict.INCREASED not in told
+        alike = compare([quiet, noise(noisy, 2.4)], config=CONFIG)
+        assert alike.findings == ()
+        told = [c.fat_fraction_right.verdict for c in alike.later[0].changes]
+        assert ChangeVerdict.INCREASED in told
+        # What noise reads as fat is missing from the lean volume.
+        wider, usual = (change_of(c, "soleus").volume_right for c in (changes, alike))
+        assert wider.detectable_percent == pytest.approx(usual.detectable_percent + 2.4)
 
     def test_warnings_stand_at_the_top_of_the_page(self):
         changes = compare([scan("ses-1"), other("grid_differs")], config=CONFIG)

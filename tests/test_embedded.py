@@ -113,6 +113,22 @@ def test_cylinders_are_found_where_they_are_and_the_mirror_swaps_them():
     assert_swapped(found, again)
 
 
+def test_a_structure_between_the_levels_looked_at_again_has_a_confidence_too():
+    """Without one its error would count as none."""
+    subject = two_cylinders()
+    water = subject.images[Quantity.WATER]
+    image = water.data.copy()
+    image[..., 2:][(image[..., 2:] > 20) & (image[..., 2:] < 50)] = 100.0
+    low = subject_of({Quantity.WATER: image}, water.grid)
+    few = CONFIG.segment.embedded.model_copy(update={"confidence_every_mm": 1000.0})
+    legs = legs_of(low)
+    for leg in (legs.right, legs.left):
+        found = EmbeddedEngine(few, Painted()).segment_leg(leg)
+        levels = np.flatnonzero(found.memberships[41].values.any(axis=(0, 1)))
+        assert levels.max() < 5  # of 12: the middle one is looked at
+        assert set(found.confidence) == {"vastus_lateralis", "femur"}
+
+
 class PaintedChild(Painted):
     """Sure which muscle it sees only in a leg that fills 2,500 of its pixels."""
 

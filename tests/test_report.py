@@ -353,7 +353,7 @@ class TestHonesty:
         assert "measurable (caveat)" in first
 
     def test_a_healthy_limit_says_how_unsure_it_is(self, rendered):
-        said = "healthy limit 12.0 % ±4.6 (21 people)"
+        said = "healthy limit 12.0 % ±4.6 (21 people) of total volume, which differs by"
         page = " ".join(Page(rendered.html).text.replace("\xa0", " ").split())
         assert page.replace("( ", "(").count("(21 people)") >= 2
         first = PdfReader(io.BytesIO(rendered.pdf)).pages[0].extract_text()
@@ -411,7 +411,7 @@ class TestHonesty:
                 "index_percent": 25.0,
                 "interval_low_percent": 9.0,
                 "interval_high_percent": 41.0,
-                "verdict": Verdict.WITHIN_HEALTHY,
+                "verdict": Verdict.NOT_SURELY_OUTSIDE,
             }
         )
         muscles = list(measures.measures.muscles)
@@ -426,10 +426,9 @@ class TestHonesty:
         doubted = measures.model_copy(update={"measures": limb})
         said = "not surely outside the healthy spread"
         assert words.verdict_text(muscles[8], "lean_volume") == said
-        small = wide.model_copy(update={"index_percent": 11.0})
-        inside = muscles[8].model_copy(update={"asymmetry": small, "asymmetry_total_volume": small})
-        within = words.verdict_text(inside, "lean_volume")
-        assert within == "measurable, within the healthy spread"
+        alone = wide.model_copy(update={"verdict": Verdict.MEASURABLE})
+        fat = muscles[8].model_copy(update={"asymmetry": alone})
+        assert "total volume is not surely outside" in words.verdict_text(fat, "lean_volume")
         report = render_report(doubted, None, config=CONFIG)
         page = Page(report.html).text
         pdf = [
@@ -439,8 +438,7 @@ class TestHonesty:
         for text in (page, *pdf[:2]):
             assert said in text
         for text in (page, pdf[0]):
-            assert "not surely more than that" in text
-            assert "no more than healthy legs do" not in text
+            assert "1 more, but not surely" in text
 
     def test_without_a_caveat_none_is_said(self, measures, rendered):
         assert words.caveats(measures) == []

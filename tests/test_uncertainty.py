@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 from bodies import VOXEL_MM, body
+from factories import make_measures
 from legs import phantom_legs
 from matches import unregistered
 
 from pipeline import SegmentedLegs, default_config, measure
-from pipeline.core.results import GroupResult, LimbMeasures, MuscleResult
+from pipeline.core.results import GroupResult, LimbMeasures, MuscleResult, Status
 from pipeline.core.soft import Confidence
+from pipeline.measuring.difference import asymmetries
+from pipeline.measuring.groups import ratio
 
 CONFIG = default_config().measure
 
@@ -29,9 +33,43 @@ def named(rows: tuple[MuscleResult, ...] | tuple[GroupResult, ...], name: str):
 
 
 def test_without_looks_the_published_figure_stands_alone():
-    found = named(measured({}, {}).muscles, "soleus").asymmetry_total_volume
+    soleus = named(measured({}, {}).muscles, "soleus")
+    found = soleus.asymmetry_total_volume
     assert found.se_method_percent is None
-    assert found.se_total_percent == pytest.approx(2**0.5 * CONFIG.scan_rescan_cv_percent)
+    published = 2**0.5 * CONFIG.scan_rescan_cv_percent
+    assert found.se_total_percent == pytest.approx(published, rel=0.01)
+    # But for what slices leave open: little in many of them.
+    counting = (soleus.right.counting_se_percent, soleus.left.counting_se_percent)
+    assert all(0.0 < se < 1.0 for se in counting)
+    assert found.se_total_percent == pytest.approx(math.hypot(published, *counting))
+
+
+def test_a_muscle_in_a_few_slices_is_less_certain():
+    """Half a muscle in two slices against all of it in many: no measurable difference in a
+    sliver."""
+    legs = phantom_legs(body(), VOXEL_MM)
+    found = measure(legs, unregistered(legs), config=CONFIG).value
+    by_size = sorted(found.muscles, key=lambda m: m.right.length_mm)
+    errors = [m.asymmetry_total_volume.se_total_percent for m in by_size]
+    assert errors[0] > errors[-1]
+    group = named(found.groups, "limb")
+    assert group.right.counting_se_percent < min(m.right.counting_se_percent for m in by_size)
+
+
+def test_looks_of_one_side_alone_judge_nothing():
+    still = Confidence(0.97, (1.0, 1.0, 1.0))
+    found = named(measured({"soleus": still}, {}).muscles, "soleus").asymmetry_total_volume
+    assert found.verdict is None
+    assert found.reason == "how steady the labels of the left side are is not known"
+
+
+def test_a_group_with_a_muscle_without_looks_is_not_judged():
+    """Its error would count as none, and make the interval of the group narrower."""
+    unsteady = Confidence(0.9, (1.3, 0.8, 1.0))
+    known = {"rectus_femoris": unsteady, "vastus_lateralis": unsteady, "vastus_medialis": unsteady}
+    group = named(measured(known, known).groups, "quadriceps")
+    assert group.asymmetry_total_volume.verdict is None
+    assert "1 of its muscles with an error that is not known" in group.right.reason
 
 
 def test_a_muscle_that_moves_on_one_side_is_less_certain():
@@ -85,3 +123,35 @@ def test_sides_exchanged_exchange_the_interval():
     assert named(
         measured(b, a).muscles, "soleus"
     ).asymmetry_total_volume.se_method_percent == pytest.approx(one, rel=0.01)
+
+
+def test_a_ratio_to_muscles_without_lean_tissue_is_none_with_a_reason():
+    groups = make_measures().measures.groups
+    by_name = {group.name: group for group in groups}
+    fat = by_name["quadriceps"].right.model_copy(update={"lean_volume_whole_ml": 0.0})
+    doubted = by_name["quadriceps"].left.model_copy(
+        update={"status": Status.UNRELIABLE, "reason": "a mess"}
+    )
+    changed = [
+        group.model_copy(update={"right": fat, "left": doubted})
+        if group.name == "quadriceps"
+        else group
+        for group in groups
+    ]
+    found = ratio(("hamstrings", "quadriceps"), changed, "lean_volume")
+    assert found.right is None
+    assert "right: the muscles it is a ratio to hold no lean tissue" in found.reason
+    assert found.left is not None
+    assert "left: a mess" in found.reason
+
+
+def test_a_muscle_that_is_all_fat_on_one_side_says_so():
+    """Its lean volume is 0, a measurement, and nothing can be divided by it."""
+    whole = make_measures().measures.muscles[8]
+    fat = whole.left.model_copy(
+        update={f"lean_volume_{part}_ml": 0.0 for part in ("whole", "in_view", "matched")}
+    )
+    lean, total = asymmetries(whole.right, fat, 12.0, (whole.name,), CONFIG, level_error_mm=1.0)
+    assert (lean.index_percent, lean.verdict) == (None, None)
+    assert lean.reason == "the left side holds no lean tissue, all of it is fat"
+    assert total.index_percent is not None

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pipeline.core.anatomy import Side
 
 #: Version of the published document; grows when its meaning changes.
-SCHEMA_VERSION = "2.5"
+SCHEMA_VERSION = "2.6"
 
 Millilitres = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -60,6 +60,7 @@ class Verdict(StrEnum):
     WITHIN_ERROR = "within measurement error"
     MEASURABLE = "measurable"
     WITHIN_HEALTHY = "measurable, within healthy spread"
+    NOT_SURELY_OUTSIDE = "measurable, not surely outside healthy spread"
     OUTSIDE_HEALTHY = "outside healthy spread"
 
 
@@ -157,6 +158,11 @@ class Measurement(Record):
     matched_cut_lower_mm2: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="The same below, mm^2."
     )
+    counting_se_percent: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="Standard error of 100 ln(volume) because slices stand for the whole muscle, "
+        "percent; null where there is none.",
+    )
     length_mm: float | None = Field(description="Extent in view along the limb axis, mm.")
     area_max_mm2: float | None = Field(description="Largest cross-section in view, mm^2.")
     confidence: Fraction | None = Field(
@@ -233,8 +239,10 @@ class Asymmetry(Record):
     )
     verdict: Verdict | None = Field(
         description="What the difference means; null with a reason. Outside the healthy spread "
-        "only if the whole interval lies beyond the limit; within it says that this is not sure, "
-        "also of an index beyond the limit whose interval reaches within it."
+        "only if the whole interval, and that of total volume, which limits are of, lie beyond the "
+        "limit on the same side; not surely outside it where an index lies beyond the limit and "
+        "its interval reaches within. Measurable, and no more, where there is no limit, or where "
+        "lean volume surely lies beyond it and total volume does not."
     )
     reason: str | None = Field(description="Why there is no index or no verdict.")
     caveats: tuple[str, ...] = Field(
@@ -425,7 +433,9 @@ class RatioResult(Record):
     of: Of = Field(description="What is divided.")
     right: float | None = Field(description="Ratio on the right, a number without unit.")
     left: float | None = Field(description="Ratio on the left, a number without unit.")
-    reason: str | None = Field(description="Why a side is null; null when both are given.")
+    reason: str | None = Field(
+        description="Why a side is null, or why nothing may be concluded from it."
+    )
 
 
 class PositionScale(Record):

@@ -401,11 +401,15 @@ def _confidence(
 
     By structure: the mean Dice of the labels with the probabilities found in the perturbed leg,
     and the volume in each of them, on some levels, near the structure. One that none of these
-    levels shows is missing.
+    levels shows is looked at on the level that shows most of it.
     """
     ids = network.contract.class_ids
-    sample = view.sampled_levels(config.confidence_every_mm)
-    labels = decided(cleaned[:, sample])
+    sample = view.sampled_levels(config.confidence_every_mm).tolist()
+    wanted = {level: set(np.unique(_labels_at(cleaned, level)).tolist()) - {0} for level in sample}
+    for index in set(range(1, len(ids))).difference(*wanted.values()):
+        fullest = int(np.argmax(cleaned[index].sum(axis=(1, 2), dtype=np.int64)))
+        if np.any(_labels_at(cleaned, fullest) == index):
+            wanted.setdefault(fullest, set()).add(index)
     looks = perturbations(
         config.perturbations,
         noise_share=config.noise_share,
@@ -416,15 +420,14 @@ def _confidence(
     # By look: what is shared, what was found, what the labels have.
     sums = {value: np.zeros((len(looks), 3)) for value in ids[1:]}
     for number, perturbation in enumerate(looks):
-        for k, level in enumerate(sample):
-            window, found = _seen_otherwise(view, network, config, int(level), perturbation)
+        for level, indices in wanted.items():
+            window, found = _seen_otherwise(view, network, config, level, perturbation)
             if window is None:
                 continue
-            for index in np.unique(labels[k]):
-                if index == 0:
-                    continue
+            labels = _labels_at(cleaned, level)
+            for index in indices:
                 near = cleaned[index, level][window] > 0
-                own = _looked_at(labels[k] == index, window, perturbation.shift_pixels)
+                own = _looked_at(labels == index, window, perturbation.shift_pixels)
                 sums[ids[index]][number] += overlap_sums(found[index][near], own[near])
     return {
         _NAMES[value]: Confidence(
@@ -434,6 +437,12 @@ def _confidence(
         for value, looked in sums.items()
         if looked[:, 2].all()
     }
+
+
+def _labels_at(cleaned: Bytes, level: int) -> Bytes:
+    """Index of the winning class of each pixel of a level."""
+    labels: Bytes = decided(cleaned[:, level : level + 1])[0]
+    return labels
 
 
 def _seen_otherwise(

@@ -6,7 +6,28 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.core.anatomy import Side
 from pipeline.core.results import Verdict
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An asymmetry index and its 95 % interval, percent."""
+
+    percent: float
+    low_percent: float
+    high_percent: float
+
+    @classmethod
+    def of(cls, log_ratio: float, se_log_ratio: float) -> Estimate:
+        """From ln(R / L) and its standard error."""
+        return cls(index_from_log_ratio(log_ratio), *interval_percent(log_ratio, se_log_ratio))
+
+    def larger_beyond(self, limit_percent: float) -> Side | None:
+        """The side that is larger by more than a limit in all of the interval, if one is."""
+        if self.low_percent > limit_percent:
+            return Side.RIGHT
+        return Side.LEFT if self.high_percent < -limit_percent else None
 
 
 def index_from_log_ratio(log_ratio: float) -> float:
@@ -31,6 +52,8 @@ def se_from_scan_rescan(cv_percent: float) -> float:
 
 #: Half-width of a 95 % interval in standard errors.
 Z95 = 1.959964
+#: How sections of a muscle end, as alpha in se_of_counting.
+_SECTIONS = 1.0 / 60.0
 #: A muscle that a look loses altogether counts as this much of it.
 _LEAST_RATIO = 0.05
 
@@ -81,6 +104,23 @@ def se_of_method(spread: float, volume_ml: float, error: MethodError) -> float:
     return error.factor * math.sqrt((error.gain * spread) ** 2 + error.floor**2 + of_size**2)
 
 
+def se_of_counting(areas: Sequence[float]) -> float:
+    """Standard error of ln(volume) because a few parallel sections stand for the whole.
+
+    Gundersen and Jensen 1987 (J Microsc 147:229): the variance of the sum is
+    alpha (3 A - 4 B + C), with A, B and C the sums of products of each section with itself, the
+    next, and the one after. alpha is 1/12 for sections that end abruptly, 1/240 for those that end
+    smoothly; muscles end in between (docs/uncertainty.md).
+
+    Args:
+        areas: of all sections from the first to the last, equally far apart, in any unit.
+    """
+    padded = (*areas, 0.0, 0.0)
+    triples = zip(areas, padded[1:], padded[2:], strict=False)
+    squares = math.fsum(3.0 * a * a - 4.0 * a * b + a * c for a, b, c in triples)
+    return math.sqrt(max(0.0, squares) * _SECTIONS) / math.fsum(areas)
+
+
 def se_total(method: float | None, spread: float | None, scan_rescan: float) -> float:
     """Standard error of ln(R / L) that the interval uses.
 
@@ -94,27 +134,28 @@ def se_total(method: float | None, spread: float | None, scan_rescan: float) -> 
 
 
 def judge(
-    interval: tuple[float, float],
-    *,
-    healthy_interval: tuple[float, float] | None,
-    healthy_limit_percent: float | None,
+    shown: Estimate, *, limited: Estimate | None, healthy_limit_percent: float | None
 ) -> Verdict:
     """What a difference means.
 
     Args:
-        interval: 95 % interval of the index, percent.
-        healthy_interval: interval of the index that the limit applies to (total volume), if any.
+        shown: the difference to judge.
+        limited: that of total volume, which the limit is of; None where the limit does not apply.
         healthy_limit_percent: limit of healthy people, if one exists.
 
     Returns:
-        within measurement error if the interval holds 0; outside healthy spread only if the
-        whole healthy_interval lies beyond the limit.
+        within measurement error if the interval holds 0; outside healthy spread only if both
+        intervals lie beyond the limit on the same side. Measurable, and no more, where that of
+        `shown` does and that of `limited` does not: the limit says nothing about that.
     """
-    low, high = interval
-    if low <= 0.0 <= high:
+    if shown.low_percent <= 0.0 <= shown.high_percent:
         return Verdict.WITHIN_ERROR
-    if healthy_limit_percent is None or healthy_interval is None:
+    if healthy_limit_percent is None or limited is None:
         return Verdict.MEASURABLE
-    if healthy_interval[0] > healthy_limit_percent or healthy_interval[1] < -healthy_limit_percent:
-        return Verdict.OUTSIDE_HEALTHY
+    beyond = shown.larger_beyond(healthy_limit_percent)
+    if beyond is not None:
+        alike = beyond is limited.larger_beyond(healthy_limit_percent)
+        return Verdict.OUTSIDE_HEALTHY if alike else Verdict.MEASURABLE
+    if max(abs(shown.percent), abs(limited.percent)) > healthy_limit_percent:
+        return Verdict.NOT_SURELY_OUTSIDE
     return Verdict.WITHIN_HEALTHY

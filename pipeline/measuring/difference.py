@@ -13,9 +13,8 @@ from pipeline.core.match import LegMatch
 from pipeline.core.results import Asymmetry, Extents, LocalDifference, Measurement, Of, Status
 from pipeline.core.scan import SegmentedLegs
 from pipeline.imaging.asymmetry import (
+    Estimate,
     MethodError,
-    index_from_log_ratio,
-    interval_percent,
     judge,
     se_from_scan_rescan,
     se_of_method,
@@ -97,37 +96,41 @@ def _asymmetry(
     if estimate is not None:
         added = config.lean_estimate_se_percent / 100.0
         method, se = math.hypot(method or 0.0, added), math.hypot(se, added)
-    interval = interval_percent(log_ratio, se)
+    found = Estimate.of(log_ratio, se)
     share = _smaller(right.matched_share, left.matched_share)
     why_not = _no_verdict(right, left, extent, share, config) or estimate
     verdict = None
     if why_not is None:
         # Published limits are of the total volume of whole muscles and are held against that.
-        healthy = interval
-        if total is not None and total.interval_low_percent is not None:
-            assert total.interval_high_percent is not None
-            healthy = (total.interval_low_percent, total.interval_high_percent)
+        limited = found if total is None else _estimate(total)
         verdict = judge(
-            interval,
-            healthy_interval=healthy if extent == "whole" else None,
+            found,
+            limited=limited if extent == "whole" else None,
             healthy_limit_percent=healthy_limit,
         )
     smaller = None if log_ratio == 0 else (Side.LEFT if log_ratio > 0 else Side.RIGHT)
     return Asymmetry(
         of=of,
         extent=extent,
-        index_percent=index_from_log_ratio(log_ratio),
+        index_percent=found.percent,
         log_ratio=log_ratio,
         smaller_over_larger=math.exp(-abs(log_ratio)),
         smaller_side=smaller,
         se_method_percent=None if method is None else 100.0 * method,
         se_total_percent=100.0 * se,
-        interval_low_percent=interval[0],
-        interval_high_percent=interval[1],
+        interval_low_percent=found.low_percent,
+        interval_high_percent=found.high_percent,
         matched_share=share,
         verdict=verdict,
         reason=why_not,
     )
+
+
+def _estimate(asymmetry: Asymmetry) -> Estimate | None:
+    low, high = asymmetry.interval_low_percent, asymmetry.interval_high_percent
+    if asymmetry.index_percent is None or low is None or high is None:
+        return None
+    return Estimate(asymmetry.index_percent, low, high)
 
 
 def _no_asymmetry(of: Of, reason: str | None) -> Asymmetry:
@@ -162,7 +165,9 @@ def _errors_of_drawing(
     name = "volume_matched_ml" if extent == "matched" else "volume_whole_ml"
     volumes = getattr(right, name), getattr(left, name)
     if looks[0] is None or looks[1] is None:
-        return None, scan_rescan
+        # The error of the method, where it is told, was fitted with that of counting in it.
+        counting = [(m.counting_se_percent or 0.0) / 100.0 for m in (right, left)]
+        return None, math.hypot(scan_rescan, *counting)
     spread = spread_between_looks(looks[0], looks[1])
     method = se_of_method(spread, (volumes[0] + volumes[1]) / 2.0, error)
     return method, se_total(method, spread, scan_rescan)
@@ -201,6 +206,9 @@ def _comparable(
         if pair[0] and pair[1]:
             return extent, (pair[0], pair[1]), None
     sides = ((Side.RIGHT, right), (Side.LEFT, left))
+    for side, m in sides:
+        if of == "lean_volume" and m.lean_volume_in_view_ml == 0:
+            return None, None, f"the {side} side holds no lean tissue, all of it is fat"
     cut = ", ".join(f"{side}: {m.reason}" for side, m in sides if m.reason)
     return None, None, "no part of it is known that both legs show" + (f" ({cut})" if cut else "")
 
@@ -215,6 +223,10 @@ def _no_verdict(
     for side, m in ((Side.RIGHT, right), (Side.LEFT, left)):
         if m.why_doubted is not None:
             return f"the {side} side is unreliable: {m.why_doubted}"
+    looks = [m.repeat_volume_ratios is None for m in (right, left)]
+    if looks[0] != looks[1]:
+        side = Side.RIGHT if looks[0] else Side.LEFT
+        return f"how steady the labels of the {side} side are is not known"
     if extent == "matched" and share is not None and share < config.smallest_matched_share:
         return (
             f"both legs show only {100 * share:.0f} % of it "

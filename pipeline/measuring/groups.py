@@ -87,12 +87,15 @@ def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
         return absent("no muscle of the group is seen on both sides")
     cut = sum(m.status is Status.TRUNCATED for m in members)
     doubtful = sum(m.why_doubted is not None for m in members)
+    steady = sum(m.repeat_volume_ratios is not None for m in members)
     reasons = []
     if missing:
         reasons.append(f"{missing} of its muscles not seen on both sides and left out")
     if cut:
         reasons.append(f"{cut} of its muscles truncated")
     doubt = f"{doubtful} of its muscles unreliable" if doubtful else None
+    if doubt is None and 0 < steady < len(members):
+        doubt = f"{len(members) - steady} of its muscles with an error that is not known"
     if doubt is not None:
         reasons.append(doubt)
     whole = not missing and not any(m.volume_whole_ml is None for m in members)
@@ -129,6 +132,7 @@ def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
         matched_share=min(matched / volume, 1.0) if matched is not None else None,
         matched_cut_upper_mm2=_total(members, "matched_cut_upper_mm2"),
         matched_cut_lower_mm2=_total(members, "matched_cut_lower_mm2"),
+        counting_se_percent=_counting(members, volume),
         length_mm=None,
         area_max_mm2=None,
         confidence=None,
@@ -144,6 +148,12 @@ def _repeats(members: Sequence[Measurement]) -> tuple[float, ...] | None:
     volumes = np.array([m.volume_in_view_ml for m in members], dtype=np.float64)
     together = volumes @ np.array(ratios, dtype=np.float64) / volumes.sum()
     return tuple(float(ratio) for ratio in together)
+
+
+def _counting(members: Sequence[Measurement], volume: float) -> float:
+    """Standard error of all members together, as errors that are independent."""
+    parts = [(m.counting_se_percent or 0.0) * (m.volume_in_view_ml or 0.0) for m in members]
+    return math.hypot(*parts) / volume
 
 
 def _total(members: Sequence[Measurement], field: str) -> float | None:
@@ -168,11 +178,16 @@ def ratio(pair: tuple[str, str], groups: Sequence[GroupResult], of: Of) -> Ratio
     for side in Side:
         sides = [on_side(by_name[name], side) for name in pair]
         top, bottom = (getattr(m, field) for m in sides)
-        values[side] = None if top is None or bottom is None else top / bottom
+        values[side] = None if top is None or not bottom else top / bottom
+        why = "; ".join(dict.fromkeys(m.why_doubted for m in sides if m.why_doubted is not None))
         if values[side] is None:
-            why = next((m.lean_reason for m in sides if m.lean_reason), None)
-            if of == "total_volume" or why is None:
-                why = "one of the groups is not whole"
+            no_lean = next((m.lean_reason for m in sides if m.lean_reason), None)
+            why = "one of the groups is not whole"
+            if bottom == 0:
+                why = "the muscles it is a ratio to hold no lean tissue"
+            elif of == "lean_volume" and no_lean is not None:
+                why = no_lean
+        if why:
             reasons.append(f"{side}: {why}")
     return RatioResult(
         name=f"{pair[0]}_to_{pair[1]}",

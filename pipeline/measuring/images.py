@@ -17,6 +17,8 @@ from pipeline.imaging.noise import fraction_of_noise, with_signal
 from pipeline.imaging.unseen import enclosed_voids
 from pipeline.measuring.one_leg import Structure
 
+#: Codes of the finding on what fat fraction noise alone gives: as usual, and too high.
+NOISE_FLOORS = ("noise_floor", "noise_floor_high")
 #: Code of the finding that is a caveat on differences of lean volume alone.
 NOISE_DIFFERS = "noise_floors_differ"
 #: Code of the finding that is a caveat on every difference.
@@ -54,7 +56,7 @@ def noise_floors(legs: SegmentedLegs, config: MeasureConfig) -> Iterator[Finding
     for side, floor in floors.items():
         high = floor > limit
         yield Finding(
-            code="noise_floor_high" if high else "noise_floor",
+            code=NOISE_FLOORS[high],
             severity=Severity.WARNING if high else Severity.INFO,
             stage="measure",
             side=side,

@@ -17,6 +17,7 @@ from pipeline.core.results import ProfilePoint
 from pipeline.core.scan import SegmentedLeg, SegmentedLegs
 from pipeline.core.soft import Confidence
 from pipeline.core.volume import Quantity
+from pipeline.imaging.asymmetry import se_of_counting
 from pipeline.imaging.extent import Extent, structure_extent
 from pipeline.imaging.labels import is_muscle
 from pipeline.imaging.limb_axis import axis_mm, position_at
@@ -53,6 +54,7 @@ class Structure:
     """Raw values of one structure in one leg, in mm and mL.
 
     void_share: share of it that lies beside a part of the leg without signal.
+    counting_se: standard error of ln(volume) because slices stand for the whole.
     cut_mm2: where the matched part ends because the other leg is not shown further, the
     cross-section there, at the upper and at the lower end; 0 where it ends by itself.
     """
@@ -70,6 +72,7 @@ class Structure:
     lean_estimate: str | None
     swap: str | None
     void_share: float
+    counting_se: float
 
 
 def measure_leg(
@@ -156,6 +159,7 @@ def measure_leg(
             lean_estimate=lean_estimate,
             swap=swap,
             void_share=0.0 if beside is None else float(beside[voxels].mean()),
+            counting_se=se_of_counting(np.count_nonzero(mask, axis=(0, 1)).tolist()),
         )
     return out
 

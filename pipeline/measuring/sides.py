@@ -84,6 +84,7 @@ class Sides:
             area_max_mm2=max(point.area_mm2 for point in raw.profile),
             matched_cut_upper_mm2=cut[0],
             matched_cut_lower_mm2=cut[1],
+            counting_se_percent=100.0 * raw.counting_se,
             confidence=confidence,
             repeat_volume_ratios=None if raw.confidence is None else raw.confidence.volume_ratios,
             profile=raw.profile,

@@ -284,7 +284,7 @@ def _sentence(row: _Row, lead: Lead, num: Numbers) -> dict[str, Any]:
         "difference": words.difference(row.result, row.base, lead, num),
         "interval": words.interval(row.result, row.base, lead, num),
         "note": words.extent_note(row.result, row.base, lead, num),
-        "limit": words.limit_note(row.result, row.base, num),
+        "limit": words.limit_note(row.result, row.base, lead, num),
     }
 
 

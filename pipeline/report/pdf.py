@@ -173,7 +173,7 @@ def _first(
         note = words.extent_note(muscle, base, lead, num).striptags()
         said += [between] if between else []
         said += [note] if note else []
-        limit = words.limit_note(muscle, base, num).striptags()
+        limit = words.limit_note(muscle, base, lead, num).striptags()
         said += [limit] if limit else []
         verdict = words.verdict_text(muscle, lead)
         text = f"{number}. {words.muscle_title(muscle.name)}: {'; '.join(said)}; {verdict}."
@@ -318,7 +318,8 @@ def _group_bars(
                 middle + scale * a.interval_high_percent,
             )
             sheet.line(ends_mm, y + 2.2, colour="ink", width=1.0)
-        sheet.text(x, y + 5.6, words.verdict_text(group, lead), size=6.5, colour="muted")
+        said = (words.verdict_text(group, lead), words.group_note(group, lead))
+        sheet.text(x, y + 5.6, "; ".join(filter(None, said)), size=6.5, colour="muted")
         y += _BAR_MM
     return y
 

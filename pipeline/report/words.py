@@ -13,6 +13,7 @@ from pipeline.core.anatomy import Side, title_of
 from pipeline.core.results import (
     Compared,
     Finding,
+    GroupResult,
     Lead,
     Measures,
     Severity,
@@ -39,7 +40,7 @@ _PLAIN_GROUPS: Mapping[str, str] = MappingProxyType(
         "hamstrings": "Hamstrings",
         "triceps_surae": "Calf (triceps surae)",
         "vastus_lateralis_and_intermedius": "Vastus lateralis and intermedius",
-        "limb": "Whole leg, all muscles",
+        "limb": "All muscles of the leg",
     }
 )
 
@@ -60,7 +61,18 @@ _VERDICTS: Mapping[Verdict, str] = MappingProxyType(
         Verdict.WITHIN_ERROR: "within measurement error",
         Verdict.MEASURABLE: "measurable",
         Verdict.WITHIN_HEALTHY: "measurable, within the healthy spread",
+        Verdict.NOT_SURELY_OUTSIDE: "not surely outside the healthy spread",
         Verdict.OUTSIDE_HEALTHY: "outside the healthy spread",
+    }
+)
+
+#: Measurable differences by how they compare with those of healthy legs, the largest first.
+_SPREAD: Mapping[Verdict, str] = MappingProxyType(
+    {
+        Verdict.OUTSIDE_HEALTHY: "surely more than healthy legs do",
+        Verdict.NOT_SURELY_OUTSIDE: "more, but not surely",
+        Verdict.WITHIN_HEALTHY: "no more than healthy legs do",
+        Verdict.MEASURABLE: "to which no published limit of healthy legs applies",
     }
 )
 
@@ -69,8 +81,8 @@ VERDICT_KEY: Mapping[str, str] = MappingProxyType(
     {
         "Within measurement error": "may be no difference at all.",
         "Measurable": "larger than that error.",
-        "Healthy spread": "how much the sides of healthy young adults differ, where published; "
-        "outside it only if the whole interval is.",
+        "Healthy spread": "how much the sides of healthy young adults differ in total volume, "
+        "where published; outside it only if the whole interval is, and that of total volume too.",
     }
 )
 
@@ -78,8 +90,8 @@ INTERVAL_KEY = (
     "A 95 % interval is the range that should hold the true difference 19 times out of 20"
 )
 
-#: A difference larger than the healthy limit whose interval reaches within it.
-_NOT_SURELY_OUTSIDE = "not surely outside the healthy spread"
+#: Lean volume beyond the limit, which is of total volume, and total volume not.
+_LEAN_ALONE = "measurable; total volume is not surely outside the healthy spread"
 
 #: Short names for style sheets.
 _VERDICT_CLASSES: Mapping[Verdict, str] = MappingProxyType(
@@ -87,6 +99,7 @@ _VERDICT_CLASSES: Mapping[Verdict, str] = MappingProxyType(
         Verdict.WITHIN_ERROR: "error",
         Verdict.MEASURABLE: "measurable",
         Verdict.WITHIN_HEALTHY: "healthy",
+        Verdict.NOT_SURELY_OUTSIDE: "healthy",
         Verdict.OUTSIDE_HEALTHY: "outside",
     }
 )
@@ -155,27 +168,18 @@ def how_many_differ(measures: Measures, lead: Lead) -> str:
     """How many muscles were judged, and how many of them came out how, in a sentence or two."""
     verdicts = [leading(muscle, lead).verdict for muscle in measures.measures.muscles]
     judged = sum(verdict is not None for verdict in verdicts)
-    within, unknown, healthy, outside = (
-        verdicts.count(verdict)
-        for verdict in (
-            Verdict.WITHIN_ERROR,
-            Verdict.MEASURABLE,
-            Verdict.WITHIN_HEALTHY,
-            Verdict.OUTSIDE_HEALTHY,
-        )
-    )
     said = f"Of {len(verdicts)} muscles {judged} were judged"
     if not judged:
         return f"{said}."
-    said += f": {within} differ by no more than the measurement error, "
-    said += f"{unknown + healthy + outside or 'none'} measurably"
-    parts = []
-    if healthy + outside:
-        parts.append(f"{outside or 'none'} surely more than healthy legs do")
-        parts.append(f"{healthy or 'none'} not surely more than that")
-    if unknown:
-        parts.append(f"{unknown} where it is not published how much healthy legs differ")
-    return f"{said} ({', '.join(parts)})." if parts else f"{said}."
+    within = verdicts.count(Verdict.WITHIN_ERROR)
+    said += f": in {within or 'none'} no difference can be told from the measurement error, "
+    said += f"{judged - within or 'none'} differ measurably"
+    parts = [
+        f"{count or 'none'} {what}"
+        for verdict, what in _SPREAD.items()
+        if (count := verdicts.count(verdict)) or verdict is Verdict.OUTSIDE_HEALTHY
+    ]
+    return f"{said} ({', '.join(parts)})." if judged > within else f"{said}."
 
 
 def judged_in_part(measures: Measures, lead: Lead) -> list[str]:
@@ -220,18 +224,10 @@ def verdict_text(result: Compared, lead: Lead) -> str:
     asymmetry = leading(result, lead)
     if asymmetry.verdict is None:
         return "no verdict"
-    text = _NOT_SURELY_OUTSIDE if _beyond(result, lead) else _VERDICTS[asymmetry.verdict]
+    limited = asymmetry.extent == "whole" and result.healthy_limit_percent is not None
+    lean_alone = limited and asymmetry.verdict is Verdict.MEASURABLE
+    text = _LEAN_ALONE if lean_alone else _VERDICTS[asymmetry.verdict]
     return text + (" (caveat)" if asymmetry.caveats else "")
-
-
-def _beyond(result: Compared, lead: Lead) -> bool:
-    """Whether a difference that is not surely outside the healthy spread is larger than its limit:
-    that of total volume, which the limit is of, or the one the reader sees."""
-    shown, limit = leading(result, lead), result.healthy_limit_percent
-    if shown.verdict is not Verdict.WITHIN_HEALTHY or limit is None:
-        return False
-    indices = (shown.index_percent, result.asymmetry_total_volume.index_percent)
-    return any(index is not None and abs(index) > limit for index in indices)
 
 
 def caveats(measures: Measures) -> list[Finding]:
@@ -329,8 +325,19 @@ def extent_note(result: Compared, base: str, lead: Lead, num: Numbers) -> Markup
     )
 
 
-def limit_note(result: Compared, base: str, num: Numbers) -> Markup:
-    """The healthy limit and how unsure it is itself; empty where there is none."""
+def group_note(group: GroupResult, lead: Lead) -> str:
+    """Says so where only some muscles of a group, or a part of them, were compared; else empty."""
+    said = []
+    if len(group.muscles_compared) < len(group.muscles):
+        said.append(f"{len(group.muscles_compared)} of {len(group.muscles)} muscles compared")
+    if leading(group, lead).extent == "matched":
+        said.append("only the part that both legs show")
+    return ", ".join(said)
+
+
+def limit_note(result: Compared, base: str, lead: Lead, num: Numbers) -> Markup:
+    """The healthy limit and how unsure it is itself, and, where lean volume is shown, how much
+    total volume differs, which the limit is of; empty where there is none."""
     if result.healthy_limit_percent is None:
         return Markup("")
     said = Markup("healthy limit {}").format(
@@ -342,22 +349,29 @@ def limit_note(result: Compared, base: str, num: Numbers) -> Markup:
     if result.healthy_limit_people is not None:
         people = num(f"{base}/healthy_limit_people", "plain")
         said += Markup(" ({} people)").format(people)
+    if lead == "lean_volume" and result.asymmetry_total_volume.index_percent is not None:
+        pointer = f"{base}/{lead_key('total_volume')}/index_percent"
+        differs = num(pointer, "signed_percent", unit=True)
+        said += Markup(" of total volume, which differs by {}").format(differs)
     return said
 
 
 def legs_alternative(measures: Measures, lead: Lead, view: str) -> str:
     """What the picture of the legs says, for who cannot see it: the muscles that differ surely."""
     smaller: dict[Side, list[str]] = {Side.RIGHT: [], Side.LEFT: []}
-    for result in measures.measures.muscles:
-        asymmetry = leading(result, lead)
+    found = [leading(result, lead) for result in measures.measures.muscles]
+    for result, asymmetry in zip(measures.measures.muscles, found, strict=True):
         side = asymmetry.smaller_side
         if asymmetry.verdict not in (None, Verdict.WITHIN_ERROR) and side is not None:
             smaller[side].append(muscle_title(result.name).lower())
+    none = "no muscle that was judged differs by more than the measurement error"
+    if all(asymmetry.verdict is None for asymmetry in found):
+        none = "no muscle was judged"
     said = [
         f"measurably smaller on the {side}: {', '.join(titles)}"
         for side, titles in smaller.items()
         if titles
-    ] or ["no muscle differs by more than the measurement error"]
+    ] or [none]
     return (
         f"Both legs from the {view}, every muscle coloured by how it differs from the other "
         f"leg's; {'; '.join(said)}."

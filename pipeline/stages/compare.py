@@ -39,6 +39,7 @@ from pipeline.imaging.change import (
     volume_interval_percent,
 )
 from pipeline.io.discover import PARTICIPANTS
+from pipeline.measuring.images import NOISE_FLOORS
 from pipeline.provenance import digest_of, digest_of_document
 
 #: Sections of the configuration that decide the numbers.
@@ -80,7 +81,7 @@ def compare(scans: Sequence[Measures], *, config: CompareConfig) -> Changes:
             for number, scan in enumerate(scans)
             if number > 0
         ),
-        findings=tuple(_findings(scans, of)),
+        findings=tuple(_findings(scans, of, config)),
     )
 
 
@@ -146,10 +147,11 @@ def _later(
     first: Measures, later: Measures, number: int, of: Lead, config: CompareConfig
 ) -> ScanChanges:
     withheld = _withheld(first, later)
+    noise = _noise_apart(first, later)
     muscles = {m.name: m for m in later.measures.muscles}
     groups = {g.name: g for g in later.measures.groups}
     changes = [
-        _change(m, muscles[m.name], "muscle", of, withheld, config)
+        _change(m, muscles[m.name], "muscle", of, withheld, noise, config)
         for m in first.measures.muscles
         if m.name in muscles
     ]
@@ -157,7 +159,7 @@ def _later(
     volumes = sum(len(_verdicts(c)) for c in changes)
     changed = [c for c in judged if any(v is not ChangeVerdict.NONE for v in _verdicts(c))]
     changes += [
-        _change(g, groups[g.name], g.kind, of, withheld, config)
+        _change(g, groups[g.name], g.kind, of, withheld, noise, config)
         for g in first.measures.groups
         if g.name in groups
     ]
@@ -183,12 +185,29 @@ def _withheld(first: Measures, later: Measures) -> str | None:
     return None
 
 
+def _noise_apart(first: Measures, later: Measures) -> dict[Side, float]:
+    """By side, points of fat fraction by which noise alone reads differently in two scans; 0
+    where it is not known."""
+    found = dict.fromkeys(Side, 0.0)
+    for side in Side:
+        floors = [
+            finding.value
+            for scan in (first, later)
+            for finding in scan.findings
+            if finding.code in NOISE_FLOORS and finding.side is side and finding.value is not None
+        ]
+        if len(floors) == 2:
+            found[side] = abs(floors[1] - floors[0])
+    return found
+
+
 def _change(
     first: Compared,
     later: Compared,
     kind: str,
     of: Lead,
     withheld: str | None,
+    noise: Mapping[Side, float],
     config: CompareConfig,
 ) -> MuscleChange:
     one, two = leading(first, of), leading(later, of)
@@ -196,11 +215,13 @@ def _change(
     members = _different_members(first, later)
     why = withheld or members
     volumes = {
-        side: _volume_change(on_side(first, side), on_side(later, side), of, errors, why)
+        side: _volume_change(
+            on_side(first, side), on_side(later, side), of, errors, noise[side], why
+        )
         for side in Side
     }
     fractions = {
-        side: _fraction_change(on_side(first, side), on_side(later, side), why, config)
+        side: _fraction_change(on_side(first, side), on_side(later, side), noise[side], why, config)
         for side in Side
     }
     return MuscleChange(
@@ -228,6 +249,7 @@ def _volume_change(
     later: Measurement,
     of: Lead,
     errors: tuple[float | None, float | None],
+    noise_points: float,
     withheld: str | None,
 ) -> VolumeChange:
     field = "lean_volume_whole_ml" if of == "lean_volume" else "volume_whole_ml"
@@ -250,6 +272,9 @@ def _volume_change(
         )
     log_change = math.log(after / before)
     detectable = detectable_volume_percent(errors[0], errors[1])
+    if of == "lean_volume":
+        # Fat that noise alone gives is missing from the lean volume, in one scan more.
+        detectable += noise_points
     low, high = volume_interval_percent(log_change, detectable)
     reason = withheld or _unreliable(first, later)
     return VolumeChange(
@@ -265,7 +290,11 @@ def _volume_change(
 
 
 def _fraction_change(
-    first: Measurement, later: Measurement, withheld: str | None, config: CompareConfig
+    first: Measurement,
+    later: Measurement,
+    noise_points: float,
+    withheld: str | None,
+    config: CompareConfig,
 ) -> PointsChange:
     """The core's fat fraction where both scans have one: partial volume does not reach it."""
     cores = (first.fat_fraction_core_percent, later.fat_fraction_core_percent)
@@ -282,6 +311,7 @@ def _fraction_change(
         cv_percent=config.fat_fraction_cv_percent,
         floor_points=config.smallest_fat_fraction_change_points,
     )
+    detectable += noise_points
     return _points(before, after, detectable, withheld or _unreliable(first, later))
 
 
@@ -353,7 +383,7 @@ def _unreliable(first: Measurement, later: Measurement) -> str | None:
     return None
 
 
-def _findings(scans: Sequence[Measures], of: Lead) -> list[Finding]:
+def _findings(scans: Sequence[Measures], of: Lead, config: CompareConfig) -> list[Finding]:
     """What differs between the scans besides the body, as warnings."""
     found = [
         _warning(code, f"The scans differ in {what}: {_listed(scans, said)}. {why}")
@@ -380,6 +410,18 @@ def _findings(scans: Sequence[Measures], of: Lead) -> list[Finding]:
                     value=float(len(cut)),
                 )
             )
+        noise = max(_noise_apart(scans[0], scan).values())
+        if noise > config.largest_noise_floor_change_points:
+            found.append(
+                _warning(
+                    "noise_differs",
+                    f"Noise alone reads as {noise:.1f} points more fat in one of the scans 1 and "
+                    f"{number}: detectable changes of fat fractions and lean volumes are wider by "
+                    "that.",
+                    value=noise,
+                    unit="points",
+                )
+            )
     lean = {_lean(scan) for scan in scans}
     if of == "total_volume" and lean != {_NO_LEAN}:
         found.append(
@@ -403,14 +445,16 @@ def _lean(scan: Measures) -> str:
     return "estimated" if any(s.lean_estimate for s in sides) else _NO_LEAN
 
 
-def _warning(code: str, message: str, *, value: float | None = None) -> Finding:
+def _warning(
+    code: str, message: str, *, value: float | None = None, unit: str = "muscles"
+) -> Finding:
     return Finding(
         code=code,
         severity=Severity.WARNING,
         stage="compare",
         message=message,
         value=value,
-        unit=None if value is None else "muscles",
+        unit=None if value is None else unit,
     )
 
 
@@ -418,6 +462,17 @@ def _fat_correction(scan: Measures) -> str:
     """Whether the T1 bias of fat fractions is gone: corrected, or none to speak of."""
     codes = {finding.code for finding in scan.findings}
     return "yes" if codes & {"t1_bias_corrected", "t1_bias_negligible"} else "no"
+
+
+def _caveats(scan: Measures) -> str:
+    """Codes of what may fake a difference between the sides, and so a change, in one scan."""
+    codes = {
+        code
+        for result in scan.measures.compared
+        for asymmetry in (result.asymmetry, result.asymmetry_total_volume)
+        for code in asymmetry.caveats
+    }
+    return ", ".join(sorted(code.replace("_", " ") for code in codes)) or "nothing"
 
 
 def _body_size(scan: Measures) -> str:
@@ -462,6 +517,12 @@ _DIFFERENCES: tuple[tuple[str, str, Callable[[Measures], str], str], ...] = (
         "the size, against an adult's, at which the network read the legs",
         _body_size,
         "Borders between muscles can shift by that alone.",
+    ),
+    (
+        "caveats_differ",
+        "what besides the body may fake a difference",
+        _caveats,
+        "A change can come from that alone: see the findings of each scan.",
     ),
     (
         "engine_differs",

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.config import Config, default_config, load_config
     from pipeline.core.anatomy import GROUPS, MUSCLES, OWN_SCHEME, LabelScheme, Side
-    from pipeline.core.errors import MyosymmetryError
+    from pipeline.core.errors import (
+        ConfigError,
+        InputError,
+        MyosymmetryError,
+        SubjectUnusableError,
+        UnmetNeedError,
+        UsageError,
+    )
     from pipeline.core.grid import Grid
     from pipeline.core.match import LegMatch
     from pipeline.core.results import Asymmetry, Finding, LimbMeasures, Measurement, Measures
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
     )
     from pipeline.core.transform import AffineTransform, SpatialTransform
     from pipeline.core.volume import DixonPair, LabelMap, Quantity, Volume
+    from pipeline.engines.base import Engine
     from pipeline.flow import ProcessedSubject, process_subject
     from pipeline.report import render_report, write_report
     from pipeline.stages.canonicalise import canonicalise
@@ -42,7 +50,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "config": ("Config", "default_config", "load_config"),
     "core.anatomy": ("GROUPS", "MUSCLES", "OWN_SCHEME", "LabelScheme", "Side"),
-    "core.errors": ("MyosymmetryError",),
+    "core.errors": (
+        "ConfigError",
+        "InputError",
+        "MyosymmetryError",
+        "SubjectUnusableError",
+        "UnmetNeedError",
+        "UsageError",
+    ),
     "core.grid": ("Grid",),
     "core.match": ("LegMatch",),
     "core.results": ("Asymmetry", "Finding", "LimbMeasures", "Measurement", "Measures"),
@@ -59,6 +74,7 @@ _HOMES = {
     ),
     "core.transform": ("AffineTransform", "SpatialTransform"),
     "core.volume": ("DixonPair", "LabelMap", "Quantity", "Volume"),
+    "engines.base": ("Engine",),
     "flow": ("ProcessedSubject", "process_subject"),
     "report": ("render_report", "write_report"),
     "stages.canonicalise": ("canonicalise",),
@@ -80,9 +96,12 @@ __all__ = [
     "Asymmetry",
     "CanonicalScan",
     "Config",
+    "ConfigError",
     "DixonPair",
+    "Engine",
     "Finding",
     "Grid",
+    "InputError",
     "LabelMap",
     "LabelScheme",
     "Leg",
@@ -101,6 +120,9 @@ __all__ = [
     "Side",
     "SpatialTransform",
     "StageResult",
+    "SubjectUnusableError",
+    "UnmetNeedError",
+    "UsageError",
     "Volume",
     "canonicalise",
     "default_config",

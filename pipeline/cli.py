@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import difflib
 import json
 import logging
 import os
@@ -73,13 +74,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         "plan": _plan,
     }
     command = commands.get(arguments[0]) if arguments else None
+    work = partial(command, arguments[1:]) if command else partial(_participant, arguments)
+    if command is None and arguments and not Path(arguments[0]).exists():
+        near = difflib.get_close_matches(arguments[0], commands, n=1, cutoff=0.75)
+        if near:
+            work = partial(_misspelt, arguments[0], near[0])
     try:
-        return _guarded(
-            partial(command, arguments[1:]) if command else partial(_participant, arguments)
-        )
+        return _guarded(work)
     except KeyboardInterrupt:
         sys.stderr.write("myosymmetry: stopped; run the same command again to go on\n")
         return 130
+
+
+def _misspelt(word: str, command: str) -> int:
+    raise UsageError(
+        "This is neither a command nor a folder",
+        expected="a folder with data, or a command such as " + command,
+        found=word,
+        action=f"write myosymmetry {command}, if that is what was meant; --help lists all",
+    )
 
 
 def _guarded(work: Callable[[], int], who: str = "") -> int:

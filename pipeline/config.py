@@ -421,7 +421,7 @@ def _merge(
                 f"Unknown configuration key {name} in {where}",
                 expected=f"one of {', '.join(str(k) for k in base)}",
                 found=str(key),
-                action=f"did you mean {near[0]}?" if near else "remove it",
+                action=f"write {near[0]}, if that is what was meant" if near else "remove it",
             )
         # A mapping that is empty as shipped is the user's to fill.
         fillable = trail == ("load",) or base[key] == {}

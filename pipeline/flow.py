@@ -37,6 +37,7 @@ from pipeline.core.scan import (
     StageResult,
 )
 from pipeline.core.volume import LabelMap
+from pipeline.engines import get_engine
 from pipeline.imaging.deformation import log_jacobian
 from pipeline.imaging.labels import join_labels, split_labels
 from pipeline.imaging.orientation import restore, to_canonical
@@ -94,12 +95,12 @@ class ProcessedSubject:
 
 
 def process_subject(
-    data: Path,
-    out: Path,
+    data: Path | str,
+    out: Path | str,
     subject: str,
     *,
     session: str | None = None,
-    labels: Path | None = None,
+    labels: Path | str | None = None,
     config: Config | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -121,6 +122,9 @@ def process_subject(
             published. A subject that could not be measured gets a report that says so.
     """
     config = config if config is not None else default_config()
+    data, out, labels = Path(data), Path(out), None if labels is None else Path(labels)
+    # An unknown one is refused before any work is done.
+    get_engine(config.segment)
     subject, session = subject_labels(subject, session)
     folder = SubjectFolder(out, subject, session)
     _refuse_output_in_input(data / subject, out)
@@ -155,18 +159,17 @@ def _process(
         config = with_given_labels(config, OWN_SCHEME.name)
     elif labels is not None:
         config = with_given_labels(config, config.segment.label_scheme)
-    loaded = run.note(
-        load_subject(
-            data,
-            folder.subject,
-            session=folder.session,
-            labels=manual if manual is not None else labels,
-            label_scheme=config.segment.label_scheme,
-            use_labels=config.segment.engine == GIVEN,
-            config=config.load,
-        )
+    found = load_subject(
+        data,
+        folder.subject,
+        session=folder.session,
+        labels=manual if manual is not None else labels,
+        label_scheme=config.segment.label_scheme,
+        use_labels=config.segment.engine == GIVEN,
+        config=config.load,
     )
     with exclusive(folder), _logged_to(folder.run_log):
+        loaded = run.note(found)
         folder.failure_record.unlink(missing_ok=True)
         finished = None if force else _finished(folder, config, loaded)
         if finished is not None:

@@ -18,6 +18,7 @@ from bodies import GIVEN, body, loaded, run_stages, small_scan, write_subject
 from pypdf import PdfReader
 from test_report import Page
 
+import pipeline
 from pipeline import cli
 from pipeline.config import load_config
 from pipeline.core.errors import InputError, SubjectUnusableError, UsageError
@@ -363,12 +364,24 @@ def test_wrong_arguments_end_with_a_message_and_their_code(
     assert not list(out.rglob("*_measures.json"))
 
 
+def test_an_unknown_engine_is_refused_before_any_work(data, tmp_path):
+    config = load_config(overrides={"segment": {"engine": "embeded"}})
+    with pytest.raises(pipeline.ConfigError, match="embeded"):
+        process_subject(str(data), str(tmp_path / "out"), "sub-01", config=config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_misspelt_command_is_named(capsys):
+    assert cli.main(["statsu", "data", "out"]) == 2
+    assert "write myosymmetry status, if that is what was meant" in capsys.readouterr().err
+
+
 def test_a_typo_in_the_configuration_names_the_right_key(data, tmp_path, capsys):
     config = tmp_path / "mine.yaml"
     config.write_text("measure:\n  profile_stepp_mm: 3\n")
     code = cli.main([str(data), str(tmp_path / "out"), "participant", "--config", str(config)])
     assert code == 2
-    assert "did you mean profile_step_mm" in capsys.readouterr().err
+    assert "write profile_step_mm, if that is what was meant" in capsys.readouterr().err
 
 
 def one_leg(scan_folder: Path, out: Path) -> None:

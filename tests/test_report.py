@@ -428,7 +428,7 @@ class TestHonesty:
         assert words.verdict_text(muscles[8], "lean_volume") == said
         alone = wide.model_copy(update={"verdict": Verdict.MEASURABLE})
         fat = muscles[8].model_copy(update={"asymmetry": alone})
-        assert "total volume is not surely outside" in words.verdict_text(fat, "lean_volume")
+        assert words.verdict_text(fat, "lean_volume") == "beyond the limit in lean volume alone"
         report = render_report(doubted, None, config=CONFIG)
         page = Page(report.html).text
         pdf = [

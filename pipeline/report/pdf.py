@@ -361,7 +361,8 @@ def _muscles(measures: Measures, lead: Lead, num: Numbers) -> Flow:
     flow.space(4.0)
     flow.paragraph(
         "Volumes are of the whole muscle; *: of the part in view, and only the part that both "
-        f"legs show is compared. {MISSING}: not available, never zero. Why a muscle was not "
+        "legs show is compared, so that the percentage does not follow from them. "
+        f"{MISSING}: not available, never zero. Why a muscle was not "
         "judged stands under “How sure is this?” and, muscle by muscle, in the HTML report.",
         size=SMALL,
         colour="muted",
@@ -385,7 +386,7 @@ def _groups_and_methods(measures: Measures, lead: Lead, num: Numbers) -> Flow:
         ]
         title = words.ratio_title(ratio.name)
         text = f"{title} ({ratio.of.replace('_', ' ')}): {', '.join(sides)}"
-        flow.paragraph(text)
+        flow.paragraph(f"{text} ({ratio.reason})" if ratio.reason else text)
     flow.space(5.0)
     flow.heading("How it was measured")
     used = measures.provenance

@@ -91,7 +91,7 @@ INTERVAL_KEY = (
 )
 
 #: Lean volume beyond the limit, which is of total volume, and total volume not.
-_LEAN_ALONE = "measurable; total volume is not surely outside the healthy spread"
+_LEAN_ALONE = "beyond the limit in lean volume alone"
 
 #: Short names for style sheets.
 _VERDICT_CLASSES: Mapping[Verdict, str] = MappingProxyType(

@@ -42,11 +42,11 @@ _LABELS = "labels"
 
 
 def load_subject(
-    data: Path,
+    data: Path | str,
     subject: str,
     *,
     session: str | None = None,
-    labels: Path | None = None,
+    labels: Path | str | None = None,
     label_scheme: str = "myosymmetry",
     use_labels: bool = True,
     config: LoadConfig,
@@ -67,6 +67,7 @@ def load_subject(
         InputError: missing, broken or contradicting files.
         ConfigError: unknown label scheme or pattern key.
     """
+    data, labels = Path(data), None if labels is None else Path(labels)
     subject, session = subject_labels(subject, session)
     folder = subject_folder(data, subject, session)
     files = files_below(folder)

@@ -356,7 +356,7 @@ def _weaknesses(match: LegMatch, config: RegisterConfig) -> Iterator[Finding]:
             severity=Severity.INFO,
             stage="register",
             message=f"After registration the boundaries of left and right lie apart: {named} (mm, "
-            "mean). Where along these muscles the sides differ is uncertain.",
+            "mean). Where along the limb the sides differ is uncertain there.",
             value=max(far.values()),
             threshold=limit,
             unit="mm",

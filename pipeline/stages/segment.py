@@ -239,8 +239,10 @@ def _doubts(
             config.smallest_border_ridge,
             "ratio",
             ridge is not None and ridge < config.smallest_border_ridge,
-            f"Borders between muscles on the {leg.side} hardly follow the fascia in the images "
-            f"({ridge or 0.0:.2f} times as much of it as 3 mm beside them).",
+            f"Borders between muscles on the {leg.side} follow the dark or bright lines between "
+            f"muscles in the images only weakly ({ridge or 0.0:.3f} times as much of them as 3 mm "
+            f"beside; {config.smallest_border_ridge:g} at least is wanted): look at the pictures "
+            "whether outlines cut through muscles.",
         ),
         (
             "levels_out_of_order",

@@ -159,7 +159,7 @@ def _first(
     flow.space(4.0)
     bars = _compared_groups(measures, lead)
     legs_mm = _legs_height(views) + _BELOW_LEGS_MM if views else 0.0
-    flow.need(max(legs_mm, 9.5 + _BAR_MM * len(bars)))
+    flow.need(max(legs_mm, 11.5 + _BAR_MM * len(bars)))
     below = _draw_legs(flow.sheet, views, flow.y, scale_percent) if views else flow.y
     x = 118.0 if views else MARGIN_MM
     bars_below = _group_bars(flow.sheet, measures, bars, lead, num, x=x, y=flow.y + 3.0)
@@ -279,8 +279,12 @@ def _group_bars(
     y: float,
 ) -> float:
     sheet.text(x, y, "Muscle groups", size=HEADING, bold=True)
-    y += 6.5
     right = WIDTH_MM - MARGIN_MM
+    middle = (x + right) / 2.0
+    y += 4.5
+    sheet.text(middle - 1.0, y, "left larger", size=6.5, colour="muted", align="right")
+    sheet.text(middle + 1.0, y, "right larger", size=6.5, colour="muted")
+    y += 4.0
     found = [leading(measures.measures.groups[i], lead) for i in compared]
     ends = [
         abs(v)
@@ -288,7 +292,7 @@ def _group_bars(
         for v in (a.index_percent, a.interval_low_percent, a.interval_high_percent)
         if v is not None
     ]
-    middle, scale = (x + right) / 2.0, 0.5 * (right - x) / max([10.0, *ends])
+    scale = 0.5 * (right - x) / max([10.0, *ends])
     for i, a in zip(compared, found, strict=True):
         group, base = measures.measures.groups[i], f"/measures/groups/{i}"
         pointer = f"{base}/{words.lead_key(lead)}/index_percent"

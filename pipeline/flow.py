@@ -47,6 +47,7 @@ from pipeline.io.derivatives import (
     exclusive,
     finished_measures,
     read_measures,
+    refuse_output_in_input,
     write_dataset_description,
     write_json,
     write_text,
@@ -109,7 +110,7 @@ def process_subject(
 
     Args:
         data: folder with one folder per subject.
-        out: folder for the results; never equal to or inside the subject's input folder.
+        out: folder for the results; another than data, so that nothing is written among the scans.
         subject, session: labels, with or without their prefix.
         labels: a label map made elsewhere, used in place of the configured engine. One that lies
             in the subject's folder is used when the engine is "given".
@@ -127,7 +128,7 @@ def process_subject(
     get_engine(config.segment)
     subject, session = subject_labels(subject, session)
     folder = SubjectFolder(out, subject, session)
-    _refuse_output_in_input(data / subject, out)
+    refuse_output_in_input(folder, data)
     run = _Run(folder, force=force, progress=progress)
     try:
         return _process(run, folder, data, out, labels=labels, config=config, force=force)
@@ -412,17 +413,6 @@ def _saved_segmentation(
     return SegmentedLegs(
         segmented[Side.RIGHT], segmented[Side.LEFT], engine, legs.doubt, legs.caveats
     )
-
-
-def _refuse_output_in_input(subject_folder: Path, out: Path) -> None:
-    inside, target = subject_folder.resolve(), out.resolve()
-    if target == inside or inside in target.parents:
-        raise UsageError(
-            "The output folder lies inside the subject's input folder",
-            expected="results beside the data, never among them",
-            found=str(out),
-            action=f"use for example {subject_folder.parent.parent / 'derivatives'}",
-        )
 
 
 def _finished(folder: SubjectFolder, config: Config, loaded: LoadedSubject) -> Measures | None:

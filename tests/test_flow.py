@@ -24,7 +24,7 @@ from pipeline.config import load_config
 from pipeline.core.errors import InputError, SubjectUnusableError, UsageError
 from pipeline.core.results import Measures, ScannerSettings, Status
 from pipeline.flow import STAGES, process_subject
-from pipeline.io.derivatives import SubjectFolder, exclusive, read_measures
+from pipeline.io.derivatives import SubjectFolder, exclusive, read_measures, refuse_output_in_input
 from pipeline.report.check import check_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -339,6 +339,37 @@ def test_output_inside_the_input_is_refused(data):
     for out in (data / "sub-01", data / "sub-01" / "results"):
         with pytest.raises(UsageError, match="inside the subject's input folder"):
             process_subject(data, out, "sub-01", config=GIVEN)
+
+
+@pytest.mark.parametrize("place", ["the data folder itself", "a link to it", "links to subjects"])
+def test_results_never_take_the_place_of_the_users_own_labels(tmp_path, capsys, place):
+    data, out = tmp_path / "data", tmp_path / "out"
+    write_subject(data / "sub-01" / "anat", small_scan())
+    own = data / "sub-01" / "anat" / "sub-01_dseg.nii.gz"
+    (data / "sub-01" / "anat" / "anat_dseg.nii.gz").rename(own)
+    if place == "the data folder itself":
+        out = data
+    elif place == "a link to it":
+        out.symlink_to(data)
+    else:
+        out.mkdir()
+        (out / "sub-01").symlink_to(data / "sub-01")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for arguments in (
+        [str(data), str(out), "participant", *WITH_LABELS],
+        ["plan", str(data), str(out)],
+    ):
+        assert cli.main(arguments) == 2
+        assert "results beside the data" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_results_in_a_folder_beside_the_subjects_are_welcome(data, tmp_path):
+    folder = SubjectFolder(data / "derivatives", "sub-01", "ses-1")
+    refuse_output_in_input(folder, data)
+    link = tmp_path / "link"
+    link.symlink_to(data)
+    refuse_output_in_input(folder, link)
 
 
 @pytest.mark.parametrize(

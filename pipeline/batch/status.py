@@ -13,7 +13,7 @@ from pipeline.batch.jobs import Job
 from pipeline.config import Config, with_given_labels
 from pipeline.core.anatomy import OWN_SCHEME
 from pipeline.core.results import Provenance
-from pipeline.io.derivatives import SubjectFolder, read_json
+from pipeline.io.derivatives import SubjectFolder, read_json, refuse_output_in_input
 from pipeline.provenance import provenance
 
 
@@ -59,12 +59,16 @@ def job_states(data: Path, out: Path, jobs: Sequence[Job], config: Config) -> li
         one state per job, in their order. Stale: there are results, but the program, the
         configuration or an input (by its date) has changed since. Inputs are looked up by name in
         the subject's folder: series of DICOM files and rows of participants.tsv are not.
+
+    Raises:
+        UsageError: results would lie among the data; before a batch writes its logs there.
     """
     given = with_given_labels(config, OWN_SCHEME.name)
     today = {manual: provenance(c, {}) for manual, c in ((False, config), (True, given))}
     found = []
     for job in jobs:
         folder = SubjectFolder(out, job.subject, job.session)
+        refuse_output_in_input(folder, data)
         state, reason = _state(data, folder, today[folder.manual_labels.is_file()])
         found.append(JobState(job, state, reason, folder.measures))
     return found

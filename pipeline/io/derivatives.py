@@ -200,6 +200,33 @@ class SubjectFolder:
         return self._file("run.lock", "log")
 
 
+def refuse_output_in_input(folder: SubjectFolder, data: Path) -> None:
+    """Let no result lie among the files of the subject it is made from, where it could take the
+    place of one and would be read as one by the next run.
+
+    Raises:
+        UsageError: what is written of the subject lies among its data, links followed.
+    """
+    inside = (data / folder.subject).resolve()
+    for path in (folder.root, folder.path, folder.labels.parent):
+        target = path.resolve()
+        if any(_same_folder(inside, place) for place in (target, *target.parents)):
+            raise UsageError(
+                "The results would lie inside the subject's input folder",
+                expected="results beside the data, never among them",
+                found=f"{path}, which is in {inside}",
+                action=f"use another output folder, for example {data / 'derivatives'}",
+            )
+
+
+def _same_folder(one: Path, other: Path) -> bool:
+    """Whether two resolved paths are one folder, mounted twice or spelt differently as well."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one == other
+
+
 @contextmanager
 def exclusive(folder: SubjectFolder) -> Iterator[None]:
     """Hold the lock of a subject's folder; the system frees it even if the process is killed.

@@ -408,6 +408,38 @@ def test_a_void_is_what_a_leg_encloses_and_no_bone():
     assert not enclosed_voids(leg & ~metal, leg, (1.5, 1.5, 5.0), smallest_mm=16.0).any()
 
 
+@pytest.mark.parametrize(
+    ("bottom", "top", "where"),
+    [
+        (12, 20, None),
+        (12, 23, "gap"),
+        (12, 24, "gap"),
+        (12, 33, "gap"),
+        (27, 27, "gap"),
+        (30, 38, "gap"),
+        (32, 38, None),
+        (5, 12, "lower"),
+        (38, 44, "upper"),
+    ],
+)
+def test_a_structure_beside_levels_nobody_scanned_is_cut(bottom, top, where):
+    seen = np.zeros(50, dtype=bool)
+    seen[5:25] = seen[30:45] = True
+    extent = structure_extent(
+        np.ones((2, 2, top - bottom + 1), dtype=bool),
+        lower_index=(4, 4, bottom),
+        box_shape=(12, 12, 50),
+        seen=seen,
+        labelled=np.ones(50, dtype=bool),
+        edges={},
+        blunt_end_share=2.0,
+        largest_edge_share=0.02,
+    )
+    assert (extent.cut is not None) == (where is not None)
+    assert where is None or where in extent.cut
+    assert extent.cut_aside == (where == "gap")
+
+
 def test_a_hole_in_the_labels_is_noticed():
     mask = np.ones((2, 2, 10), dtype=bool)
     mask[:, :, 4] = False

@@ -107,6 +107,22 @@ def test_a_joint_next_to_the_field_of_view_is_not_invented(body: Body) -> None:
     assert legs.right.axis.hip is not None
 
 
+def test_bones_that_end_before_levels_nobody_scanned_have_no_joint_there(body: Body) -> None:
+    legs = phantom_legs(body, (3.0, 3.0, 3.0))
+    for side in Side:
+        leg = legs[side]
+        knee = round(leg.leg.grid.world_to_index(leg.axis.knee)[2])
+        labels, seen = np.array(leg.labels.data), np.array(leg.leg.seen)
+        labels[:, :, knee - 8 : knee + 5] = 0
+        gap = LabelMap(labels, leg.labels.grid, leg.labels.scheme)
+        assert find_limb_axis(gap, seen).knee is not None
+        seen[knee - 8 : knee + 5] = False
+        axis = find_limb_axis(gap, seen)
+        assert axis.knee is None
+        assert axis.hip == leg.axis.hip
+        assert axis.ankle == leg.axis.ankle
+
+
 def test_labels_that_stop_in_mid_thigh_have_no_knee(body: Body) -> None:
     legs = phantom_legs(body, (3.0, 3.0, 3.0), keep=(*THIGH_NAMES, "femur"))
     leg = legs.right

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bodies import PERSON, VOXEL_MM, loaded, run_stages
+from bodies import PERSON, VOXEL_MM, cropped, loaded, run_stages, small_scan
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -175,6 +175,24 @@ def test_levels_that_show_one_leg_alone_are_not_levels_where_legs_touch():
         touching.append([f.value for f in findings if f.code == "legs_touch"])
     assert touching[0]
     assert touching[1] == touching[0]
+
+
+def test_levels_of_a_missing_station_are_not_seen_in_either_leg():
+    scan = small_scan()
+    n = scan.labels.grid.shape[2]
+    low, high = n // 3, n // 3 + 4
+    stations = [cropped(scan, 0, low), cropped(scan, high, n)]
+    parts = tuple(loaded(part, labels=False).images for part in stations)
+    subject = replace(loaded(scan, labels=False), images={}, stations=parts)
+    whole = canonicalise(subject, config=default_config().canonicalise).value
+    for legs in (
+        separate_legs(whole, config=default_config().separate).value,
+        separated(scan, {q: np.array(image.data) for q, image in whole.images.items()}),
+    ):
+        for side in Side:
+            seen = np.flatnonzero(legs[side].seen)
+            hole = np.setdiff1d(np.arange(seen[0], seen[-1]), seen)
+            np.testing.assert_array_equal(hole, np.arange(low, high))
 
 
 def test_hulls_close_a_ring_with_gaps_on_either_side_and_mirror_exactly():

@@ -205,7 +205,8 @@ class Leg:
         images, dixon: as in CanonicalScan, on grid.
         tissue: boolean: voxels of this leg's body part (on its own side of the mid-sagittal
             surface).
-        seen: boolean per voxel of the third axis (superior): this leg was imaged there.
+        seen: boolean per voxel of the third axis (superior): this leg was imaged there. Levels in
+            between that nobody scanned (a missing station) are not.
         given: given labels of this leg in LEG_SCHEME, or None.
         to_scanner: leg space -> scanner space; determinant -1 for the left leg.
         lower: index on the canonical grid of the box this leg was cut from.

@@ -12,6 +12,9 @@ from pipeline.imaging.unseen import EDGES
 
 Flags = NDArray[np.bool_]
 
+#: Labels interpolated between levels end so many of them, at most, before levels nobody scanned.
+_GAP_REACH = 2
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -19,7 +22,8 @@ class Extent:
 
     Attributes:
         cut: why it is not whole, in words ("cut by the lower end of the field of view"), or None.
-        cut_aside: it is cut along its length, so that no level of it is known to be whole.
+        cut_aside: it is cut along its length, so that no level of it is known to be whole, or by a
+            gap, so that what both legs show of it is not known: of neither a part is compared.
         gap_share: share of its volume missing on levels between its ends, by interpolation.
     """
 
@@ -46,7 +50,7 @@ def structure_extent(
         lower_index: index of that crop in the leg's box.
         box_shape: shape of the leg's box; its faces are taken for the field of view's, since the
             box reaches beyond every label elsewhere.
-        seen: per level of the third axis of the leg's box: the leg was imaged there.
+        seen: per level of the third axis of the leg's box: the leg was imaged there; at least one.
         labelled: per level: the labels speak of it.
         edges: voxels of the leg's box near where the leg goes on beyond an edge of the images, as
             near_edges gives them.
@@ -60,10 +64,13 @@ def structure_extent(
     reasons: list[str] = []
     for level, last, end in ((bottom, 0, "lower"), (top, -1, "upper")):
         area_share = areas[level - lower_index[2]] / areas.max()
-        if level == seen_levels[last] or not seen[level]:
+        if level <= seen_levels[0] if last == 0 else level >= seen_levels[-1]:
             reasons.append(f"cut by the {end} end of the field of view")
         elif level == labelled_levels[last] and area_share > blunt_end_share:
             reasons.append(f"cut by the {end} end of the labelled levels")
+    gap = gap_beside(seen, bottom, top)
+    if gap:
+        reasons.append("cut by a gap in the scan")
     box = tuple(slice(a, a + n) for a, n in zip(lower_index, mask.shape, strict=True))
     total = np.count_nonzero(mask)
     aside = []
@@ -73,7 +80,22 @@ def structure_extent(
         if at_face or near > largest_edge_share:
             aside.append(f"cut by the {name} edge of the field of view")
     cut = " and ".join([*reasons, *aside]) or None
-    return Extent(cut, bool(aside), _gap_share(areas))
+    return Extent(cut, gap or bool(aside), _gap_share(areas))
+
+
+def gap_beside(seen: Flags, bottom: int, top: int) -> bool:
+    """Whether levels that nobody scanned, with scanned ones on either side of them, lie among some
+    levels or next to them.
+
+    Args:
+        seen: per level: it was scanned.
+        bottom, top: the levels, both included.
+    """
+    within = np.flatnonzero(seen)
+    if within.size == 0:
+        return False
+    low, high = max(bottom - _GAP_REACH, within[0]), min(top + _GAP_REACH, within[-1])
+    return not seen[low : high + 1].all()
 
 
 def _gap_share(areas: NDArray[np.float64]) -> float:

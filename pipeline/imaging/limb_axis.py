@@ -18,6 +18,7 @@ from pipeline.core.grid import Grid
 from pipeline.core.results import PositionScale
 from pipeline.core.scan import LimbAxis
 from pipeline.core.volume import LabelMap
+from pipeline.imaging.extent import gap_beside
 
 Floats = NDArray[np.float64]
 Point = tuple[float, float, float]
@@ -95,9 +96,7 @@ def find_limb_axis(labels: LabelMap, seen: NDArray[np.bool_]) -> LimbAxis:
         labels: LEG_SCHEME on the leg's grid.
         seen: per level of the third axis, whether the leg was imaged there.
     """
-    levels = np.flatnonzero(seen)
-    first, last = (int(levels[0]), int(levels[-1])) if levels.size else (0, len(seen) - 1)
-    shape = _Shape(labels, first, last)
+    shape = _Shape(labels, seen if seen.any() else np.ones_like(seen))
     hip, knee, ankle = (
         joint if joint is not None and shape.shows(joint) else None
         for joint in (_hip(shape), _knee(shape), _ankle(shape))
@@ -141,9 +140,12 @@ class _Run:
 class _Shape:
     """The labelled structures of one leg and their ends, in mm."""
 
-    def __init__(self, labels: LabelMap, first: int, last: int) -> None:
+    def __init__(self, labels: LabelMap, seen: NDArray[np.bool_]) -> None:
         self._labels = labels.data
         self.grid = labels.grid
+        self._seen = seen
+        levels = np.flatnonzero(seen)
+        first, last = int(levels[0]), int(levels[-1])
         self._first, self._last = first, last
         self._boxes = ndimage.find_objects(labels.data)
         used = [box[2] for box in self._boxes if box is not None]
@@ -177,12 +179,14 @@ class _Shape:
 
     def shows(self, point: Floats) -> bool:
         """Whether a point lies on an imaged level."""
-        level = float(self.grid.world_to_index(point)[2])
-        return self._first - 0.5 <= level <= self._last + 0.5
+        level = round(float(self.grid.world_to_index(point)[2]))
+        return 0 <= level < self._seen.size and bool(self._seen[level])
 
     def in_view(self, run: _Run, *, upper: bool) -> bool:
         """Whether an end of a structure lies inside the field of view."""
-        return run.levels[1] < self._last if upper else run.levels[0] > self._first
+        level = run.levels[1] if upper else run.levels[0]
+        inside = level < self._last if upper else level > self._first
+        return inside and not gap_beside(self._seen, level, level)
 
     def end(self, run: _Run, level: float, *, upper: bool, depth_mm: float) -> Floats:
         """Centre of the last depth_mm of a structure before a level, moved to that level."""
@@ -203,6 +207,8 @@ class _Shape:
         # From the belly outwards; one more level, empty where labels of others go on.
         shares = run.areas / run.areas.max()
         shares, last = (shares, run.levels[1]) if anchor.upper else (shares[::-1], run.levels[0])
+        if gap_beside(self._seen, last, last):
+            return None
         beyond = last < self._ends[1] if anchor.upper else last > self._ends[0]
         if beyond:
             shares = np.append(shares, 0.0)

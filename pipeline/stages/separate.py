@@ -139,10 +139,14 @@ def _from_images(
     surface = seam(body, muscle, middle, column_mm)
     border = _at_full_size(surface, lattice, scan.grid.shape)
     columns = np.arange(scan.grid.shape[0], dtype=np.float64)[:, None, None]
-    sides = {Side.RIGHT: inside & (columns > border), Side.LEFT: inside & (columns < border)}
+    halves = {Side.RIGHT: columns > border, Side.LEFT: columns < border}
     tissue, seen, volumes = {}, {}, {}
+    lit = np.zeros(scan.grid.shape, dtype=np.bool_)
+    for image in scan.images.values():
+        lit |= image.data != 0
     area = scan.grid.voxel_volume_mm3 / scan.grid.voxel_sizes_mm[2]
-    for side, mask in sides.items():
+    for side, half in halves.items():
+        mask = inside & half
         thin_mask = coarse(mask.astype(np.float32), lattice) > 0.5
         arms = thin_mask & ~without_arms(thin_mask)
         if arms.any():
@@ -151,7 +155,9 @@ def _from_images(
         levels = np.flatnonzero(mask.sum(axis=(0, 1)) * area >= _SMALLEST_SECTION_MM2)
         seen[side] = np.zeros(scan.grid.shape[2], dtype=np.bool_)
         if levels.size:
-            seen[side][levels[0] : levels[-1] + 1] = True
+            # A missing station was filled with zeros; where anything was scanned there is noise.
+            between = slice(levels[0], levels[-1] + 1)
+            seen[side][between] = np.any(lit[:, :, between] & half[:, :, between], axis=(0, 1))
         volumes[side] = float(mask.sum()) * scan.grid.voxel_volume_ml
     _check_sizes(volumes, config)
     joined = _both_sides(body, middle) & (between_shares(body, middle) > 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from bodies import loaded, small_scan
+from bodies import cropped, loaded, small_scan
 from pypdf import PdfReader
 from scanner import SECRETS, STYLES, write_vendor
 from scipy import ndimage
@@ -37,6 +37,7 @@ from pipeline.phantom import (
 )
 from pipeline.stages.canonicalise import canonicalise
 from pipeline.stages.load import load_subject
+from pipeline.stages.separate import separate_legs
 
 W, F = Quantity.WATER, Quantity.FAT
 CONFIG = default_config()
@@ -172,6 +173,35 @@ def test_a_missing_station_is_a_gap_and_no_stretch() -> None:
     middle = grid.index_to_world([0, 0, grid.shape[2] // 2])
     level = round(float(result.value.grid.world_to_index(middle)[2]))
     assert not result.value.dixon.valid[:, :, level].any()
+
+
+@pytest.mark.parametrize("missing", [0, 4])
+@pytest.mark.parametrize("gain", [0.2, 1.0, 6.0])
+def test_stations_without_an_overlap_are_made_equally_bright(gain: float, missing: int) -> None:
+    whole = thighs()
+    half = whole.labels.grid.shape[2] // 2
+    stations = [cropped(whole, 0, half), cropped(whole, half + missing, 2 * half)]
+    stations[1] = replace(
+        stations[1],
+        images={q: v.with_data(v.data * np.float32(gain)) for q, v in stations[1].images.items()},
+    )
+    subject = replace(of_stations(stations, whole.labels), labels=None, label_scheme=None)
+    result = canonicalise(subject, config=CONFIG.canonicalise)
+    (told,) = [f for f in result.findings if f.code == "station_gain_unknown"]
+    # Levels that face each other say it better than two parts of a leg far apart.
+    assert told.value == pytest.approx(1 / gain, rel=0.25 if missing else 0.03)
+    ends = [half - 1, half + missing]
+    fractions = [
+        i[F].data[:, :, ends].sum(axis=(0, 1)) / i[W].data[:, :, ends].sum(axis=(0, 1))
+        for i in (result.value.images, whole.images)
+    ]
+    np.testing.assert_allclose(*fractions, rtol=1e-4)
+    uneven = separate_legs(result.value, config=CONFIG.separate).value
+    even = separate_legs(run(loaded(whole))[0], config=CONFIG.separate).value
+    for side in Side:
+        for part in (slice(0, half), slice(half + missing, None)):
+            sizes = [int(legs[side].tissue[:, :, part].sum()) for legs in (uneven, even)]
+            assert sizes[0] == pytest.approx(sizes[1], rel=0.03)
 
 
 def test_a_leg_that_moved_between_stations_is_told() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -28,8 +28,10 @@ _RIM = 0.25
 _LONGEST_BODY_MM = 2300.0
 #: Voxels above this share of a bright voxel's signal (95th percentile) are tissue.
 _TISSUE_SHARE = 0.3
-#: Fewer tissue voxels than this in an overlap say nothing.
+#: Fewer tissue voxels than this in an overlap, or in a level, say nothing.
 _FEWEST_VOXELS = 50
+#: Over so much that nobody scanned a limb looks alike on either side.
+_NEAR_MM = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,8 @@ class Seam:
         gap: nothing was scanned between them.
         fat_step: median difference of the fat fraction, upper minus lower; None: not known.
         outline_overlap: Dice overlap of the body's outline in both; None: not known.
+        guessed_gain: factor that brought the upper station to the signal of the lower one where
+            no overlap shows tissue in both; None: an overlap told it, or there is no signal.
     """
 
     low_mm: float
@@ -61,6 +65,7 @@ class Seam:
     gap: bool
     fat_step: float | None = None
     outline_overlap: float | None = None
+    guessed_gain: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +141,8 @@ def join_stations(stations: Sequence[Station], *, largest_million_voxels: float)
 
     In an overlap the weight of a station falls linearly to 0 at its end. All contrasts of a
     station get the same weight and the same gain, so the blended fat fraction lies between
-    those of the stations. Gains make the signal of neighbours equal where both see tissue.
+    those of the stations. Gains make the signal of neighbours equal where both see tissue;
+    where they nowhere do, that of the levels that face each other, or of all their tissue.
 
     Args:
         stations: in any order; each with the same quantities.
@@ -149,7 +155,15 @@ def join_stations(stations: Sequence[Station], *, largest_million_voxels: float)
     grid = _joined_grid([station.grid for station in ordered], largest_million_voxels)
     placed = [_place(station, grid) for station in ordered]
     pairs = list(pairwise(placed))
-    steps = [_gain_step(lower, upper) for lower, upper in pairs]
+    told = [_gain_step(lower, upper) for lower, upper in pairs]
+    guessed = [
+        _guessed_step(lower, upper, grid.voxel_sizes_mm[2]) if step is None else None
+        for step, (lower, upper) in zip(told, pairs, strict=True)
+    ]
+    steps = [
+        step if step is not None else guess or 0.0
+        for step, guess in zip(told, guessed, strict=True)
+    ]
     gains = np.concatenate([[0.0], np.cumsum(steps)])
     gains = np.exp(gains - gains.mean())
     images: dict[Quantity, Singles] = {}
@@ -162,8 +176,13 @@ def join_stations(stations: Sequence[Station], *, largest_million_voxels: float)
             weights[part.box] += part.weight
         images[quantity] = np.divide(total, weights, out=total, where=weights > 0)
     seams = [
-        _seam(lower, upper, below.grid, above.grid)
-        for (lower, upper), below, above in zip(pairs, ordered, ordered[1:], strict=False)
+        replace(
+            _seam(lower, upper, below.grid, above.grid),
+            guessed_gain=None if guess is None else float(np.exp(guess)),
+        )
+        for (lower, upper), below, above, guess in zip(
+            pairs, ordered, ordered[1:], guessed, strict=False
+        )
     ]
     return Joined(grid, images, tuple(seams))
 
@@ -243,10 +262,12 @@ def _weight(grid: Grid, linear: FloatArray, offset: FloatArray, size: FloatArray
     return np.where(inside, np.maximum(ends, 1e-3), 0.0).astype(np.float32)
 
 
-def _shared(lower: _Placed, upper: _Placed) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
-    """The box that both show, in the arrays of each."""
+def _shared(
+    lower: _Placed, upper: _Placed, axes: int = 3
+) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
+    """The box that both show, in the arrays of each; of the first axes alone: at any level."""
     boxes: tuple[list[slice], list[slice]] = ([], [])
-    for a, b in zip(lower.box, upper.box, strict=True):
+    for a, b in zip(lower.box[:axes], upper.box[:axes], strict=True):
         start, stop = max(a.start, b.start), min(a.stop, b.stop)
         if start >= stop:
             return None
@@ -266,16 +287,50 @@ def _tissue(signal: Singles) -> NDArray[np.bool_]:
     return np.asarray(signal > _TISSUE_SHARE * np.percentile(signal, 95))
 
 
-def _gain_step(lower: _Placed, upper: _Placed) -> float:
-    """Log of the factor that brings the upper station to the signal of the lower one."""
+def _gain_step(lower: _Placed, upper: _Placed) -> float | None:
+    """Log of the factor that brings the upper station to the signal of the lower one, of what both
+    show; None where that is too little."""
     boxes = _shared(lower, upper)
     if boxes is None:
-        return 0.0
-    a, b = _signal(lower, boxes[0]), _signal(upper, boxes[1])
-    both = _tissue(a) & _tissue(b) & (a > 0) & (b > 0)
+        return None
+    return _log_ratio(_signal(lower, boxes[0]), _signal(upper, boxes[1]))
+
+
+def _log_ratio(one: Singles, other: Singles) -> float | None:
+    """Median log of a ratio of signals where both show tissue; None where that is too little."""
+    both = _tissue(one) & _tissue(other) & (one > 0) & (other > 0)
     if np.count_nonzero(both) < _FEWEST_VOXELS:
-        return 0.0
-    return float(np.median(np.log(a[both]) - np.log(b[both])))
+        return None
+    return float(np.median(np.log(one[both]) - np.log(other[both])))
+
+
+def _guessed_step(lower: _Placed, upper: _Placed, level_mm: float) -> float | None:
+    """The same of stations that show no tissue in common; None where they have no signal.
+
+    Of the last level of one and the first of the other where these are near each other; else of
+    all tissue of each, which is as much as another part of the body says.
+    """
+    if lower.images.keys() <= {Quantity.FAT_FRACTION}:
+        return None
+    parts = [
+        np.where(part.weight > 0, _signal(part, (slice(None),) * 3), np.float32(0.0))
+        for part in (lower, upper)
+    ]
+    shown = [np.flatnonzero((part > 0).any(axis=(0, 1))) for part in parts]
+    if not all(levels.size for levels in shown):
+        return None
+    ends = int(shown[0][-1]), int(shown[1][0])
+    between = ends[1] + upper.box[2].start - ends[0] - lower.box[2].start - 1
+    boxes = _shared(lower, upper, axes=2)
+    if between * level_mm <= _NEAR_MM and boxes is not None:
+        facing = [part[box][:, :, k] for part, box, k in zip(parts, boxes, ends, strict=True)]
+        step = _log_ratio(facing[0], facing[1])
+        if step is not None:
+            return step
+    # The share of fat, which is bright, differs between parts of a leg: a median could jump from
+    # one tissue to the other.
+    typical = [float(np.log(part[_tissue(part) & (part > 0)]).mean()) for part in parts]
+    return typical[0] - typical[1]
 
 
 def _seam(lower: _Placed, upper: _Placed, below: Grid, above: Grid) -> Seam:

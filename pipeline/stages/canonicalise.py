@@ -201,6 +201,18 @@ def _seam_findings(seams: Sequence[Seam], config: CanonicaliseConfig) -> list[Fi
                     "mm",
                 )
             )
+        if seam.guessed_gain is not None:
+            findings.append(
+                _seam_finding(
+                    "station_gain_unknown",
+                    f"Two stations show no tissue in common {where}: the brightness of the upper "
+                    "one was matched without an overlap. Fat fractions do not depend on it; where "
+                    "one image alone was given, compare the muscles above and below.",
+                    seam.guessed_gain,
+                    None,
+                    "times as bright",
+                )
+            )
         if seam.fat_step is not None and 100 * abs(seam.fat_step) > config.largest_fat_step_points:
             findings.append(
                 _seam_finding(

@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ from pipeline.core.scan import (
     StorageMap,
 )
 from pipeline.core.volume import Quantity
-from pipeline.imaging.noise import above_noise, noise_level
+from pipeline.imaging.noise import above_noise, bright_signal, noise_level
 from pipeline.imaging.orientation import (
     input_box,
     nearest_axes,
@@ -303,6 +304,45 @@ def test_bone_and_air_have_no_fraction_and_muscle_has(blanked: bool) -> None:
     assert valid[bone].mean() < (0.8 if blanked else 0.01)
     sigma = noise_level(water, water + fat)
     assert sigma is None if blanked else sigma == pytest.approx(4.0, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (1.0, None),
+        (3.0, None),
+        (0.3, None),
+        (15.0, "warned"),
+        (1 / 15, "warned"),
+        (500.0, "refused"),
+        (1 / 500, "refused"),
+    ],
+)
+def test_water_and_fat_on_two_scales_are_told(factor: float, said: str | None) -> None:
+    world = grid((40, 20, 24))
+    water, fat, labels = legs()
+    fat[labels == 0] += np.where(np.roll(labels != 0, 3, axis=0), 300.0, 0.0)[labels == 0]
+    # A spike is no scale.
+    water[0, 0, 0] = 1e6
+    two = {
+        Quantity.WATER: ArraySource(water, world),
+        Quantity.FAT: ArraySource((factor * fat).astype(np.float32), world),
+    }
+    if said == "refused":
+        with pytest.raises(InputError, match="different scales"):
+            canonicalise(subject(two), config=CONFIG)
+    else:
+        found = canonicalise(subject(two), config=CONFIG).findings
+        assert ("water_fat_scale" in {f.code for f in found}) == (said == "warned")
+
+
+@pytest.mark.parametrize("name", ["thigh_dixon_a", "leg_dixon_e"])
+def test_water_and_fat_of_real_scans_are_on_one_scale(shared_data: Path, name: str) -> None:
+    water, fat = (
+        bright_signal(np.asarray(nib.load(path).dataobj, dtype=np.float32))
+        for path in (shared_data / "images" / f"{name}_{q}.nii.gz" for q in ("water", "fat"))
+    )
+    assert 0.5 < fat / water < 2.5
 
 
 @given(size=st.integers(1, 200), step=st.floats(0.2, 12.0))

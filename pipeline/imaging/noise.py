@@ -29,6 +29,8 @@ _RAYLEIGH_MEAN, _RAYLEIGH_SD = 1.2533, 0.6551
 #: 25,000).
 _RARE, _UNSEEN = 2.3, 5.0
 _LARGEST_SAMPLE = 2_000_000
+#: Brighter voxels than so many percent are spikes, or blood that flows in.
+_NO_SPIKE = 99.9
 
 
 def noise_level(
@@ -106,9 +108,21 @@ def with_signal(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray(image > _SHARE_WITHOUT_AIR * _of_tissue(image))
 
 
+def bright_signal(image: NDArray[np.float32]) -> float:
+    """The usual signal of what is bright in an image, on whatever scale, a few spikes left aside.
+
+    Of a water image that is muscle, of a fat image the fat under the skin and in the marrow.
+    """
+    sample = _sample(image)
+    return _of_tissue_in(np.minimum(sample, np.percentile(sample, _NO_SPIKE)))
+
+
 def _of_tissue(signal: NDArray[np.float32]) -> float:
     """The usual signal of what is bright, 0 where nothing is."""
-    sample = _sample(signal)
+    return _of_tissue_in(_sample(signal))
+
+
+def _of_tissue_in(sample: NDArray[np.float32]) -> float:
     tissue = sample[sample > (otsu(sample) or 0.0)]
     return float(np.median(tissue)) if tissue.size else 0.0
 

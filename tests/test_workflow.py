@@ -324,6 +324,39 @@ def test_subjects_and_group_of_a_slurm_array_have_the_configuration_of_the_plan(
     assert runs == [subject, subject, f"{data} {out} group {options}"]
 
 
+def test_arguments_with_blanks_reach_every_task_of_a_slurm_array_whole(tmp_path):
+    folder = tmp_path / "with blanks"
+    (folder / "data").mkdir(parents=True)
+    plan = write_plan(tmp_path, 1, "n/a")
+    words = folder / "words"
+    program = noting(
+        tmp_path,
+        "program",
+        f"printf '%s\\n' \"${{@:3}}\" >> '{words}'\n[ \"$1\" = plan ] && cat {plan}\nexit 0\n",
+    )
+    sbatch = noting(tmp_path, "sbatch", 'SLURM_ARRAY_TASK_ID=1 bash "${@: -1}" && echo 7\n')
+    config = "my con'fig $HOME *.yaml"
+    subprocess.run(
+        [
+            *("bash", ROOT / "pipeline/batch/submit_slurm.sh", folder / "data", folder / "out"),
+            *("--config", config),
+        ],
+        env={
+            **os.environ,
+            "PATH": f"{sbatch.parent}:{os.environ['PATH']}",
+            "PROGRAM": str(program),
+            "OPTIONS": '--engine "a b"',
+        },
+        check=True,
+    )
+    options = ["--engine", "a b", "--config", config]
+    subject = ["participant", "--participant-label", "sub-0000", *options]
+    # Of the plan, which comes first, the third word is the output folder.
+    plan_words = [str(folder / "out"), "--config", config]
+    expected = [*plan_words, *subject, *subject, "group", *options]
+    assert words.read_text().splitlines() == expected
+
+
 @needs_snakemake
 def test_a_plan_of_thousands_reads_no_subject(tmp_path):
     """A dry run looks at the table alone: there is no data folder at all."""

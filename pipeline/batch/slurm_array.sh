@@ -5,9 +5,11 @@
 # of this array; ATTEMPT: 1 or 2; GROUP: 1 for the group job.
 set -euo pipefail
 
+# OPTIONS holds several words, quoted for the shell; an environment carries no arrays.
+eval "options=(${OPTIONS:-})"
+
 if [ "${GROUP:-0}" = 1 ]; then
-  # shellcheck disable=SC2086 # OPTIONS holds several words
-  exec "$PROGRAM" "$DATA" "$OUT" group ${OPTIONS:-}
+  exec "$PROGRAM" "$DATA" "$OUT" group "${options[@]}"
 fi
 
 # Row 1 is the header.
@@ -28,6 +30,5 @@ ulimit -d $((memory * ATTEMPT * 1024))
 mkdir -p "$log_folder"
 labels=(--participant-label "$subject")
 if [ "$session" != n/a ]; then labels+=(--session-label "$session"); fi
-# shellcheck disable=SC2086 # OPTIONS holds several words
-exec "$PROGRAM" "$DATA" "$OUT" participant "${labels[@]}" ${OPTIONS:-} \
+exec "$PROGRAM" "$DATA" "$OUT" participant "${labels[@]}" "${options[@]}" \
   > "$log_folder/${name}_batch.log" 2>&1

@@ -7,7 +7,8 @@
 #
 # Environment: PROGRAM (default: myosymmetry), MEMORY_MB of a first attempt (default 6000),
 # CPUS per task (default 2), CONCURRENT tasks at most (default 100), OPTIONS: arguments
-# of the subjects and the group alone, SBATCH_PARTITION and the other variables of sbatch for what a site wants.
+# of the subjects and the group alone, quoted as in a shell, SBATCH_PARTITION and the other variables
+# of sbatch for what a site wants.
 # Prints the number of the group job, which ends last.
 set -euo pipefail
 
@@ -33,7 +34,8 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --table) shift 2 ;;
     --table=*) shift ;;
-    *) OPTIONS+=" $1"; shift ;;
+    # Quoted for the shell, as the array script reads it: a path may hold blanks.
+    *) OPTIONS+=" $(printf '%q' "$1")"; shift ;;
   esac
 done
 

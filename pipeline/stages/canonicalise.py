@@ -42,9 +42,9 @@ _LARGEST_PERCENT = 200.0
 _LARGEST_NEGATIVE_SHARE = 2.0
 #: Air is dark: an image with a smaller range, relative to its values, was shifted or cut.
 _SMALLEST_RANGE_SHARE = 0.01
-#: Water and fat are of one acquisition: muscle in one is about as bright as fat in the other (fat was
-#: 0.97 and 1.8 times as bright in real scans). T1 and T2 weighting make fat up to 4 times as bright
-#: or so; muscle full of fat has little water: 18 with 90 % fat put into all of a real scan.
+#: Water and fat are of one acquisition: muscle in one is about as bright as fat in the other (fat
+#: was 0.97 and 1.8 times as bright in real scans). T1 and T2 weighting make fat up to 4 times as
+#: bright or so; muscle full of fat has little water: 18 with 90 % fat put into all of a real scan.
 _USUAL_SIGNAL_RATIO, _LARGEST_SIGNAL_RATIO = 8.0, 50.0
 
 

@@ -9,7 +9,13 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    RLELossless,
+    generate_uid,
+)
 
 from pipeline.config import default_config, load_config
 from pipeline.core.errors import ConfigError, InputError
@@ -295,6 +301,80 @@ def test_contrasts_that_alternate_in_one_enhanced_file_are_told_apart(tmp_path: 
     assert open_dicom(fat, largest_image_million_voxels=1).grid.voxel_sizes_mm[2] == pytest.approx(
         2 * STEP
     )
+
+
+Frame = tuple[int, str, tuple[float, float] | None]
+
+
+def enhanced_file(path: Path, frames: list[Frame], **tags: object) -> None:
+    """A file of frames: level, what it shows, slope and intercept; stored values as in pixels()."""
+    slice_file(path, 0, uid=generate_uid())
+    data = pydicom.dcmread(path)
+    for keyword in ("RescaleSlope", "RescaleIntercept", "ImagePositionPatient", "PixelSpacing"):
+        delattr(data, keyword)
+    data.update(enhanced([kind for _, kind, _ in frames]))
+    for (level, _, scale), frame in zip(frames, data.PerFrameFunctionalGroupsSequence, strict=True):
+        frame.PlanePositionSequence[0].ImagePositionPatient = [f"{v:.6f}" for v in position(level)]
+        if scale is not None:
+            frame.PixelValueTransformationSequence = [Dataset()]
+            values = frame.PixelValueTransformationSequence[0]
+            values.RescaleSlope, values.RescaleIntercept = scale
+    data.PixelData = b"".join(pixels(level).tobytes() for level, _, _ in frames)
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
+    for name, value in tags.items():
+        setattr(data, name, value)
+    data.save_as(path)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_every_frame_is_scaled_by_its_own_slope_and_intercept(
+    tmp_path: Path, compressed: bool
+) -> None:
+    path = tmp_path / "sub-01" / "x"
+    scales = {"W": [(1.0 + k, -1.0) for k in range(LEVELS)], "F": [(0.25, 2.0)] * LEVELS}
+    enhanced_file(path, [(k, kind, scales[kind][k]) for k in range(LEVELS) for kind in "WF"])
+    if compressed:
+        data = pydicom.dcmread(path)
+        data.compress(RLELossless)
+        data.save_as(path)
+    images = load_subject(tmp_path, "01", config=default_config().load).value.images
+    for kind, quantity in (("W", Quantity.WATER), ("F", Quantity.FAT)):
+        source = images[quantity]
+        found = source.read((0, 0, 0), source.grid.shape)
+        for level, (slope, intercept) in enumerate(scales[kind]):
+            expected = pixels(level).T * slope + intercept
+            np.testing.assert_allclose(found[:, :, level], expected, rtol=1e-6)
+    cut = path.read_bytes()[:-60]
+    path.write_bytes(cut)
+    source = load_subject(tmp_path, "01", config=default_config().load).value.images[Quantity.FAT]
+    with pytest.raises(InputError, match="cannot be decoded") as caught:
+        source.read((0, 0, 0), source.grid.shape)
+    assert "DOE" not in str(caught.value)
+
+
+def test_a_scale_of_the_whole_file_or_of_all_frames_holds_for_each(tmp_path: Path) -> None:
+    enhanced_file(tmp_path / "x", [(k, "W", None) for k in range(LEVELS)], RescaleSlope=3)
+    data = pydicom.dcmread(tmp_path / "x")
+    data.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = [Dataset()]
+    data.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence[0].RescaleSlope = 5
+    data.save_as(tmp_path / "y")
+    for name, slope in (("x", 3), ("y", 5)):
+        (found,), _ = find_dicom([tmp_path / name], RULES)
+        source = open_dicom(found, largest_image_million_voxels=1)
+        values = source.read((0, 0, 0), source.grid.shape)
+        np.testing.assert_array_equal(values[:, :, 2], slope * pixels(2).T)
+
+
+def test_frames_of_mixed_scales_are_refused_and_zero_is_no_scale(tmp_path: Path) -> None:
+    scales = [(2.0, 0.0)] * (LEVELS - 1)
+    enhanced_file(tmp_path / "x", [(k, "W", s) for k, s in enumerate([*scales, None])])
+    (found,), _ = find_dicom([tmp_path / "x"], RULES)
+    with pytest.raises(InputError, match=r"mixes slices whose values are scaled.*one in 5 of 6"):
+        open_dicom(found, largest_image_million_voxels=1)
+    enhanced_file(tmp_path / "x", [(k, "W", s) for k, s in enumerate([*scales, (0.0, 1.0)])])
+    found_with_zero, (left,) = find_dicom([tmp_path / "x"], RULES)
+    assert found_with_zero == []
+    assert "RescaleSlope 0" in left.reason
 
 
 def decoy(path: Path, **tags: object) -> None:

@@ -7,6 +7,7 @@ their description, and files by their place in the series.
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +31,14 @@ from pipeline.io.contrast import (
     no_image_reason,
 )
 from pipeline.io.contrast import number as number_in
-from pipeline.io.dicom_planes import Plane, SideTags, planes_of, read_header
+from pipeline.io.dicom_planes import (
+    UNREADABLE,
+    Plane,
+    SideTags,
+    least_bytes,
+    planes_of,
+    read_header,
+)
 from pipeline.io.settings import agreed
 
 Floats = NDArray[np.float64]
@@ -55,6 +63,19 @@ _TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "H": (2, 1), "
 #: A cosine this far on the other side contradicts a letter whatever the obliquity.
 _SURELY_AGAINST = 0.5
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+#: What pixels are decoded by.
+_PIXELS = (
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelData",
+)
 
 
 @dataclass(frozen=True)
@@ -112,10 +133,13 @@ class DicomSource:
         for k, plane in enumerate(wanted):
             # A file of several frames holds its slices next to each other: decoded once.
             if decoded is None or decoded[0] != plane.path:
-                decoded = plane.path, _decode(plane.path, numbers[plane.path])
-            out[:, :, k] = _part(plane, decoded[1], numbers[plane.path])[
+                decode = _decode if plane.scale is None else _decode_stored
+                decoded = plane.path, decode(plane.path, numbers[plane.path])
+            part = _part(plane, decoded[1], numbers[plane.path])[
                 lower[0] : upper[0] : step, lower[1] : upper[1] : step
             ]
+            slope, intercept = plane.scale or (1.0, 0.0)
+            out[:, :, k] = part * slope + intercept
         return out
 
 
@@ -438,13 +462,37 @@ def _decode(path: Path, number: int) -> NDArray[Any]:
     return np.asarray(array.transpose(2, 1, 0))
 
 
+def _decode_stored(path: Path, number: int) -> NDArray[Any]:
+    """Pixels of a file of several frames as they are stored, axes x, y, z.
+
+    GDCM scales every frame as the first. It is given a copy that says nothing of scales (nor of the
+    person).
+    """
+    try:
+        data = pydicom.dcmread(path, specific_tags=list(_PIXELS))
+        # The length that the copy states is what there is: the decoder would fill up the rest.
+        if len(data.PixelData) < least_bytes(data):
+            raise _undecodable(number)
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "frames.dcm"
+            data.save_as(copy)
+            return _decode(copy, number)
+    except UNREADABLE as error:
+        raise _undecodable(number) from error
+
+
 def _read(path: Path, number: int) -> sitk.Image:
     try:
         return sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise InputError(
-            f"DICOM file {number} of a series cannot be decoded",
-            expected="pixel data in a known transfer syntax",
-            found="the decoder refused it",
-            action="export the series again, uncompressed if need be",
-        ) from error
+        raise _undecodable(number) from error
+
+
+def _undecodable(number: int) -> InputError:
+    return InputError(
+        f"DICOM file {number} of a series cannot be decoded",
+        expected="pixel data in a known transfer syntax",
+        found="the decoder refused it",
+        action="export the series again, uncompressed if need be",
+    )

@@ -5,6 +5,7 @@ Nothing here reads a pixel.
 
 from __future__ import annotations
 
+import struct
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -16,12 +17,12 @@ from typing import Any
 import numpy as np
 import pydicom
 import pydicom.misc
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from pipeline.config import DistortionMark
 from pipeline.core.errors import InputError
 from pipeline.core.scan import ScanSettings
-from pipeline.io.contrast import ImageFacts
+from pipeline.io.contrast import ImageFacts, number
 from pipeline.io.settings import mark_tags, settings_of_header
 
 with warnings.catch_warnings():
@@ -59,6 +60,7 @@ _TAGS: tuple[Any, ...] = (
     "SpacingBetweenSlices",
     "BitsAllocated",
     "RescaleSlope",
+    "RescaleIntercept",
     "PatientOrientation",
     "PatientPosition",
     "Laterality",
@@ -73,6 +75,21 @@ _TAGS: tuple[Any, ...] = (
     0x00290011,
     0x00291010,
     0x00291110,
+)
+#: What pydicom ends in where a file is damaged or of a kind that it does not know.
+UNREADABLE = (
+    InvalidDicomError,
+    BytesLengthException,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    RecursionError,
+    struct.error,
+    zlib.error,
 )
 #: What places a slice.
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
@@ -121,6 +138,8 @@ class Plane:
         acquisition: number of the acquisition or name of the stack; "" unknown.
         facts: what its header says of its contrast.
         scaled: whether its header scales its values.
+        scale: slope and intercept of a frame; None: its file has one for all, which the decoder
+            applies.
         tags: what its header says of sides; None where it was not asked.
         least_bytes: smallest size of its file; 0 where its pixels may be compressed.
         settings: how it was acquired.
@@ -134,6 +153,7 @@ class Plane:
     acquisition: str
     facts: ImageFacts
     scaled: bool = False
+    scale: tuple[float, float] | None = None
     tags: SideTags | None = None
     least_bytes: int = 0
     settings: ScanSettings = field(default_factory=ScanSettings)
@@ -161,18 +181,7 @@ def read_header(path: Path, marks: Sequence[DistortionMark] = ()) -> pydicom.Dat
                 continue
             _ = element.value
         _place(header)
-    except (
-        InvalidDicomError,
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        NotImplementedError,
-        RecursionError,
-        zlib.error,
-    ):
+    except UNREADABLE:
         return None
     stated = [header.get(keyword) for keyword in ("Rows", "Columns", "SOPClassUID")]
     return header if all(stated) else None
@@ -218,14 +227,14 @@ def planes_of(
         acquisition,
         facts,
         scaled,
-        SideTags.of(header),
-        _least_bytes(header),
-        settings_of_header(header, None, facts.image_type, marks=marks),
+        tags=SideTags.of(header),
+        least_bytes=least_bytes(header),
+        settings=settings_of_header(header, None, facts.image_type, marks=marks),
     )
     return [plane]
 
 
-def _least_bytes(header: pydicom.Dataset) -> int:
+def least_bytes(header: pydicom.Dataset) -> int:
     """Bytes that the pixels of an uncompressed file take; 0 where they may take fewer."""
     meta = getattr(header, "file_meta", pydicom.Dataset())
     syntax = meta.get("TransferSyntaxUID")
@@ -250,10 +259,16 @@ def _frames(
     size: tuple[int, int],
     marks: Sequence[DistortionMark],
 ) -> list[Plane]:
-    """Frames of one enhanced file: what each shows and where stands in its functional groups."""
+    """Frames of one enhanced file: what each shows, where, and how its values are scaled stands in
+    its functional groups.
+
+    Raises:
+        InputError: a frame whose values are all scaled to one.
+    """
     shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
+    least = least_bytes(header)
     planes = []
-    for number, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
+    for place, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
         merged, private = pydicom.Dataset(), []
         for groups in (shared, frame):
             for element in groups:
@@ -268,9 +283,42 @@ def _frames(
         settings = settings_of_header(
             header, merged, facts.image_type, private=private, marks=marks
         )
-        place = _place(merged)
-        planes.append(Plane(path, number, None, size, place, acquisition, facts, settings=settings))
+        # Where no group says how a frame is scaled, the file may.
+        scaling = merged if "RescaleSlope" in merged else header
+        planes.append(
+            Plane(
+                path,
+                place,
+                None,
+                size,
+                _place(merged),
+                acquisition,
+                facts,
+                "RescaleSlope" in scaling,
+                _scale(scaling),
+                least_bytes=least,
+                settings=settings,
+            )
+        )
     return planes
+
+
+def _scale(stated: pydicom.Dataset) -> tuple[float, float]:
+    """Slope and intercept of a frame; 1 and 0 where none are stated.
+
+    Raises:
+        InputError: a slope of 0, or what is no number.
+    """
+    slope = number(stated.get("RescaleSlope", 1))
+    intercept = number(stated.get("RescaleIntercept", 0))
+    if not slope or intercept is None:
+        raise InputError(
+            "The values of a DICOM frame are all scaled to one (RescaleSlope 0) or by no number",
+            expected="a RescaleSlope other than 0 and a RescaleIntercept",
+            found=f"slope {slope}, intercept {intercept}",
+            action="export the series again",
+        )
+    return slope, intercept
 
 
 def _tiles(

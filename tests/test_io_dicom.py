@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -375,6 +376,62 @@ def test_frames_of_mixed_scales_are_refused_and_zero_is_no_scale(tmp_path: Path)
     found_with_zero, (left,) = find_dicom([tmp_path / "x"], RULES)
     assert found_with_zero == []
     assert "RescaleSlope 0" in left.reason
+
+
+def rewrite(path: Path, old: bytes, new: bytes) -> None:
+    """Change bytes that pydicom would not write."""
+    content = path.read_bytes()
+    assert content.count(old) > 0
+    assert len(new) == len(old)
+    path.write_bytes(content.replace(old, new))
+
+
+def private_syntax(path: Path) -> str:
+    decoy(path)
+    rewrite(path, b"1.2.840.10008.1.2.1\0", b"1.2.840.113619.5.2\0\0")
+    return "its transfer syntax is not known"
+
+
+def two_syntaxes(path: Path) -> str:
+    decoy(path)
+    rewrite(path, b"1.2.840.10008.1.2.1\0", b"1.2.840\\10008.1.2.1\0")
+    return "its transfer syntax is not known"
+
+
+def damaged_frame(path: Path) -> str:
+    enhanced_file(path, [(k, "W", None) for k in range(LEVELS)])
+    rewrite(path, b"-110.0", b"-11\x9b.0")
+    return "A DICOM header is damaged"
+
+
+def unknown_type_in_a_frame(path: Path) -> str:
+    enhanced_file(path, [(k, "W", (2.0, 0.0)) for k in range(LEVELS)])
+    rewrite(path, b"\x28\x00\x45\x91SQ", b"\x28\x00\x45\x91S\x5c")
+    return "A DICOM header is damaged"
+
+
+def two_numbers_of_rows(path: Path) -> str:
+    decoy(path)
+    rewrite(path, b"\x28\x00\x10\x00US\x02\x00", b"\x28\x00\x10\x00IS\x02\x00")
+    return "A DICOM header is damaged"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [private_syntax, two_syntaxes, damaged_frame, unknown_type_in_a_frame, two_numbers_of_rows],
+)
+def test_a_file_that_cannot_be_read_is_left_out_beside_good_series(
+    tmp_path: Path, make: Callable[[Path], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "sub-01"
+    series(folder, "W", 1)
+    series(folder, "F", 2)
+    reason = make(folder / "DOE_foreign")
+    result = load_subject(tmp_path, "01", config=default_config().load)
+    assert set(result.value.images) == {Quantity.WATER, Quantity.FAT}
+    (said,) = [f.message for f in result.findings if f.code == "left_out"]
+    assert f"1 file left out: {reason}" in said
+    assert "DOE" not in said + caplog.text
 
 
 def decoy(path: Path, **tags: object) -> None:

@@ -38,6 +38,8 @@ from pipeline.io.dicom_planes import (
     least_bytes,
     planes_of,
     read_header,
+    transfer_syntax,
+    unheard,
 )
 from pipeline.io.settings import agreed
 
@@ -252,6 +254,9 @@ def _unusable(header: pydicom.Dataset) -> str | None:
         return "text is burned into its pixels"
     if header.get("Modality") != "MR":
         return "no MR image"
+    syntax = transfer_syntax(header)
+    if syntax is not None and not syntax.is_transfer_syntax:
+        return "its transfer syntax is not known"
     if header.get("RescaleSlope") == 0:
         return "its values are all scaled to one (RescaleSlope 0)"
     return None if header.get("SeriesInstanceUID") else "it names no series"
@@ -469,7 +474,8 @@ def _decode_stored(path: Path, number: int) -> NDArray[Any]:
     person).
     """
     try:
-        data = pydicom.dcmread(path, specific_tags=list(_PIXELS))
+        with unheard():
+            data = pydicom.dcmread(path, specific_tags=list(_PIXELS))
         # The length that the copy states is what there is: the decoder would fill up the rest.
         if len(data.PixelData) < least_bytes(data):
             raise _undecodable(number)

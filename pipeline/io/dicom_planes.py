@@ -5,10 +5,12 @@ Nothing here reads a pixel.
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isqrt
 from pathlib import Path
@@ -97,6 +99,7 @@ _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _DEFLATED = str(pydicom.uid.DeflatedExplicitVRLittleEndian).encode()
 _META_BYTES = 2048
 _LARGEST_INFLATED_BYTES = 2**28
+_PYDICOM_LOG = logging.getLogger("pydicom")
 
 
 @dataclass(frozen=True)
@@ -173,18 +176,32 @@ def read_header(path: Path, marks: Sequence[DistortionMark] = ()) -> pydicom.Dat
         if _inflates_too_far(path):
             return None
         tags = [*_TAGS, *mark_tags(marks)]
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-        # Values are decoded when first asked for, and numbers once more where they are passed on:
-        # a damaged one is found here.
-        for element in header:
-            if element.tag.is_private:
-                continue
-            _ = element.value
-        _place(header)
+        with unheard():
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+            # Values are decoded when first asked for, and numbers once more where they are passed
+            # on: a damaged one is found here.
+            for element in header:
+                if element.tag.is_private:
+                    continue
+                _ = element.value
+            _place(header)
     except UNREADABLE:
         return None
     stated = [header.get(keyword) for keyword in ("Rows", "Columns", "SOPClassUID")]
     return header if all(stated) else None
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Without what pydicom warns of: its words hold values of headers and names of files."""
+    was = _PYDICOM_LOG.disabled
+    _PYDICOM_LOG.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        _PYDICOM_LOG.disabled = was
 
 
 def _inflates_too_far(path: Path) -> bool:
@@ -208,7 +225,25 @@ def _inflates_too_far(path: Path) -> bool:
 def planes_of(
     path: Path, header: pydicom.Dataset, marks: Sequence[DistortionMark] = ()
 ) -> list[Plane]:
-    """The slices of a file: one, the frames of an enhanced file, or the tiles of a mosaic."""
+    """The slices of a file: one, the frames of an enhanced file, or the tiles of a mosaic.
+
+    Raises:
+        InputError: a damaged header; frames or tiles without what they need.
+    """
+    try:
+        # Values inside of sequences are decoded here only.
+        with unheard():
+            return _planes(path, header, marks)
+    except UNREADABLE as error:
+        raise InputError(
+            "A DICOM header is damaged",
+            expected="values of the type that DICOM gives them",
+            found="one that cannot be read",
+            action="export the series again",
+        ) from error
+
+
+def _planes(path: Path, header: pydicom.Dataset, marks: Sequence[DistortionMark]) -> list[Plane]:
     frames = header.get("PerFrameFunctionalGroupsSequence") or []
     size = (int(header.Columns), int(header.Rows))
     if frames:
@@ -234,10 +269,17 @@ def planes_of(
     return [plane]
 
 
+def transfer_syntax(header: pydicom.Dataset) -> pydicom.uid.UID | None:
+    """How a file's values are written down; None where none is stated."""
+    meta = getattr(header, "file_meta", pydicom.Dataset())
+    stated = meta.get("TransferSyntaxUID")
+    with unheard():
+        return None if stated is None else pydicom.uid.UID(str(stated))
+
+
 def least_bytes(header: pydicom.Dataset) -> int:
     """Bytes that the pixels of an uncompressed file take; 0 where they may take fewer."""
-    meta = getattr(header, "file_meta", pydicom.Dataset())
-    syntax = meta.get("TransferSyntaxUID")
+    syntax = transfer_syntax(header)
     if syntax is None or syntax.is_compressed:
         return 0
     voxels = int(header.Rows) * int(header.Columns) * max(1, int(header.get("NumberOfFrames") or 1))

@@ -36,6 +36,7 @@ ROW = np.array([1.0, 0.0, 0.0])
 COLUMN = np.array([0.0, np.cos(0.1), np.sin(0.1)])
 NORMAL = np.cross(ROW, COLUMN)
 STEP = 4.0
+SERIES = (generate_uid(), generate_uid())
 
 
 def position(level: int) -> np.ndarray:
@@ -577,11 +578,10 @@ def test_what_is_no_regular_expression_is_refused(load: dict[str, object]) -> No
 def tagged(folder: Path, **tags: object) -> Path:
     """A subject of water and fat with tags that speak of sides."""
     for number, kind in enumerate(("W", "F")):
-        uid = generate_uid()
         for level in range(LEVELS):
             path = folder / "sub-01" / f"{kind}{level}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            slice_file(path, level, uid=uid, image_type=kind, seed=number, **tags)
+            slice_file(path, level, uid=SERIES[number], image_type=kind, seed=number, **tags)
     return folder
 
 
@@ -623,3 +623,47 @@ def test_series_in_different_patient_positions_are_told(tmp_path: Path) -> None:
         header.save_as(path)
     found = [f.code for f in load_subject(data, "01", config=default_config().load).findings]
     assert "patient_positions_differ" in found
+
+
+@pytest.mark.parametrize(
+    ("fat", "message"),
+    [
+        ({"PatientID": "4712"}, "of 2 persons.*one with Series 5; one with Series 6"),
+        ({"StudyInstanceUID": "1.2.3.2"}, "of 2 examinations.*one with Series 5; one with"),
+    ],
+)
+def test_images_of_two_persons_or_examinations_are_refused(
+    tmp_path: Path, fat: dict[str, str], message: str
+) -> None:
+    origin = {"PatientID": "4711", "StudyInstanceUID": "1.2.3.1"}
+    series(tmp_path / "sub-01", "W", 1, SeriesNumber=5, **origin)
+    series(tmp_path / "sub-01", "F", 2, SeriesNumber=6, **{**origin, **fat})
+    with pytest.raises(InputError, match=f"(?s){message}") as caught:
+        load_subject(tmp_path, "01", config=default_config().load)
+    for secret in ("DOE", "4711", "4712", "1.2.3"):
+        assert secret not in str(caught.value)
+
+
+def test_one_slice_of_another_person_is_refused(tmp_path: Path) -> None:
+    data = tagged(tmp_path)
+    slice_file(data / "sub-01" / "F3", 3, uid=SERIES[1], image_type="F", PatientID="4712")
+    with pytest.raises(InputError, match="of 2 persons"):
+        load_subject(data, "01", config=default_config().load)
+
+
+def test_what_is_not_stated_or_not_used_is_no_other_person(tmp_path: Path) -> None:
+    folder = tmp_path / "sub-01"
+    series(folder, "W", 1, PatientID="4711", StudyInstanceUID="1.2.3.1")
+    series(folder, "F", 2, PatientID="")
+    scout = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    decoy(folder / "x", ImageType=scout, PatientID="4712", StudyInstanceUID="1.2.3.2")
+    loaded = load_subject(tmp_path, "01", config=default_config().load)
+    assert set(loaded.value.images) == {Quantity.WATER, Quantity.FAT}
+
+
+@pytest.mark.parametrize(("fat", "doubted"), [("1.2.3.1", False), ("1.2.3.2", True), ("", False)])
+def test_other_frames_of_reference_are_told(tmp_path: Path, fat: str, doubted: bool) -> None:
+    series(tmp_path / "sub-01", "W", 1, FrameOfReferenceUID="1.2.3.1")
+    series(tmp_path / "sub-01", "F", 2, FrameOfReferenceUID=fat)
+    findings = load_subject(tmp_path, "01", config=default_config().load).findings
+    assert ("frames_of_reference_differ" in [f.code for f in findings]) == doubted

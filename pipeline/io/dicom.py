@@ -331,6 +331,36 @@ def side_tags(series: DicomSeries) -> SideTags:
     )
 
 
+def check_origin(used: Sequence[DicomSeries]) -> bool:
+    """Whether series that are used together state one frame of reference, as far as they state any.
+
+    Raises:
+        InputError: they are of several persons or from several examinations.
+    """
+    for what in ("person", "examination"):
+        series = _by_origin(used, what)
+        if len(series) > 1:
+            raise InputError(
+                f"The DICOM images are of {len(series)} {what}s",
+                expected="images of one person from one examination",
+                found="; ".join(f"one with {', '.join(names)}" for names in series),
+                action=f"keep the files of one {what} in the subject's folder; sessions have "
+                "folders of their own",
+            )
+    return len(_by_origin(used, "coordinates")) < 2
+
+
+def _by_origin(used: Sequence[DicomSeries], what: str) -> list[list[str]]:
+    """Names of the series of each origin that any states, sorted."""
+    names: dict[str, set[str]] = {}
+    for series in used:
+        for plane in series.planes:
+            stated = "" if plane.origin is None else getattr(plane.origin, what)
+            if stated:
+                names.setdefault(stated, set()).add(series.name)
+    return sorted(sorted(some) for some in names.values())
+
+
 def series_settings(series: DicomSeries) -> ScanSettings:
     """How a series was acquired; what differs between its slices is not stated."""
     return agreed([plane.settings for plane in series.planes])

@@ -11,7 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from pipeline.config import DistortionMark
 from pipeline.core.errors import InputError
 from pipeline.core.scan import ScanSettings
 from pipeline.io.contrast import ImageFacts, number
+from pipeline.io.digest import text_digest
 from pipeline.io.settings import mark_tags, settings_of_header
 
 with warnings.catch_warnings():
@@ -37,6 +38,9 @@ _TAGS: tuple[Any, ...] = (
     "SOPClassUID",
     "SOPInstanceUID",
     "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "FrameOfReferenceUID",
+    "PatientID",
     "SeriesDescription",
     "SeriesNumber",
     "AcquisitionNumber",
@@ -129,6 +133,25 @@ class SideTags:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Whose image a file holds, from which examination and in whose coordinates: digests, to be
+    compared in memory and passed on to nothing; "" not stated."""
+
+    person: str
+    examination: str
+    coordinates: str
+
+    @classmethod
+    def of(cls, header: pydicom.Dataset) -> Origin:
+        """The origin of a file."""
+        stated = [
+            str(header.get(keyword) or "").strip()
+            for keyword in ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
+        ]
+        return cls(*(text_digest(text) if text else "" for text in stated))
+
+
+@dataclass(frozen=True)
 class Plane:
     """One slice: where its pixels are, where it lies, and what else tells slices apart.
 
@@ -143,6 +166,7 @@ class Plane:
         scaled: whether its header scales its values.
         scale: slope and intercept of a frame; None: its file has one for all, which the decoder
             applies.
+        origin: of its file; None where it was not asked.
         tags: what its header says of sides; None where it was not asked.
         least_bytes: smallest size of its file; 0 where its pixels may be compressed.
         settings: how it was acquired.
@@ -157,6 +181,7 @@ class Plane:
     facts: ImageFacts
     scaled: bool = False
     scale: tuple[float, float] | None = None
+    origin: Origin | None = None
     tags: SideTags | None = None
     least_bytes: int = 0
     settings: ScanSettings = field(default_factory=ScanSettings)
@@ -233,7 +258,8 @@ def planes_of(
     try:
         # Values inside of sequences are decoded here only.
         with unheard():
-            return _planes(path, header, marks)
+            origin = Origin.of(header)
+            return [replace(plane, origin=origin) for plane in _planes(path, header, marks)]
     except UNREADABLE as error:
         raise InputError(
             "A DICOM header is damaged",

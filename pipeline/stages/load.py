@@ -21,7 +21,14 @@ from pipeline.core.scan import (
 )
 from pipeline.core.volume import Quantity
 from pipeline.imaging.stations import extent_mm, group_stations
-from pipeline.io.dicom import find_dicom, open_dicom, series_settings, side_tags
+from pipeline.io.dicom import (
+    DicomSeries,
+    check_origin,
+    find_dicom,
+    open_dicom,
+    series_settings,
+    side_tags,
+)
 from pipeline.io.dicom_planes import SideTags, is_dicom
 from pipeline.io.digest import file_digest, files_digest, text_digest
 from pipeline.io.discover import (
@@ -323,11 +330,26 @@ def _dicom(
     findings = [_left_out(one.name, one.files, one.reason) for one in left]
     images: list[_Image] = []
     tags: list[SideTags] = []
+    needed: list[DicomSeries] = []
     for one in series:
         reason = _not_needed(one.quantity, shown)
         if reason is not None:
             findings.append(_left_out(one.name, len(one.files), reason))
             continue
+        needed.append(one)
+    # Before places are compared: legs of two people may lie in one place, or one above the other.
+    if not check_origin(needed):
+        findings.append(
+            Finding(
+                code="frames_of_reference_differ",
+                severity=Severity.WARNING,
+                stage="load",
+                message="Series state different frames of reference: between them the person may "
+                "have been laid anew, and their positions need not fit. Check that they belong "
+                "together.",
+            )
+        )
+    for one in needed:
         source = open_dicom(one, largest_image_million_voxels=config.largest_image_million_voxels)
         tags.append(side_tags(one))
         # File names of DICOM exports often hold a person's name: they are not passed on.

@@ -357,6 +357,22 @@ def test_arguments_with_blanks_reach_every_task_of_a_slurm_array_whole(tmp_path)
     assert words.read_text().splitlines() == expected
 
 
+@pytest.mark.parametrize("target", ["batch", "batch-slurm", "status"])
+def test_make_hands_on_the_path_of_a_configuration_with_blanks(target):
+    """Absolute, since Snakemake works in another folder, and as one word."""
+    stamps = [f"--old-file={folder}/.installed" for folder in (VENV, BATCH_VENV)]
+    variables = [f"VENV={VENV}", f"BATCH_VENV={BATCH_VENV}", f"PROGRAM={sys.executable}"]
+    for given, used in (("my config.yaml", ROOT / "my config.yaml"), ("/a b/c.yaml",) * 2):
+        result = subprocess.run(
+            ["make", "--dry-run", target, *stamps, *variables, f"CONFIG={given}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert f'--config "{used}"' in result.stdout
+
+
 @needs_snakemake
 def test_a_plan_of_thousands_reads_no_subject(tmp_path):
     """A dry run looks at the table alone: there is no data folder at all."""

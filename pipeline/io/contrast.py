@@ -24,11 +24,17 @@ _NO_MAGNITUDE: Mapping[str, str] = {
     **dict.fromkeys(("mip", "min_ip", "projection image", "mpr"), "a projection or reformat"),
     **dict.fromkeys(("csa report", "screen save", "report"), "a derived report"),
     **dict.fromkeys(("r2star", "r2_star", "r2*", "t2star", "t2_star", "t2*"), "a relaxation map"),
+    **dict.fromkeys(
+        (f"{what}{by}map" for what in ("t1", "t2", "r1", "r2", "r2_star") for by in " _"),
+        "a relaxation map",
+    ),
+    **dict.fromkeys(("adc", "adc_unspecified", "adc map", "adc_map"), "a map of diffusion"),
+    **dict.fromkeys(("sub", "subtract", "subtraction"), "a difference of two images"),
 }
 #: Philips joins what a part shows to its technique: SW_P, P_FFE.
 _PHASE_PART = re.compile(r"^(sw_p|(sw_)?p_(ffe|se|ir))$")
 _LOCALISER_NAME = re.compile(r"\b(locali[sz]er|loc|scout|survey)\b")
-_R2STAR_NAME = re.compile(r"\b[rt]2 ?(star|map)\b|[rt]2\*")
+_MAP_NAME = re.compile(r"\b[rt]2 ?star\b|[rt]2\*|\b[rt][12] ?map(s|ping)?\b")
 #: Techniques against fat or water say nothing of what an image shows.
 _SUPPRESSED = re.compile(r"\b(fat|water) ?(sat|sup|exc|sel|free)\w*\b")
 #: Names of Dixon sequences; only beside one do bare echo times or single letters count.
@@ -94,7 +100,7 @@ def no_image_reason(facts: ImageFacts) -> str | None:
             return "a phase image"
     if _LOCALISER_NAME.search(facts.names[0]):
         return "a localiser"
-    return "a relaxation map" if _R2STAR_NAME.search(facts.names[0]) else None
+    return "a relaxation map" if _MAP_NAME.search(facts.names[0]) else None
 
 
 @dataclass(frozen=True)

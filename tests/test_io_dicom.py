@@ -678,3 +678,61 @@ def test_other_frames_of_reference_are_told(tmp_path: Path, fat: str, doubted: b
     series(tmp_path / "sub-01", "F", 2, FrameOfReferenceUID=fat)
     findings = load_subject(tmp_path, "01", config=default_config().load).findings
     assert ("frames_of_reference_differ" in [f.code for f in findings]) == doubted
+
+
+def philips_scale(data: Dataset, slope: float) -> None:
+    block = data.private_block(0x2005, "Philips MR Imaging DD 001", create=True)
+    block.add_new(0x0E, "FL", slope)
+
+
+def philips(folder: Path, slopes: dict[str, float | None]) -> None:
+    """Series of rescale slope 2 and intercept -1, stored values as in pixels()."""
+    for kind, slope in slopes.items():
+        series(folder / kind, kind)
+        for path in (folder / kind).iterdir():
+            data = pydicom.dcmread(path)
+            if slope is not None:
+                philips_scale(data, slope)
+            data.save_as(path)
+
+
+def level_2(data: Path, quantity: Quantity) -> np.ndarray:
+    source = load_subject(data, "01", config=default_config().load).value.images[quantity]
+    return source.read((0, 0, 2), (COLUMNS, ROWS, 3))[:, :, 0]
+
+
+def test_philips_images_are_put_on_one_scale_and_fractions_keep_theirs(tmp_path: Path) -> None:
+    slopes = {"W": 0.01, "F": 0.04, "IP": 0.02, "OP": 0.05, "FF": 0.5}
+    philips(tmp_path / "sub-01", dict(slopes))
+    shown = {
+        "W": Quantity.WATER,
+        "F": Quantity.FAT,
+        "IP": Quantity.IN_PHASE,
+        "OP": Quantity.OPPOSED_PHASE,
+    }
+    scaled = 2.0 * pixels(2).T - 1.0
+    for kind, quantity in shown.items():
+        expected = scaled / (2.0 * slopes[kind])
+        np.testing.assert_allclose(level_2(tmp_path, quantity), expected, rtol=1e-5)
+    np.testing.assert_allclose(level_2(tmp_path, Quantity.FAT_FRACTION), scaled)
+
+
+def test_philips_frames_are_put_on_one_scale(tmp_path: Path) -> None:
+    path = tmp_path / "sub-01" / "x"
+    enhanced_file(path, [(k, kind, (2.0, -1.0)) for kind in "WF" for k in range(LEVELS)])
+    data = pydicom.dcmread(path)
+    for number, frame in enumerate(data.PerFrameFunctionalGroupsSequence):
+        values = Dataset()
+        philips_scale(values, 0.01 if number < LEVELS else 0.04)
+        block = frame.private_block(0x2005, "Philips MR Imaging DD 005", create=True)
+        block.add_new(0x0F, "SQ", [values])
+    data.save_as(path)
+    for quantity, slope in ((Quantity.WATER, 0.01), (Quantity.FAT, 0.04)):
+        expected = (2.0 * pixels(2).T - 1.0) / (2.0 * slope)
+        np.testing.assert_allclose(level_2(tmp_path, quantity), expected, rtol=1e-5)
+
+
+def test_a_philips_scale_of_some_images_is_refused(tmp_path: Path) -> None:
+    philips(tmp_path / "sub-01", {"W": 0.01, "F": None})
+    with pytest.raises(InputError, match=r"how Philips scaled.*one in 6 of 12 slices"):
+        load_subject(tmp_path, "01", config=default_config().load)

@@ -65,6 +65,8 @@ _TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "H": (2, 1), "
 #: A cosine this far on the other side contradicts a letter whatever the obliquity.
 _SURELY_AGAINST = 0.5
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+#: Images whose values are compared with each other.
+_DIXON = frozenset({Quantity.WATER, Quantity.FAT, Quantity.IN_PHASE, Quantity.OPPOSED_PHASE})
 #: What pixels are decoded by.
 _PIXELS = (
     "SamplesPerPixel",
@@ -141,7 +143,7 @@ class DicomSource:
                 lower[0] : upper[0] : step, lower[1] : upper[1] : step
             ]
             slope, intercept = plane.scale or (1.0, 0.0)
-            out[:, :, k] = part * slope + intercept
+            out[:, :, k] = (part * slope + intercept) * plane.gain
         return out
 
 
@@ -329,6 +331,35 @@ def side_tags(series: DicomSeries) -> SideTags:
         joined("position"),
         joined("laterality"),
     )
+
+
+def on_one_scale(used: Sequence[DicomSeries]) -> list[DicomSeries]:
+    """Series that are used together, with water, fat, in and opposed phase on one scale.
+
+    Philips scales each image by itself and says how: where all state it, their values are made the
+    scanner's floating point values again. Fat fractions have a unit and keep their rescale slope.
+
+    Raises:
+        InputError: only some of the images state their scale.
+    """
+    planes = [plane for series in used if series.quantity in _DIXON for plane in series.planes]
+    stated = sum(plane.floating is not None for plane in planes)
+    if stated == 0:
+        return list(used)
+    if stated < len(planes):
+        raise InputError(
+            "Only some of the DICOM images say how Philips scaled their values",
+            expected="the private scale slope (2005,100E) in each water, fat, in-phase and "
+            "opposed-phase image, or in none",
+            found=f"one in {stated} of {len(planes)} slices",
+            action="export all series again in the same way, with private fields",
+        )
+    return [
+        replace(series, planes=tuple(replace(p, gain=p.floating or 1.0) for p in series.planes))
+        if series.quantity in _DIXON
+        else series
+        for series in used
+    ]
 
 
 def check_origin(used: Sequence[DicomSeries]) -> bool:

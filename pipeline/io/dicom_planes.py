@@ -26,7 +26,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.scan import ScanSettings
 from pipeline.io.contrast import ImageFacts, number
 from pipeline.io.digest import text_digest
-from pipeline.io.settings import mark_tags, settings_of_header
+from pipeline.io.settings import mark_tags, private_tags, settings_of_header
 
 with warnings.catch_warnings():
     # nibabel calls its DICOM readers experimental; of them only the private header is used.
@@ -82,6 +82,8 @@ _TAGS: tuple[Any, ...] = (
     0x00291010,
     0x00291110,
 )
+#: Where Philips says by how much an image was scaled to be stored: creator, group, element.
+_SCALE_SLOPE = ("Philips MR Imaging DD 001", 0x2005, 0x0E)
 #: What pydicom ends in where a file is damaged or of a kind that it does not know.
 UNREADABLE = (
     InvalidDicomError,
@@ -166,6 +168,9 @@ class Plane:
         scaled: whether its header scales its values.
         scale: slope and intercept of a frame; None: its file has one for all, which the decoder
             applies.
+        floating: what turns its values into Philips' floating point values, which are on one scale
+            in all images of a scan: 1 / (rescale slope x scale slope); None: not stated.
+        gain: what its values are multiplied by after they are scaled.
         origin: of its file; None where it was not asked.
         tags: what its header says of sides; None where it was not asked.
         least_bytes: smallest size of its file; 0 where its pixels may be compressed.
@@ -181,6 +186,8 @@ class Plane:
     facts: ImageFacts
     scaled: bool = False
     scale: tuple[float, float] | None = None
+    floating: float | None = None
+    gain: float = 1.0
     origin: Origin | None = None
     tags: SideTags | None = None
     least_bytes: int = 0
@@ -200,7 +207,7 @@ def read_header(path: Path, marks: Sequence[DistortionMark] = ()) -> pydicom.Dat
     try:
         if _inflates_too_far(path):
             return None
-        tags = [*_TAGS, *mark_tags(marks)]
+        tags = [*_TAGS, *mark_tags(marks), *private_tags(*_SCALE_SLOPE[1:])]
         with unheard():
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
             # Values are decoded when first asked for, and numbers once more where they are passed
@@ -288,6 +295,7 @@ def _planes(path: Path, header: pydicom.Dataset, marks: Sequence[DistortionMark]
         acquisition,
         facts,
         scaled,
+        floating=_floating([header], number(header.get("RescaleSlope", 1))),
         tags=SideTags.of(header),
         least_bytes=least_bytes(header),
         settings=settings_of_header(header, None, facts.image_type, marks=marks),
@@ -353,6 +361,7 @@ def _frames(
         )
         # Where no group says how a frame is scaled, the file may.
         scaling = merged if "RescaleSlope" in merged else header
+        scale = _scale(scaling)
         planes.append(
             Plane(
                 path,
@@ -363,7 +372,8 @@ def _frames(
                 acquisition,
                 facts,
                 "RescaleSlope" in scaling,
-                _scale(scaling),
+                scale,
+                floating=_floating([*reversed(private), header], scale[0]),
                 least_bytes=least,
                 settings=settings,
             )
@@ -387,6 +397,20 @@ def _scale(stated: pydicom.Dataset) -> tuple[float, float]:
             action="export the series again",
         )
     return slope, intercept
+
+
+def _floating(stated: Sequence[pydicom.Dataset], rescale_slope: float | None) -> float | None:
+    """See Plane.floating; by the first data set that states a scale slope."""
+    creator, group, element = _SCALE_SLOPE
+    for dataset in stated:
+        try:
+            slope = number(dataset.private_block(group, creator)[element].value)
+        # Private elements are nobody's standard: what cannot be read says nothing.
+        except UNREADABLE:
+            continue
+        if slope and slope > 0 and rescale_slope:
+            return 1.0 / (rescale_slope * slope)
+    return None
 
 
 def _tiles(

@@ -161,13 +161,13 @@ def _distortion_corrected(image_type: Iterable[str]) -> bool | None:
 
 def mark_tags(marks: Iterable[DistortionMark]) -> list[int]:
     """Elements of a header in which marks, and the creators that name them, may stand."""
+    return [tag for mark in marks for tag in private_tags(mark.group, mark.element)]
+
+
+def private_tags(group: int, element: int) -> list[int]:
+    """Elements of a header in which a private one, and the creator that names it, may stand."""
     blocks = range(0x10, 0x10 + _PRIVATE_BLOCKS)
-    return [
-        mark.group << 16 | low
-        for mark in marks
-        for block in blocks
-        for low in (block, block << 8 | mark.element)
-    ]
+    return [group << 16 | low for block in blocks for low in (block, block << 8 | element)]
 
 
 def _marked(data: Iterable[pydicom.Dataset], marks: Sequence[DistortionMark]) -> bool | None:

@@ -25,6 +25,7 @@ from pipeline.io.dicom import (
     DicomSeries,
     check_origin,
     find_dicom,
+    on_one_scale,
     open_dicom,
     series_settings,
     side_tags,
@@ -349,7 +350,7 @@ def _dicom(
                 "together.",
             )
         )
-    for one in needed:
+    for one in on_one_scale(needed):
         source = open_dicom(one, largest_image_million_voxels=config.largest_image_million_voxels)
         tags.append(side_tags(one))
         # File names of DICOM exports often hold a person's name: they are not passed on.

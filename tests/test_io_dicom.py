@@ -211,6 +211,10 @@ def placeless(folder: Path) -> None:
     data.save_as(path)
 
 
+def seven_cosines(folder: Path) -> None:
+    series(folder, "W", ImageOrientationPatient=[1, 0, 0, 0, 1, 0, 0])
+
+
 def single(folder: Path) -> None:
     slice_file(folder / "x", 0, uid=generate_uid())
 
@@ -235,6 +239,7 @@ def damaged(folder: Path) -> None:
         (resized, "different size"),
         (tilted, "sheared"),
         (placeless, "does not say where its slices lie"),
+        (seven_cosines, "does not say where its slices lie"),
         (single, "too few slices"),
         (twice, "More than one image shows water"),
         (damaged, "DICOM file . of a series (cannot be decoded|does not hold)"),

@@ -397,6 +397,10 @@ def series_settings(series: DicomSeries) -> ScanSettings:
     return agreed([plane.settings for plane in series.planes])
 
 
+def _rows(values: Sequence[Any], length: int) -> Floats:
+    return np.array(values, dtype=np.float64).reshape(len(values), length)
+
+
 def _geometry(name: str, series: DicomSeries) -> tuple[Floats, Floats, Floats]:
     """Positions (n, 3), orientations (n, 6) and pixel spacings (n, 2) of planes that fit together.
 
@@ -406,9 +410,10 @@ def _geometry(name: str, series: DicomSeries) -> tuple[Floats, Floats, Floats]:
     planes = [plane.place for plane in series.planes]
     sizes = {plane.size for plane in series.planes}
     try:
-        positions = np.array([p.ImagePositionPatient for p in planes], dtype=np.float64)
-        orientations = np.array([p.ImageOrientationPatient for p in planes], dtype=np.float64)
-        spacings = np.array([p.PixelSpacing for p in planes], dtype=np.float64)
+        # One number too many, or too few, in all slices alike is found by the shapes.
+        positions = _rows([p.ImagePositionPatient for p in planes], 3)
+        orientations = _rows([p.ImageOrientationPatient for p in planes], 6)
+        spacings = _rows([p.PixelSpacing for p in planes], 2)
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(
             f"{name} does not say where its slices lie",

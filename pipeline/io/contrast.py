@@ -35,6 +35,10 @@ _NO_MAGNITUDE: Mapping[str, str] = {
 _PHASE_PART = re.compile(r"^(sw_p|(sw_)?p_(ffe|se|ir))$")
 _LOCALISER_NAME = re.compile(r"\b(locali[sz]er|loc|scout|survey)\b")
 _MAP_NAME = re.compile(r"\b[rt]2 ?star\b|[rt]2\*|\b[rt][12] ?map(s|ping)?\b")
+#: How sure a map is, spectra and navigators are named after what they are of.
+_NO_IMAGE_NAME = re.compile(
+    r"\b(error|stdev|(ff|pdff|fraction) std|navigator|svs|spectro\w*|water ?frac\w*)\b"
+)
 #: Techniques against fat or water say nothing of what an image shows.
 _SUPPRESSED = re.compile(r"\b(fat|water) ?(sat|sup|exc|sel|free)\w*\b")
 #: Names of Dixon sequences; only beside one do bare echo times or single letters count.
@@ -100,6 +104,8 @@ def no_image_reason(facts: ImageFacts) -> str | None:
             return "a phase image"
     if _LOCALISER_NAME.search(facts.names[0]):
         return "a localiser"
+    if _NO_IMAGE_NAME.search(facts.names[0]):
+        return "an error, a water fraction, a spectrum or a navigator"
     return "a relaxation map" if _MAP_NAME.search(facts.names[0]) else None
 
 

@@ -140,7 +140,9 @@ def process_subject(
         _leave_failure(folder, run, short)
         raise short from error
     except Exception as error:
-        _leave_failure(folder, run, error)
+        # A label without data is a typing mistake, not a person who could not be measured.
+        if (data / subject).is_dir():
+            _leave_failure(folder, run, error)
         raise
 
 

@@ -402,6 +402,12 @@ def test_an_unknown_engine_is_refused_before_any_work(data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_subject_without_data_leaves_nothing_behind(data, tmp_path):
+    with pytest.raises(InputError, match="There is no subject sub-99"):
+        process_subject(data, tmp_path / "out", "sub-99")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_misspelt_command_is_named(capsys):
     assert cli.main(["statsu", "data", "out"]) == 2
     assert "write myosymmetry status, if that is what was meant" in capsys.readouterr().err

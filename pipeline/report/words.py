@@ -72,7 +72,7 @@ _SPREAD: Mapping[Verdict, str] = MappingProxyType(
         Verdict.OUTSIDE_HEALTHY: "surely more than healthy legs do",
         Verdict.NOT_SURELY_OUTSIDE: "more, but not surely",
         Verdict.WITHIN_HEALTHY: "no more than healthy legs do",
-        Verdict.MEASURABLE: "to which no published limit of healthy legs applies",
+        Verdict.MEASURABLE: "where no published limit decides",
     }
 )
 

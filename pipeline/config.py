@@ -33,7 +33,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
-    """Some keys of a section, in an order: none may be larger than the next."""
+    """A section of the configuration; of the keys in `_ascending` none is larger than the next."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     _ascending: ClassVar[tuple[str, ...]] = ()

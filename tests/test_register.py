@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from legs import ENGINE, changed, file_legs, moved_copy, phantom_legs, segmented, swapped
 from scipy import ndimage
+from threadpoolctl import threadpool_limits
 
 from pipeline.config import RegisterConfig, default_config
 from pipeline.core.anatomy import MUSCLES, STRUCTURE_IDS, Side
@@ -26,6 +27,7 @@ from pipeline.core.transform import (
     mirror,
 )
 from pipeline.imaging.deformation import folded_nodes
+from pipeline.imaging.threads import one_thread
 from pipeline.io.derivatives import transform_from_json, transform_to_json
 from pipeline.io.nifti import read_vectors, write_vectors
 from pipeline.phantom import BodyParameters, Pose, make_body
@@ -149,6 +151,20 @@ def test_the_same_legs_give_the_same_result(
     assert again.overlap == match.overlap
     points = legs.left.leg.grid.index_to_world(np.argwhere(legs.left.labels.data)[::53])
     assert np.array_equal(again.left_to_right.apply(points), match.left_to_right.apply(points))
+
+
+def test_the_number_of_threads_changes_nothing(
+    bent: tuple[SegmentedLegs, SpatialTransform, LegMatch],
+) -> None:
+    legs, _, _ = bent
+    points = legs.left.leg.grid.index_to_world(np.argwhere(legs.left.labels.data)[::53])
+    ends = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            match = register(legs, config=CONFIG).value
+        with one_thread():
+            ends.append(match.left_to_right.apply(points))
+    assert np.array_equal(*ends)
 
 
 def test_a_tilted_grid_changes_little(right: SegmentedLeg) -> None:

@@ -38,6 +38,7 @@ from pipeline.imaging.surfaces import (
     common_structures,
     mask_surface,
 )
+from pipeline.imaging.threads import one_thread
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -411,6 +412,7 @@ def volume_change(
     return (determinant / np.linalg.det(affine[:3, :3])).astype(np.float32), coarse
 
 
+@one_thread()
 def log_jacobian(
     leg: SegmentedLeg, to_other: SpatialTransform, *, spacing_mm: float
 ) -> tuple[NDArray[np.float32], Grid]:

@@ -10,8 +10,6 @@ to the leg's own lean muscle.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +23,7 @@ from pipeline.core.scan import SegmentedLeg
 from pipeline.core.volume import Quantity
 from pipeline.imaging.labels import is_muscle
 from pipeline.imaging.sampling import otsu
+from pipeline.imaging.threads import one_thread
 from pipeline.imaging.tissue import core_mask
 
 Flags = NDArray[np.bool_]
@@ -86,8 +85,7 @@ def split_tissue(segmented: SegmentedLeg, quantity: Quantity) -> TissueSplit | N
     ring, inner = _rings(leg.tissue, labels, muscle, sizes)
     if np.count_nonzero(core) < _SMALLEST_SAMPLE or np.count_nonzero(ring) < _SMALLEST_SAMPLE:
         return None
-    with _one_thread():
-        field, blocks = _coil_field(image, core, sizes)
+    field, blocks = _coil_field(image, core, sizes)
     out = image / field
     middle = float(np.median(blocks))
     if np.count_nonzero(inner) < _SMALLEST_SAMPLE:
@@ -103,6 +101,7 @@ def split_tissue(segmented: SegmentedLeg, quantity: Quantity) -> TissueSplit | N
     return TissueSplit(np.clip(out, -_BEYOND, 1.0 + _BEYOND, out=out), ratio)
 
 
+@one_thread()
 def _coil_field(
     image: Singles, core: Flags, sizes_mm: tuple[float, float, float]
 ) -> tuple[Singles, Singles]:
@@ -151,19 +150,6 @@ def _coil_field(
     )
     field: Singles = library.GetArrayFromImage(fine)
     return np.exp(field, out=field), even
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """The order of sums, and with it the result, must not depend on the machine. A filter's own
-    setting does not reach the filters inside it."""
-    process: Any = sitk.ProcessObject
-    before = process.GetGlobalDefaultNumberOfThreads()
-    process.SetGlobalDefaultNumberOfThreads(1)
-    try:
-        yield
-    finally:
-        process.SetGlobalDefaultNumberOfThreads(before)
 
 
 def _as_image(array: NDArray[np.generic], spacing: list[float], origin: list[float]) -> Any:

@@ -32,6 +32,7 @@ from pipeline.imaging.sampling import centred_lattice, odd_step
 from pipeline.imaging.sides import place_sides
 from pipeline.imaging.stations import Seam, Station, join_stations
 from pipeline.imaging.swaps import exchange, find_swaps
+from pipeline.imaging.threads import one_thread
 from pipeline.io.schemes import settle_version
 
 _LABELS = "labels"
@@ -68,6 +69,7 @@ def _turn(source: ImageSource) -> _Turned:
     return _Turned(source, storage, reoriented_grid(source.grid, axes, flips))
 
 
+@one_thread()
 def canonicalise(
     subject: LoadedSubject, *, config: CanonicaliseConfig
 ) -> StageResult[CanonicalScan]:

@@ -23,6 +23,7 @@ from pipeline.core.results import (
 )
 from pipeline.core.scan import Participant, SegmentedLegs, StageResult
 from pipeline.imaging.limb_axis import position_scale
+from pipeline.imaging.threads import one_thread
 from pipeline.measuring.difference import (
     asymmetries,
     level_error_mm,
@@ -48,6 +49,7 @@ _OFS: tuple[Of, ...] = ("lean_volume", "total_volume")
 _RATIOS = (("hamstrings", "quadriceps"),)
 
 
+@one_thread()
 def measure(
     legs: SegmentedLegs,
     match: LegMatch,

@@ -13,10 +13,12 @@ from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import SegmentedLegs, StageResult
 from pipeline.imaging.consensus import consensus_labels
 from pipeline.imaging.limb_axis import find_limb_axis
+from pipeline.imaging.threads import one_thread
 
 _DOUBT = "its labels are a consensus of both sides, which hides a part of a true difference"
 
 
+@one_thread()
 def reconcile(
     legs: SegmentedLegs, match: LegMatch, *, config: ReconcileConfig
 ) -> StageResult[SegmentedLegs]:

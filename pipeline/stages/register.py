@@ -25,6 +25,7 @@ from pipeline.imaging.alignment import (
 )
 from pipeline.imaging.deformation import deform, folded_nodes, folded_voxels, guide_surfaces
 from pipeline.imaging.surfaces import LegSurfaces, common_structures, leg_surfaces
+from pipeline.imaging.threads import one_thread
 
 Floats = NDArray[np.float64]
 
@@ -45,6 +46,7 @@ _TABLE_SHIFTS_MM = (-60.0, -40.0, -20.0, 20.0, 40.0, 60.0)
 _OVERLAP_SHARE = 0.75
 
 
+@one_thread()
 def register(legs: SegmentedLegs, *, config: RegisterConfig) -> StageResult[LegMatch]:
     """Find where each point of the mirrored left leg lies in the right leg.
 

@@ -28,8 +28,10 @@ from pipeline.imaging.plausibility import (
     unexplained_share,
 )
 from pipeline.imaging.pose import pose_of_labels
+from pipeline.imaging.threads import one_thread
 
 
+@one_thread()
 def segment(
     legs: LegPair, *, config: SegmentConfig, engine: Engine | None = None
 ) -> StageResult[SegmentedLegs]:

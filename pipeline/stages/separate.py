@@ -37,6 +37,7 @@ from pipeline.imaging.separation import (
     midline,
     seam,
 )
+from pipeline.imaging.threads import one_thread
 
 Flags = NDArray[np.bool_]
 
@@ -49,6 +50,7 @@ _MUSCLE_MAY_BE_DARK = (Quantity.T1W, Quantity.FAT, Quantity.OTHER)
 _VALLEY_SHARE = 0.7
 
 
+@one_thread()
 def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult[LegPair]:
     """Cut a scan into two legs, each in the pose of a right leg.
 

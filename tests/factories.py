@@ -141,6 +141,7 @@ def measurement(
         matched_share=None if absent else matched,
         length_mm=None if absent else 240.0,
         area_max_mm2=None if absent else volume_ml * 6.0,
+        se_repeat_percent=None if absent else SE_TOTAL_PERCENT / math.sqrt(2.0),
         confidence=None,
         profile=() if absent else profile,
     )

@@ -21,10 +21,10 @@ from pipeline.core.anatomy import Side
 from pipeline.core.change import Changes, ChangeVerdict
 from pipeline.core.errors import UsageError
 from pipeline.core.results import Finding, Measures, ScannerSettings, Severity, Status
+from pipeline.imaging.asymmetry import se_from_scan_rescan
 from pipeline.imaging.change import (
-    detectable_asymmetry_points,
+    detectable_change,
     detectable_fraction_points,
-    detectable_volume_percent,
     judge_change,
     volume_interval_percent,
 )
@@ -73,6 +73,20 @@ def scaled(measures: Measures, name: str, side: Side, factor: float) -> Measures
     return measures.model_copy(update={"measures": limb})
 
 
+def with_error(measures: Measures, name: str, side: Side, percent: float) -> Measures:
+    """Results in which the volume of a muscle on one side moves by so much from scan to scan."""
+    muscles = tuple(
+        m.model_copy(
+            update={str(side): getattr(m, side).model_copy(update={"se_repeat_percent": percent})}
+        )
+        if m.name == name
+        else m
+        for m in measures.measures.muscles
+    )
+    limb = measures.measures.model_copy(update={"muscles": muscles})
+    return measures.model_copy(update={"measures": limb})
+
+
 def estimated(measures: Measures) -> Measures:
     """The same results, had lean volumes and fat fractions been estimated of a single contrast."""
     said = "an estimate from the T1w image alone"
@@ -112,12 +126,12 @@ class TestArithmetic:
         ("cv", "volume", "asymmetry"), [(1.2, 3.3, 4.7), (3.0, 8.3, 11.8), (5.0, 13.9, 19.6)]
     )
     def test_detectable_changes_are_the_published_multiples_of_the_cv(self, cv, volume, asymmetry):
-        se = cv * math.sqrt(2.0)
-        assert detectable_volume_percent(se, se) == pytest.approx(volume, abs=0.05)
-        assert detectable_asymmetry_points(se, se) == pytest.approx(asymmetry, abs=0.05)
+        assert detectable_change(cv, cv) == pytest.approx(volume, abs=0.05)
+        of_both = se_from_scan_rescan(cv)
+        assert 100.0 * detectable_change(of_both, of_both) == pytest.approx(asymmetry, abs=0.05)
 
     def test_the_less_precise_scan_decides(self):
-        assert detectable_asymmetry_points(3.0, 4.0) == pytest.approx(1.959964 * 5.0)
+        assert detectable_change(3.0, 4.0) == pytest.approx(1.959964 * 5.0)
 
     def test_fat_fractions_have_a_floor(self):
         known = {"cv_percent": 2.0, "floor_points": 1.0}
@@ -134,7 +148,7 @@ class TestArithmetic:
         rng = np.random.default_rng(3)
         cv = 0.015
         before, after = rng.normal(0.0, cv, (2, 20000))
-        limit = detectable_volume_percent(*[100.0 * cv * math.sqrt(2.0)] * 2)
+        limit = detectable_change(100.0 * cv, 100.0 * cv)
         called = [judge_change(100.0 * d, limit) is not ChangeVerdict.NONE for d in after - before]
         assert np.mean(called) == pytest.approx(0.05, abs=0.005)
 
@@ -176,6 +190,17 @@ class TestVerdicts:
         part = change_of(changes, "gluteus_maximus").asymmetry
         assert part.change_points == pytest.approx(0.0)
         assert part.verdict is None
+
+    def test_each_side_is_held_against_its_own_error(self):
+        """An error that both sides share cancels in their difference, and not over time."""
+        scans = [scan("ses-1"), scaled(scan("ses-2", number=2), "soleus", Side.LEFT, 0.93)]
+        known = change_of(compare(scans, config=CONFIG), "soleus")
+        moving = [with_error(s, "soleus", Side.LEFT, 5.3) for s in scans]
+        unsure = change_of(compare(moving, config=CONFIG), "soleus")
+        assert known.volume_left.verdict is ChangeVerdict.DECREASED
+        assert unsure.volume_left.verdict is ChangeVerdict.NONE
+        assert unsure.volume_left.detectable_percent == pytest.approx(1.96 * 5.3 * 2**0.5, rel=1e-3)
+        assert (unsure.volume_right, unsure.asymmetry) == (known.volume_right, known.asymmetry)
 
     def test_an_error_in_a_scan_withholds_every_verdict(self):
         error = Finding(code="swap", severity=Severity.ERROR, stage="load", message="Swapped.")

@@ -98,6 +98,29 @@ def test_a_muscle_that_moves_on_one_side_is_less_certain():
     assert width[1] > width[0]
 
 
+def test_a_side_moves_from_scan_to_scan_by_what_both_sides_do_alike_too():
+    """It cancels in their difference, and so is in no error of that."""
+    still, alike = Confidence(0.97, (1.0, 1.0, 1.0)), Confidence(0.9, (1.06, 0.95, 1.05))
+    calm = named(measured({"soleus": still}, {"soleus": still}).muscles, "soleus")
+    both = named(measured({"soleus": alike}, {"soleus": alike}).muscles, "soleus")
+    one = named(measured({"soleus": alike}, {"soleus": still}).muscles, "soleus")
+    given = named(measured({}, {}).muscles, "soleus")
+    assert both.asymmetry_total_volume.se_total_percent == pytest.approx(
+        calm.asymmetry_total_volume.se_total_percent
+    )
+    # Less than the published figure is not claimed; a few slices leave a little more open.
+    least = math.hypot(CONFIG.scan_rescan_cv_percent, calm.right.counting_se_percent)
+    assert calm.right.se_repeat_percent == pytest.approx(least)
+    assert given.right.se_repeat_percent == pytest.approx(least)
+    spread = 100.0 * math.sqrt(sum(math.log(r) ** 2 for r in alike.volume_ratios) / 3.0)
+    for found in (both.right, both.left, one.right):
+        moves = math.hypot(spread, found.counting_se_percent)
+        assert found.se_repeat_percent == pytest.approx(moves)
+    assert one.left.se_repeat_percent == calm.left.se_repeat_percent
+    group = named(measured({"soleus": alike}, {"soleus": alike}).groups, "limb")
+    assert group.right.se_repeat_percent < both.right.se_repeat_percent
+
+
 def test_a_group_moves_as_its_muscles_do_together():
     quadriceps = ("rectus_femoris", "vastus_lateralis", "vastus_intermedius", "vastus_medialis")
     still = dict.fromkeys(quadriceps, Confidence(0.97, (1.0, 1.0)))

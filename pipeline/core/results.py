@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pipeline.core.anatomy import Side
 
 #: Version of the published document; grows when its meaning changes.
-SCHEMA_VERSION = "2.6"
+SCHEMA_VERSION = "2.7"
 
 Millilitres = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -162,6 +162,12 @@ class Measurement(Record):
         default=None,
         description="Standard error of 100 ln(volume) because slices stand for the whole muscle, "
         "percent; null where there is none.",
+    )
+    se_repeat_percent: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="Standard error of 100 ln(volume) of this side alone from one scan of the same "
+        "person to the next, percent: what both sides do alike is in it, as it is not in the error "
+        "of their difference; null when absent.",
     )
     length_mm: float | None = Field(description="Extent in view along the limb axis, mm.")
     area_max_mm2: float | None = Field(description="Largest cross-section in view, mm^2.")

@@ -89,7 +89,16 @@ def spread_between_looks(right: Sequence[float], left: Sequence[float]) -> float
         math.log(max(a, _LEAST_RATIO) / max(b, _LEAST_RATIO))
         for a, b in zip(right, left, strict=True)
     ]
-    return math.sqrt(math.fsum(value**2 for value in logs) / len(logs))
+    return _root_mean_square(logs)
+
+
+def spread_of_looks(ratios: Sequence[float]) -> float:
+    """Root mean square over looks of ln(volume) of one side, relative to the undisturbed look."""
+    return _root_mean_square([math.log(max(ratio, _LEAST_RATIO)) for ratio in ratios])
+
+
+def _root_mean_square(values: Sequence[float]) -> float:
+    return math.sqrt(math.fsum(value**2 for value in values) / len(values))
 
 
 def se_of_method(spread: float, volume_ml: float, error: MethodError) -> float:
@@ -131,6 +140,22 @@ def se_total(method: float | None, spread: float | None, scan_rescan: float) -> 
     if method is None or spread is None:
         return scan_rescan
     return math.sqrt(method**2 + max(0.0, scan_rescan**2 - spread**2))
+
+
+def se_of_repeat(looks: Sequence[float] | None, cv: float, counting: float) -> float:
+    """Standard error of ln(volume) of one side from one scan of a person to the next.
+
+    A disturbed look is what a second scan may be. The published figure holds the repeatability of
+    its own segmentation, so the larger of both counts; where the slices come to lie is in neither.
+    How far the labels are wrong in every scan alike is in it neither, since it is no change.
+
+    Args:
+        looks: volume in each disturbed look divided by the undisturbed volume; None without looks.
+        cv: published scan-rescan coefficient of variation of one side.
+        counting: standard error because slices stand for the whole, see se_of_counting.
+    """
+    spread = 0.0 if looks is None else spread_of_looks(looks)
+    return math.hypot(max(cv, spread), counting)
 
 
 def judge(

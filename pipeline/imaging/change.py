@@ -1,6 +1,6 @@
 """The arithmetic of a change between two scans: what is detectable, and is it exceeded?
 
-All of it assumes that the errors of two scans, and of the two sides in one scan, are independent.
+All of it assumes that the errors of two scans are independent.
 """
 
 from __future__ import annotations
@@ -11,22 +11,13 @@ from pipeline.core.change import ChangeVerdict
 from pipeline.imaging.asymmetry import Z95
 
 
-def detectable_asymmetry_points(se_first_percent: float, se_later_percent: float) -> float:
-    """Smallest detectable change of an asymmetry index, points.
+def detectable_change(se_first: float, se_later: float) -> float:
+    """Smallest detectable change of what has a standard error in each scan: 1.96 sqrt(a^2 + b^2).
 
-    1.96 sqrt(se_1^2 + se_2^2) with the total standard errors of 100 ln(R/L): 3.92 CV where they
-    are sqrt(2) CV each.
+    In the unit of the errors: of 100 ln(volume) of one side 2.77 CV where that is all of them, of
+    an asymmetry index 3.92 CV where the total standard errors of 100 ln(R/L) are sqrt(2) CV each.
     """
-    return Z95 * math.hypot(se_first_percent, se_later_percent)
-
-
-def detectable_volume_percent(se_first_percent: float, se_later_percent: float) -> float:
-    """Smallest detectable change of one side's volume, percent of 100 ln(after / before).
-
-    The error of 100 ln(R/L) is that of two sides alike, so one side has 1 / sqrt(2) of it:
-    2.77 CV where the total standard errors are sqrt(2) CV each.
-    """
-    return detectable_asymmetry_points(se_first_percent, se_later_percent) / math.sqrt(2.0)
+    return Z95 * math.hypot(se_first, se_later)
 
 
 def detectable_fraction_points(

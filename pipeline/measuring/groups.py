@@ -18,6 +18,7 @@ from pipeline.core.results import (
     Status,
     on_side,
 )
+from pipeline.imaging.asymmetry import se_of_repeat
 from pipeline.measuring.difference import asymmetries
 from pipeline.measuring.limits import healthy_limit
 from pipeline.measuring.sides import Sides, absent
@@ -33,8 +34,11 @@ def group_result(
     """A compartment or functional group: of its muscles, those seen on both sides."""
     members = [m for m in muscles if m.name in group.muscles]
     compared = [m for m in members if Status.ABSENT not in (m.right.status, m.left.status)]
-    right = _sum([m.right for m in compared], missing=len(members) - len(compared))
-    left = _sum([m.left for m in compared], missing=len(members) - len(compared))
+    missing = len(members) - len(compared)
+    right, left = (
+        _sum([on_side(m, side) for m in compared], missing=missing, config=config)
+        for side in (Side.RIGHT, Side.LEFT)
+    )
     limit = healthy_limit(group, config)
     names = tuple(m.name for m in compared)
     lean, total = asymmetries(
@@ -81,7 +85,7 @@ def union_result(
     )
 
 
-def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
+def _sum(members: Sequence[Measurement], *, missing: int, config: MeasureConfig) -> Measurement:
     """Members taken together. `missing` members are not seen on both sides and left out."""
     if not members:
         return absent("no muscle of the group is seen on both sides")
@@ -109,6 +113,8 @@ def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
     matched = _total(members, "volume_matched_ml")
     core = _total(members, "lean_volume_core_ml")
     assert volume is not None
+    looks, counting = _repeats(members), _counting(members, volume)
+    cv = config.scan_rescan_cv_percent / 100.0
     return Measurement(
         status=status,
         reason="; ".join(reasons) or None,
@@ -132,11 +138,12 @@ def _sum(members: Sequence[Measurement], *, missing: int) -> Measurement:
         matched_share=min(matched / volume, 1.0) if matched is not None else None,
         matched_cut_upper_mm2=_total(members, "matched_cut_upper_mm2"),
         matched_cut_lower_mm2=_total(members, "matched_cut_lower_mm2"),
-        counting_se_percent=_counting(members, volume),
+        counting_se_percent=counting,
+        se_repeat_percent=100.0 * se_of_repeat(looks, cv, counting / 100.0),
         length_mm=None,
         area_max_mm2=None,
         confidence=None,
-        repeat_volume_ratios=_repeats(members),
+        repeat_volume_ratios=looks,
     )
 
 

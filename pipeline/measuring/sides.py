@@ -8,6 +8,7 @@ from pipeline.config import MeasureConfig
 from pipeline.core.anatomy import UNIONS, Side
 from pipeline.core.match import LegMatch
 from pipeline.core.results import Measurement, Status
+from pipeline.imaging.asymmetry import se_of_repeat
 from pipeline.measuring.one_leg import Structure
 
 
@@ -58,6 +59,8 @@ class Sides:
         cut: tuple[float | None, float | None] = (None, None)
         if matched is not None:
             cut = (0.0, 0.0) if both_whole else raw.cut_mm2
+        looks = None if raw.confidence is None else raw.confidence.volume_ratios
+        cv = self._config.scan_rescan_cv_percent / 100.0
         lean_reason = raw.lean_reason
         if lean_reason is None and view.fat_fraction is None:
             lean_reason = "no voxel of the muscle has a defined fat fraction"
@@ -85,8 +88,9 @@ class Sides:
             matched_cut_upper_mm2=cut[0],
             matched_cut_lower_mm2=cut[1],
             counting_se_percent=100.0 * raw.counting_se,
+            se_repeat_percent=100.0 * se_of_repeat(looks, cv, raw.counting_se),
             confidence=confidence,
-            repeat_volume_ratios=None if raw.confidence is None else raw.confidence.volume_ratios,
+            repeat_volume_ratios=looks,
             profile=raw.profile,
         )
 

@@ -32,9 +32,8 @@ from pipeline.core.results import (
     on_side,
 )
 from pipeline.imaging.change import (
-    detectable_asymmetry_points,
+    detectable_change,
     detectable_fraction_points,
-    detectable_volume_percent,
     judge_change,
     volume_interval_percent,
 )
@@ -50,7 +49,8 @@ def compare(scans: Sequence[Measures], *, config: CompareConfig) -> Changes:
     """Hold every later scan of a person against the first one.
 
     Whole muscles are compared: the parts that two scans show are not laid onto each other. The
-    detectable changes come from the total standard errors that each scan states. Lean volumes
+    detectable changes come from the standard errors that each scan states: those of a side for its
+    volume, those of the difference for the asymmetry. Lean volumes
     lead where every scan measured them, else total volumes: of lean volumes and fat fractions that
     are estimates of a single contrast nothing is concluded.
 
@@ -118,9 +118,10 @@ def _refuse(scans: Sequence[Measures]) -> None:
 
 def _basis(config: CompareConfig) -> str:
     return (
-        "Detectable changes are 95 % limits. Those of volumes and asymmetries come from the total "
-        "standard errors that both scans state, as independent errors of two scans and of two "
-        "sides; those of fat fractions are 2.77 times the published scan-rescan variation "
+        "Detectable changes are 95 % limits. Those of volumes come from what both scans state of "
+        "how far the volume of a side moves from scan to scan, those of asymmetries from the total "
+        "standard errors of the differences, as independent errors of two scans; those of fat "
+        "fractions are 2.77 times the published scan-rescan variation "
         f"({config.fat_fraction_cv_percent:g} % of the fat fraction, PMC6240750), and at least "
         f"{config.smallest_fat_fraction_change_points:g} points."
     )
@@ -211,13 +212,10 @@ def _change(
     config: CompareConfig,
 ) -> MuscleChange:
     one, two = leading(first, of), leading(later, of)
-    errors = (one.se_total_percent, two.se_total_percent)
     members = _different_members(first, later)
     why = withheld or members
     volumes = {
-        side: _volume_change(
-            on_side(first, side), on_side(later, side), of, errors, noise[side], why
-        )
+        side: _volume_change(on_side(first, side), on_side(later, side), of, noise[side], why)
         for side in Side
     }
     fractions = {
@@ -248,7 +246,6 @@ def _volume_change(
     first: Measurement,
     later: Measurement,
     of: Lead,
-    errors: tuple[float | None, float | None],
     noise_points: float,
     withheld: str | None,
 ) -> VolumeChange:
@@ -259,7 +256,8 @@ def _volume_change(
         missing = _estimated(first, later)
     if missing is None and (not before or not after):
         missing = f"no {of.replace('_', ' ')} in one of the scans"
-    if missing is not None or errors[0] is None or errors[1] is None:
+    error_before, error_after = first.se_repeat_percent, later.se_repeat_percent
+    if missing is not None or error_before is None or error_after is None:
         return VolumeChange(
             before_ml=before,
             after_ml=after,
@@ -271,7 +269,7 @@ def _volume_change(
             reason=missing or "one of the scans states no standard error for this muscle",
         )
     log_change = math.log(after / before)
-    detectable = detectable_volume_percent(errors[0], errors[1])
+    detectable = detectable_change(error_before, error_after)
     if of == "lean_volume":
         # Fat that noise alone gives is missing from the lean volume, in one scan more.
         detectable += noise_points
@@ -334,7 +332,7 @@ def _asymmetry_change(first: Asymmetry, later: Asymmetry, withheld: str | None) 
             reason = reason or asymmetry.reason
     if first.se_total_percent is None or later.se_total_percent is None:
         return _no_points(before, after, reason or "one of the scans states no standard error")
-    detectable = detectable_asymmetry_points(first.se_total_percent, later.se_total_percent)
+    detectable = detectable_change(first.se_total_percent, later.se_total_percent)
     return _points(before, after, detectable, reason)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +12,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -27,7 +30,16 @@ from pipeline.core.results import (
     Verdict,
     leading,
 )
-from pipeline.report.drawing import COLOURS, axes_at, chart_figure, drawing, row_axes, to_svg
+from pipeline.report.drawing import (
+    COLOURS,
+    axes_at,
+    chart_figure,
+    drawing,
+    place,
+    resize,
+    row_axes,
+    to_svg,
+)
 from pipeline.report.format import MINUS, NO_BREAK, Style, show
 from pipeline.report.words import muscle_title, region_title
 
@@ -38,6 +50,13 @@ _NARROW_PX = 600
 _HALF_SEGMENTS: Mapping[int, str] = MappingProxyType(
     {0: "hip", 1: "mid-thigh", 2: "knee", 3: "mid-calf", 4: "ankle"}
 )
+
+#: Heights of a panel of the profiles, of the difference below it with the room between them, of
+#: the title above and of the names of the levels below; room between panels and beside the first.
+_PANEL_PX, _BELOW_PX, _BETWEEN_PX, _TITLE_PX, _FOOT_PX = 96.0, 44.0, 11.0, 22.0, 20.0
+_GAP_PX, _SIDE_PX = 22.0, 26.0
+#: Where panels stand before a layout moves them.
+_ANYWHERE = (0.0, 0.0, 1.0, 1.0)
 
 #: More names than this do not fit below a panel; then only the joints are named.
 _MOST_LEVEL_NAMES = 3
@@ -89,15 +108,15 @@ def asymmetry_chart(measures: Measures, lead: Lead, *, width_px: int) -> bytes:
         axes.axvline(0.0, color=COLOURS["muted"], linewidth=1.0, zorder=3)
         _percent_ticks(axes, reach, size=size)
         for y, row in enumerate(rows):
-            place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
+            beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
             if row.asymmetry is None:
                 x = -label_px / box_px[2]
-                axes.text(x, y + 0.08, row.label, fontsize=size, fontweight="bold", **place)
+                axes.text(x, y + 0.08, row.label, fontsize=size, fontweight="bold", **beside)
                 continue
-            axes.text(-8.0 / box_px[2], y, row.label, fontsize=size, ha="right", **place)
+            axes.text(-8.0 / box_px[2], y, row.label, fontsize=size, ha="right", **beside)
             _bar(axes, y, row)
             number, x = _number_text(row.asymmetry, narrow=narrow), 1.0 + 8.0 / box_px[2]
-            axes.text(x, y, number, fontsize=size - 0.5, color=COLOURS["muted"], **place)
+            axes.text(x, y, number, fontsize=size - 0.5, color=COLOURS["muted"], **beside)
         _name_directions(axes, above=12.0 / box_px[3], size=size)
         return to_svg(figure)
 
@@ -127,42 +146,53 @@ def _name_directions(axes: Axes, *, above: float, size: float) -> None:
         )
 
 
-def profile_chart(measures: Measures, *, columns: int, width_px: int) -> bytes | None:
-    """Cross-sections along the limb of both legs, one small panel per muscle.
+@dataclass(frozen=True)
+class ProfileLayout:
+    """How the panels of the profiles stand on a page of a width.
+
+    Attributes:
+        columns: panels beside each other.
+        width_px: of the chart.
+    """
+
+    columns: int
+    width_px: int
+
+
+def profile_charts(measures: Measures, layouts: Sequence[ProfileLayout]) -> list[bytes]:
+    """Cross-sections along the limb of both legs, one small panel per muscle, in every layout.
 
     The lean cross-section where it was measured, else the whole one (profiles_of). Right is a
     solid blue line, left a dashed orange one. Where the legs were registered, both are shown at
-    matched levels, and their difference below them with the thirds of the muscle. None where no
+    matched levels, and their difference below them with the thirds of the muscle. Empty where no
     muscle has a profile on both sides or the two sides count their levels differently.
     """
-    if not profiles_comparable(measures):
-        return None
     muscles = _with_profiles(measures)
-    if not muscles:
-        return None
+    if not muscles or not profiles_comparable(measures):
+        return []
     joints = measures.measures.position_right.unit == "joints"
-    lines = math.ceil(len(muscles) / columns)
-    gap_px, panel_px, title_px, foot_px, side_px = 22.0, 96.0, 22.0, 20.0, 26.0
-    below_px = 44.0 if any(m.local_difference.levels for m in muscles) else 0.0
     reach = _difference_reach(muscles)
-    height_px = lines * (panel_px + below_px + title_px + foot_px)
-    panel_width = (width_px - side_px - (columns - 1) * gap_px - 4.0) / columns
+    below_px = _BELOW_PX if any(m.local_difference.levels for m in muscles) else 0.0
+    line_px = _TITLE_PX + _PANEL_PX + below_px + _FOOT_PX
+    charts = []
     with drawing():
-        figure = chart_figure(width_px, height_px)
-        for i, result in enumerate(muscles):
-            column, line = i % columns, i // columns
-            x = side_px + column * (panel_width + gap_px)
-            y = height_px - line * (panel_px + below_px + title_px + foot_px) - title_px - panel_px
-            axes = axes_at(figure, (x, y, panel_width, panel_px))
-            _profile_panel(axes, result, joints=joints)
-            if not result.local_difference.levels:
-                continue
-            gap = 11.0
-            lower = axes_at(figure, (x, y - below_px, panel_width, below_px - gap), sharex=axes)
-            _difference_panel(lower, result.local_difference, reach=reach)
-            _name_levels(lower, joints=joints)
-            axes.tick_params(axis="x", labelbottom=False)
-        return to_svg(figure)
+        # Making the panels takes longer than drawing them: they are made once and moved.
+        figure = chart_figure(1.0, 1.0)
+        panels = [_profile_panels(figure, m, joints=joints, reach=reach) for m in muscles]
+        for layout in layouts:
+            height_px = math.ceil(len(muscles) / layout.columns) * line_px
+            gaps_px = _SIDE_PX + (layout.columns - 1) * _GAP_PX + 4.0
+            width_px = (layout.width_px - gaps_px) / layout.columns
+            resize(figure, layout.width_px, height_px)
+            for i, (upper, lower) in enumerate(panels):
+                line, column = divmod(i, layout.columns)
+                x = _SIDE_PX + column * (width_px + _GAP_PX)
+                y = height_px - line * line_px - _TITLE_PX - _PANEL_PX
+                place(upper, (x, y, width_px, _PANEL_PX))
+                if lower is not None:
+                    place(lower, (x, y - below_px, width_px, below_px - _BETWEEN_PX))
+            charts.append(to_svg(figure))
+    return charts
 
 
 def local_map(measures: Measures, *, width_px: int) -> bytes | None:
@@ -185,19 +215,24 @@ def local_map(measures: Measures, *, width_px: int) -> bytes | None:
         figure = chart_figure(width_px, height_px)
         width = width_px - label_px - 12.0
         axes = axes_at(figure, (label_px, bottom_px, width, row_px * len(rows)))
-        for y, row in enumerate(rows):
-            for edges, percent in _level_boxes(row.local_difference):
-                axes.add_patch(
-                    Rectangle(
-                        (edges[0], y - 0.42),
-                        edges[1] - edges[0],
-                        0.84,
-                        facecolor=COLOURS["line"]
-                        if percent is None
-                        else colours(0.5 + 0.5 * max(-1.0, min(1.0, percent / reach))),
-                        edgecolor="none",
-                    )
-                )
+        boxes = [
+            (_box(edges, y - 0.42, y + 0.42), percent)
+            for y, row in enumerate(rows)
+            for edges, percent in _level_boxes(row.local_difference)
+        ]
+        # One collection: a patch for every level would take ten times as long.
+        axes.add_collection(
+            PolyCollection(
+                [box for box, _ in boxes],
+                facecolors=[
+                    COLOURS["line"]
+                    if percent is None
+                    else colours(0.5 + 0.5 * max(-1.0, min(1.0, percent / reach)))
+                    for _, percent in boxes
+                ],
+                edgecolors="none",
+            )
+        )
         axes.autoscale_view()
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [muscle_title(m.name) for m in rows])
@@ -325,18 +360,29 @@ def _number_text(asymmetry: Asymmetry, *, narrow: bool) -> str:
     return f"{index}  ({show(low, Style.SIGNED_PERCENT)} to {show(high, Style.SIGNED_PERCENT)})"
 
 
-def _profile_panel(axes: Axes, result: MuscleResult, *, joints: bool) -> None:
+def _profile_panels(
+    figure: Figure, result: MuscleResult, *, joints: bool, reach: float
+) -> tuple[Axes, Axes | None]:
+    """The cross-sections of a muscle and, where levels were matched, their difference below."""
+    upper = figure.add_axes(_ANYWHERE)
     for (x, y), colour, style in (
         (_course(result, Side.RIGHT), COLOURS["right"], "-"),
         (_course(result, Side.LEFT), COLOURS["left"], (0, (4, 2))),
     ):
-        axes.plot(x, y, color=colour, linestyle=style, linewidth=1.5)
-    axes.set_title(muscle_title(result.name), fontsize=10, loc="left", pad=5)
-    axes.set_ylim(bottom=0.0)
-    axes.yaxis.set_major_locator(_few_ticks())
-    axes.tick_params(length=0, labelsize=8.5, pad=3)
-    axes.grid(axis="y", color=COLOURS["line"], linewidth=0.6)
-    _name_levels(axes, joints=joints)
+        upper.plot(x, y, color=colour, linestyle=style, linewidth=1.5)
+    upper.set_title(muscle_title(result.name), fontsize=10, loc="left", pad=5)
+    upper.set_ylim(bottom=0.0)
+    upper.yaxis.set_major_locator(_few_ticks())
+    upper.tick_params(length=0, labelsize=8.5, pad=3)
+    upper.grid(axis="y", color=COLOURS["line"], linewidth=0.6)
+    if not result.local_difference.levels:
+        _name_levels(upper, joints=joints)
+        return upper, None
+    lower = figure.add_axes(_ANYWHERE, sharex=upper)
+    _difference_panel(lower, result.local_difference, reach=reach)
+    _name_levels(lower, joints=joints)
+    upper.tick_params(axis="x", labelbottom=False)
+    return upper, lower
 
 
 def _course(result: MuscleResult, side: Side) -> tuple[list[float], list[float]]:
@@ -370,6 +416,11 @@ def _level_boxes(
     return list(zip(pairwise(edges), percent, strict=True))
 
 
+def _box(edges: tuple[float, float], low: float, high: float) -> list[tuple[float, float]]:
+    """Corners of a rectangle between two edges and two heights."""
+    return [(edges[0], low), (edges[1], low), (edges[1], high), (edges[0], high)]
+
+
 def _difference_reach(muscles: Sequence[MuscleResult]) -> float:
     """End of the scale of local differences, percent: 95 % of all levels fit, in steps of 10."""
     values = [
@@ -387,25 +438,32 @@ def _difference_panel(axes: Axes, difference: LocalDifference, *, reach: float) 
     band = difference.band_half_width_percent
     if band is not None:
         axes.axhspan(-band, band, color=COLOURS["band"], linewidth=0.0)
-    axes.bar(
-        [0.5 * (edges[0] + edges[1]) for edges, _ in boxes],
-        [percent for _, percent in boxes],
-        width=[edges[1] - edges[0] for edges, _ in boxes],
-        color=[COLOURS["right" if percent > 0 else "left"] for _, percent in boxes],
-    )
+    for side, larger in (("right", operator.gt), ("left", operator.lt)):
+        bars = [_box(edges, 0.0, value) for edges, value in boxes if larger(value, 0.0)]
+        axes.add_collection(PolyCollection(bars, facecolors=COLOURS[side], edgecolors="none"))
     axes.axhline(0.0, color=COLOURS["muted"], linewidth=0.8)
-    for third in difference.thirds:
-        if third.position_from is None or third.position_to is None:
-            continue
-        axes.axvline(third.position_from, color=COLOURS["muted"], linewidth=0.6, linestyle=":")
-        axes.axvline(third.position_to, color=COLOURS["muted"], linewidth=0.6, linestyle=":")
+    thirds = [
+        (t.position_from, t.position_to, t.name)
+        for t in difference.thirds
+        if t.position_from is not None and t.position_to is not None
+    ]
+    across = axes.get_xaxis_transform()
+    axes.vlines(
+        sorted({end for start, stop, _ in thirds for end in (start, stop)}),
+        *(0.0, 1.0),
+        transform=across,
+        color=COLOURS["muted"],
+        linewidth=0.6,
+        linestyle=":",
+    )
+    for start, stop, name in thirds:
         axes.text(
-            0.5 * (third.position_from + third.position_to),
-            0.97,
-            third.name[0].upper(),
-            transform=axes.get_xaxis_transform(),
+            0.5 * (start + stop),
+            1.0,
+            name[0].upper(),
+            transform=across,
             ha="center",
-            va="top",
+            va="bottom",
             fontsize=7.5,
             color=COLOURS["muted"],
         )

@@ -84,16 +84,36 @@ def drawing() -> Iterator[None]:
 
 def chart_figure(width_px: float, height_px: float) -> Figure:
     """An empty figure of a size in CSS pixels."""
-    return Figure(figsize=(width_px / _PIXELS_PER_INCH, height_px / _PIXELS_PER_INCH))
+    figure = Figure()
+    resize(figure, width_px, height_px)
+    return figure
 
 
-def axes_at(
-    figure: Figure, box_px: tuple[float, float, float, float], *, sharex: Axes | None = None
-) -> Axes:
+def resize(figure: Figure, width_px: float, height_px: float) -> None:
+    """Give a figure another size in CSS pixels; what stands in it has to be placed again."""
+    figure.set_size_inches(width_px / _PIXELS_PER_INCH, height_px / _PIXELS_PER_INCH)
+
+
+def axes_at(figure: Figure, box_px: tuple[float, float, float, float]) -> Axes:
     """Axes in a figure, in CSS pixels: left, bottom, width, height."""
+    return figure.add_axes(_share(figure, box_px))
+
+
+def place(axes: Axes, box_px: tuple[float, float, float, float]) -> None:
+    """Move axes within their figure, in CSS pixels: left, bottom, width, height."""
+    figure = axes.get_figure(root=True)
+    if figure is None:
+        raise InvariantError("Only axes of a figure can be moved in it")
+    axes.set_position(_share(figure, box_px))
+
+
+def _share(
+    figure: Figure, box_px: tuple[float, float, float, float]
+) -> tuple[float, float, float, float]:
+    """A box in CSS pixels as shares of a figure's width and height."""
     width, height = (inches * _PIXELS_PER_INCH for inches in figure.get_size_inches())
     x, y, w, h = box_px
-    return figure.add_axes((x / width, y / height, w / width, h / height), sharex=sharex)
+    return x / width, y / height, w / width, h / height
 
 
 def row_axes(
@@ -133,8 +153,8 @@ def to_pixels(figure: Figure) -> Pixels:
 def to_png(pixels: Pixels) -> bytes:
     """RGB or RGBA pixels as a PNG file without metadata."""
     buffer = io.BytesIO()
-    # The strongest compression takes eight times as long for a tenth less.
-    Image.fromarray(pixels).save(buffer, format="PNG")
+    # The usual level, 6, takes twice as long for 3 % less.
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=3)
     return buffer.getvalue()
 
 

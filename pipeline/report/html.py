@@ -324,8 +324,8 @@ def _charts(
 ) -> dict[str, dict[str, Markup]]:
     """Charts as elements of the page, wide and narrow; the wide ones become figure files."""
     asymmetry = [charts.asymmetry_chart(measures, lead, width_px=w) for w in _WIDTHS_PX.values()]
-    profiles = [
-        charts.profile_chart(measures, columns=columns, width_px=_WIDTHS_PX[size])
+    layouts = [
+        charts.ProfileLayout(columns, _WIDTHS_PX[size])
         for size, columns in _PROFILE_COLUMNS.items()
     ]
     local = [charts.local_map(measures, width_px=w) for w in _WIDTHS_PX.values()]
@@ -337,7 +337,7 @@ def _charts(
         ),
         "profiles": (
             "Cross-sections of every muscle along the limb, right and left overlaid",
-            [svg for svg in profiles if svg is not None],
+            charts.profile_charts(measures, layouts),
         ),
         "local_differences": (
             "Difference of the cross-sections by muscle and level along the limb, as colours",

@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import to_hex, to_rgb
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from pipeline.core.anatomy import LEFT_OFFSET, MUSCLES_BY_ID, STRUCTURE_IDS, UNIONS, Side
@@ -206,14 +207,12 @@ def _enlarged(
     """Labels and depth at the resolution of the picture, borders smooth instead of stepped."""
     shape = tuple(max(1, round(n * f)) for n, f in zip(labels.shape, factors, strict=True))
     blur = tuple(_SMOOTH_MM / (f * _PIXEL_MM) for f in factors)
-    rows, columns = (
-        (np.arange(n) + 0.5) * (m / n) - 0.5 for n, m in zip(shape, labels.shape, strict=True)
-    )
-    where = np.meshgrid(rows, columns, indexing="ij")
 
     def enlarged(plane: NDArray[np.floating]) -> NDArray[np.float64]:
         smooth = ndimage.gaussian_filter(plane, blur, mode="nearest")
-        return np.asarray(ndimage.map_coordinates(smooth, where, order=1, mode="nearest"))
+        # Linear between voxels, as scipy's, in a tenth of its time.
+        picture = Image.fromarray(smooth.astype(np.float32))
+        return np.asarray(picture.resize(shape[::-1], Image.Resampling.BILINEAR), dtype=np.float64)
 
     visible = np.zeros(shape, dtype=np.int16)
     best = enlarged((labels == 0).astype(np.float64))

@@ -9,7 +9,6 @@ import html
 import io
 import json
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -93,7 +92,12 @@ class Page(HTMLParser):
 
 
 def evidence(
-    *, image: bool = True, fat: bool = True, registered: bool = True, shape=(64, 32, 24)
+    *,
+    image: bool = True,
+    fat: bool = True,
+    registered: bool = True,
+    shape=(64, 32, 24),
+    change: float | None = None,
 ) -> ReportEvidence:
     """Two mirror-symmetric legs of three muscles and a bone on a small grid around x = 0."""
     affine = np.diag([4.0, 4.0, 12.0, 1.0])
@@ -122,7 +126,21 @@ def evidence(
         right_to_scanner=identity("right leg", "scanner"),
         left_to_scanner=mirror(0.0, "left leg", "scanner"),
         right_to_left=to_left,
+        log_jacobian=None if change is None else (np.full(shape, change, np.float32), grid),
     )
+
+
+def without_profiles(measures: Measures, **of_every_muscle: object) -> Measures:
+    """The same without what is drawn along the limb, which takes most of the time of a report."""
+    nowhere = no_local_difference("not asked for")
+    muscles = []
+    for m in measures.measures.muscles:
+        sides = {s: getattr(m, s).model_copy(update={"profile": ()}) for s in ("right", "left")}
+        muscles.append(
+            m.model_copy(update={**sides, "local_difference": nowhere, **of_every_muscle})
+        )
+    limb = measures.measures.model_copy(update={"muscles": tuple(muscles)})
+    return measures.model_copy(update={"measures": limb})
 
 
 @pytest.fixture(scope="module")
@@ -132,20 +150,56 @@ def measures() -> Measures:
 
 @pytest.fixture(scope="module")
 def rendered(measures: Measures):
-    return render_report(measures, evidence(), config=CONFIG)
+    return render_report(measures, evidence(change=0.1), config=CONFIG)
+
+
+def found(stage: str, severity: Severity, message: str, code: str = "c") -> Finding:
+    return Finding(code=code, severity=severity, stage=stage, message=message)
+
+
+SWAPPED = found("load", Severity.ERROR, "Fat and water are swapped.", "swap")
+CAVEAT = found(
+    "separate",
+    Severity.WARNING,
+    "The body lay to one side. This alone can make the legs differ.",
+    "off_isocentre",
+)
+TOUCH = found("separate", Severity.WARNING, "The legs touch.", "legs_touch")
+
+
+@pytest.fixture(scope="module")
+def doubted() -> Measures:
+    """An error, a warning that may fake every difference and one that may not."""
+    return make_measures(findings=(SWAPPED, TOUCH, CAVEAT), caveats=(CAVEAT.code,))
+
+
+@pytest.fixture(scope="module")
+def doubted_report(doubted: Measures):
+    """Of the results alone, without pictures."""
+    return render_report(doubted, None, config=CONFIG)
 
 
 @pytest.fixture(scope="module")
 def single() -> Measures:
-    return make_measures(single_contrast=True, registered=False)
+    """One contrast, legs that could not be laid onto each other, and checks that struck."""
+    noticed = (
+        found("separate", Severity.WARNING, "The legs are alike. Look."),
+        found("separate", Severity.ERROR, "One leg is shown twice. Look."),
+        found("segment", Severity.WARNING, "Labels move. Look."),
+        found("load", Severity.INFO, "A file was left out."),
+    )
+    return make_measures(single_contrast=True, registered=False, findings=noticed)
 
 
 @pytest.fixture(scope="module")
-def single_page(single: Measures) -> Page:
-    text = render_report(
-        single, evidence(image=False, fat=False, registered=False), config=CONFIG
-    ).html
-    return Page(text)
+def single_report(single: Measures):
+    only = evidence(image=False, fat=False, registered=False)
+    return render_report(single, only, config=CONFIG)
+
+
+@pytest.fixture(scope="module")
+def single_page(single_report) -> Page:
+    return Page(single_report.html)
 
 
 def at(document: Any, pointer: str) -> Any:
@@ -316,26 +370,16 @@ class TestHonesty:
             "Muscle groups"
         )
 
-    def test_errors_are_said_at_the_top(self):
-        error = Finding(
-            code="swap", severity=Severity.ERROR, stage="load", message="Fat and water are swapped."
-        )
-        text = Page(render_report(make_measures(findings=(error,)), None, config=CONFIG).html).text
-        assert text.index(error.message) < text.index("Muscle groups")
+    def test_errors_are_said_at_the_top(self, doubted_report):
+        text = Page(doubted_report.html).text
+        assert text.index(SWAPPED.message) < text.index("Muscle groups")
 
-    def test_what_may_fake_a_difference_is_said_at_the_top_and_with_every_verdict(self):
-        caveat = Finding(
-            code="off_isocentre",
-            severity=Severity.WARNING,
-            stage="separate",
-            message="The body lay to one side. This alone can make the legs differ.",
-        )
-        other = caveat.model_copy(update={"code": "legs_touch", "message": "The legs touch."})
-        doubted = make_measures(findings=(other, caveat), caveats=(caveat.code,))
-        assert words.caveats(doubted) == [caveat]
-        report = render_report(doubted, None, config=CONFIG)
-        text = Page(report.html).text
-        assert text.index(f"Caveat on every difference: {caveat.message}") < text.index(
+    def test_what_may_fake_a_difference_is_said_at_the_top_and_with_every_verdict(
+        self, doubted, doubted_report
+    ):
+        assert words.caveats(doubted) == [CAVEAT]
+        text = Page(doubted_report.html).text
+        assert text.index(f"Caveat on every difference: {CAVEAT.message}") < text.index(
             "Muscle groups"
         )
         assert "Caveat on every difference: The legs touch" not in text
@@ -348,7 +392,7 @@ class TestHonesty:
         rows = list(csv.DictReader(io.StringIO(measures_table(doubted)), delimiter="\t"))
         assert {row["caveats"] for row in rows} == {"off_isocentre"}
         assert {row["total_volume_caveats"] for row in rows} == {"off_isocentre"}
-        first = PdfReader(io.BytesIO(report.pdf)).pages[0].extract_text()
+        first = PdfReader(io.BytesIO(doubted_report.pdf)).pages[0].extract_text()
         assert "Caveat on every difference: The body lay to one side." in first
         assert "measurable (caveat)" in first
 
@@ -359,18 +403,8 @@ class TestHonesty:
         first = PdfReader(io.BytesIO(rendered.pdf)).pages[0].extract_text()
         assert said in " ".join(first.split())
 
-    def test_every_stage_gets_the_worst_verdict_of_its_checks(self):
-        def found(stage, severity, message):
-            return Finding(code="c", severity=severity, stage=stage, message=message)
-
-        noticed = (
-            found("separate", Severity.WARNING, "The legs are alike. Look."),
-            found("separate", Severity.ERROR, "One leg is shown twice. Look."),
-            found("segment", Severity.WARNING, "Labels move. Look."),
-            found("load", Severity.INFO, "A file was left out."),
-        )
-        bad = make_measures(findings=noticed, registered=False)
-        checks = {check.name: check for check in words.stage_checks(bad)}
+    def test_every_stage_gets_the_worst_verdict_of_its_checks(self, single, single_page):
+        checks = {check.name: check for check in words.stage_checks(single)}
         assert "reconcile" not in checks
         assert {name: check.verdict for name, check in checks.items()} == {
             "load": "fine",
@@ -382,9 +416,8 @@ class TestHonesty:
         }
         twice = ("One leg is shown twice.", "The legs are alike.")
         assert checks["separate"].noticed == twice
-        assert checks["register"].noticed == (f"{bad.registration.reason}.",)
-        page = Page(render_report(bad, None, config=CONFIG).html).text
-        assert f"telling the legs apart failed {' '.join(twice)}" in page
+        assert checks["register"].noticed == (f"{single.registration.reason}.",)
+        assert f"telling the legs apart failed {' '.join(twice)}" in single_page.text
 
     def test_the_profiles_say_what_they_are_of(self, measures, rendered, single_page):
         assert "Lean cross-section of every muscle" in Page(rendered.html).text
@@ -423,13 +456,13 @@ class TestHonesty:
             }
         )
         limb = measures.measures.model_copy(update={"muscles": tuple(muscles)})
-        doubted = measures.model_copy(update={"measures": limb})
+        wider = measures.model_copy(update={"measures": limb})
         said = "not surely outside the healthy spread"
         assert words.verdict_text(muscles[8], "lean_volume") == said
         alone = wide.model_copy(update={"verdict": Verdict.MEASURABLE})
         fat = muscles[8].model_copy(update={"asymmetry": alone})
         assert words.verdict_text(fat, "lean_volume") == "beyond the limit in lean volume alone"
-        report = render_report(doubted, None, config=CONFIG)
+        report = render_report(without_profiles(wider), None, config=CONFIG)
         page = Page(report.html).text
         pdf = [
             " ".join(page.extract_text().split())
@@ -447,6 +480,16 @@ class TestHonesty:
     def test_muscles_without_a_number_are_listed_not_drawn(self, rendered):
         assert "Popliteus" not in rendered.figures["asymmetry.svg"].decode()
         assert "Without a number, so without a bar: Popliteus" in Page(rendered.html).text
+
+
+class TestCharts:
+    def test_a_layout_does_not_depend_on_those_drawn_before_it(self, measures):
+        few = measures.measures.model_copy(update={"muscles": measures.measures.muscles[6:10]})
+        measures = measures.model_copy(update={"measures": few})
+        wide, narrow = (charts.ProfileLayout(*shape) for shape in ((5, 980), (2, 350)))
+        both = charts.profile_charts(measures, [wide, narrow])
+        assert both == [charts.profile_charts(measures, [one])[0] for one in (wide, narrow)]
+        assert both[0] != both[1]
 
 
 class TestWords:
@@ -514,7 +557,7 @@ class TestWords:
 class TestPage:
     def test_the_same_bytes_twice_whatever_the_users_settings(self, measures, rendered):
         with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 30.0}):
-            again = render_report(measures, evidence(), config=CONFIG)
+            again = render_report(measures, evidence(change=0.1), config=CONFIG)
         assert again.html == rendered.html
         assert dict(again.figures) == dict(rendered.figures)
 
@@ -542,7 +585,7 @@ class TestPage:
     def test_pictures_have_alternative_texts(self, rendered):
         page = Page(rendered.html)
         pictures_shown = page.tags.count("img")
-        assert pictures_shown == 7
+        assert pictures_shown == 8
         texts = [v for t, k, v in page.attributes if t == "img" and k == "alt"]
         assert len([t for t in texts if len(t) > 20]) == pictures_shown
 
@@ -552,15 +595,7 @@ class TestPage:
         shown = {e["data-pointer"] for e, _ in page.numbers}
         for i in range(len(measures.measures.muscles)):
             assert f"/measures/muscles/{i}/expected_volume_ml" in shown
-        limb = measures.measures.model_copy(
-            update={
-                "muscles": tuple(
-                    m.model_copy(update={"expected_volume_ml": None})
-                    for m in measures.measures.muscles
-                )
-            }
-        )
-        unknown = measures.model_copy(update={"measures": limb})
+        unknown = without_profiles(measures, expected_volume_ml=None)
         assert "expected" not in Page(render_report(unknown, None, config=CONFIG).html).ids
 
     def test_markup_in_texts_is_escaped(self):
@@ -576,20 +611,19 @@ class TestPage:
         spoilt = original.model_copy(
             update={"measures": limb, "engine": note, "interval_basis": evil}
         )
-        text = render_report(spoilt, None, config=CONFIG).html
+        text = render_report(without_profiles(spoilt), None, config=CONFIG).html
         assert text.count("<script") == 1
         assert "<script>alert" not in text
         assert Page(text).text.count(evil) >= 4
         assert text.count(html.escape("<script>")) >= 4
 
-    def test_a_page_without_pictures(self, measures):
-        result = render_report(measures, None, config=CONFIG)
-        assert sorted(result.figures) == [
+    def test_a_page_without_pictures(self, doubted_report):
+        assert sorted(doubted_report.figures) == [
             "asymmetry.svg",
             "local_differences.svg",
             "profiles.svg",
         ]
-        assert "There is nothing to show" in Page(result.html).text
+        assert "There is nothing to show" in Page(doubted_report.html).text
 
     def test_a_page_where_nothing_could_be_measured(self, measures):
         gone = measurement(None, status=Status.ABSENT, reason="not labelled")
@@ -616,15 +650,15 @@ class TestPage:
         assert "No muscle could be judged on both sides" in page.text
         assert not any("index_percent" in e["data-pointer"] for e, _ in page.numbers)
 
-    def test_labels_alone_give_pictures(self, single):
-        only = evidence(image=False, fat=False, registered=False)
-        figures = render_report(single, only, config=CONFIG).figures
-        assert "segmentation_axial.png" in figures
-        assert not {"fat_fraction.png", "registration.png"} & set(figures)
+    def test_labels_alone_give_pictures(self, single_report):
+        assert "segmentation_axial.png" in single_report.figures
+        assert not {"fat_fraction.png", "registration.png"} & set(single_report.figures)
 
-    def test_it_stays_small_even_for_noise(self, measures):
-        page = render_report(measures, evidence(shape=(320, 200, 24)), config=CONFIG).html
-        assert len(page.encode()) < 3_000_000
+    def test_it_stays_small_even_for_noise(self, measures, rendered):
+        noise = evidence(shape=(320, 200, 24))
+        page = render_report(without_profiles(measures), noise, config=CONFIG).html
+        # The other page holds the charts along the limb, and pictures besides.
+        assert len(page.encode()) + len(rendered.html.encode()) < 3_000_000
 
 
 class TestPictures:
@@ -658,14 +692,12 @@ class TestPictures:
         assert np.array_equal(carried, right)
         assert right.any()
 
-    def test_the_change_of_volume_is_blue_where_the_right_is_larger(self, measures):
+    def test_the_change_of_volume_is_blue_where_the_right_is_larger(self, rendered):
         both = evidence(image=False)
         assert pictures.volume_change_map(both, scale_percent=20.0, dpi=60) is None
-        grid = both.labels.grid
         blue = []
         for change in (0.15, -0.15):
-            values = np.full(grid.shape, change, dtype=np.float32)
-            shown = replace(both, log_jacobian=(values, grid))
+            shown = evidence(image=False, change=change)
             pixels = pictures.volume_change_map(shown, scale_percent=20.0, dpi=60).astype(int)
             vivid = pixels.max(axis=2) - pixels.min(axis=2) > 60
             # Without the scale at the foot, which shows both colours.
@@ -674,8 +706,8 @@ class TestPictures:
             blue.append(np.median((pixels[..., 2] - pixels[..., 0])[vivid]))
         assert blue[0] > 60
         assert blue[1] < -60
-        page = Page(render_report(measures, shown, config=CONFIG).html)
-        assert "it cannot show where within a muscle volume was lost" in page.text
+        said = "it cannot show where within a muscle volume was lost"
+        assert said in Page(rendered.html).text
 
     def test_levels_run_from_the_top_over_what_is_labelled(self):
         levels = pictures.axial_levels(evidence(), 6)
@@ -687,8 +719,8 @@ class TestPictures:
     def test_figures_are_readable_images(self, rendered):
         for name, content in rendered.figures.items():
             if name.endswith(".png"):
-                # Views of the legs have pixels of fixed size in mm, and this body is small.
-                least = 100 if "legs" in name else 300
+                # Pictures of fixed size in mm are small where the body is, as this one.
+                least = 100 if name.startswith(("legs", "volume_change")) else 300
                 assert Image.open(io.BytesIO(content)).size[0] > least, name
 
     def test_evidence_refuses_what_would_draw_wrong_sides(self):

@@ -35,6 +35,7 @@ from pipeline.report import (
     label_table,
     measures_table,
     pictures,
+    reach,
     render_report,
     wide_table,
     words,
@@ -418,6 +419,10 @@ class TestHonesty:
         assert checks["separate"].noticed == twice
         assert checks["register"].noticed == (f"{single.registration.reason}.",)
         assert f"telling the legs apart failed {' '.join(twice)}" in single_page.text
+        # What a stage found without a doubt is told too.
+        assert checks["load"].notes == ("A file was left out.",)
+        assert checks["load"].summary == "fine; 1 note"
+        assert "reading the files fine; 1 note A file was left out." in single_page.text
 
     def test_the_profiles_say_what_they_are_of(self, measures, rendered, single_page):
         assert "Lean cross-section of every muscle" in Page(rendered.html).text
@@ -483,6 +488,49 @@ class TestHonesty:
 
 
 class TestCharts:
+    def test_one_poor_row_does_not_set_the_scale_of_the_others(self):
+        usual = [(3.0, -4.0, 9.0), (5.0, 1.0, 8.0), (1.0, -7.0, 7.5), (6.0, 2.0, 10.0)]
+        assert reach.shared_reach(usual) == 10.0
+        assert reach.shared_reach([*usual, (15.0, 5.0, 25.0)]) == 25.0
+        assert reach.shared_reach([*usual, (60.0, -70.0, 190.0)]) == 4 * 9.0
+        assert reach.shared_reach([]) == 10.0
+        assert reach.goes_on((60.0, -70.0, 190.0), 36.0) == (-70.0, 190.0)
+        assert reach.goes_on((-3.0, 36.0), 36.0) == (None, None)
+
+    def test_what_goes_on_beyond_the_scale_says_so_and_how_far(self, measures):
+        """The hip abductors and one of them: 60 % (-70 to 190)."""
+        poor = {
+            "index_percent": 60.0,
+            "interval_low_percent": -70.0,
+            "interval_high_percent": 190.0,
+            "verdict": Verdict.WITHIN_ERROR,
+        }
+        limb = without_profiles(measures).measures
+        rows = {"muscles": list(limb.muscles), "groups": list(limb.groups)}
+        for kind, name in (("muscles", "gluteus_medius"), ("groups", "hip_abductors")):
+            i = next(i for i, row in enumerate(rows[kind]) if row.name == name)
+            worse = rows[kind][i].asymmetry.model_copy(update=poor)
+            rows[kind][i] = rows[kind][i].model_copy(update={"asymmetry": worse})
+        limb = limb.model_copy(update={kind: tuple(found) for kind, found in rows.items()})
+        report = render_report(measures.model_copy(update={"measures": limb}), None, config=CONFIG)
+        said = "drawn cut: the 95 % interval is −70.0 to +190.0 %"
+        page = Page(report.html)
+        assert said in page.text.replace("\xa0", " ")
+        assert page.tags.count("u") == 2
+        widths = [
+            float(found[1])
+            for found in re.finditer(
+                r'<i class="\w+(?: faint)?" style="[^"]*width:([\d.]+)%"', report.html
+            )
+        ]
+        assert max(widths) == 50.0
+        # On a scale to 190 a typical one would fill a hundredth of it.
+        assert np.median(widths) > 3.0
+        first = PdfReader(io.BytesIO(report.pdf)).pages[0].extract_text()
+        assert said in " ".join(first.split())
+        texts = re.findall(r">([^<>]+)</text>", report.figures["asymmetry.svg"].decode())
+        assert {"−70.0", "+190.0"} <= set(texts)
+
     def test_a_layout_does_not_depend_on_those_drawn_before_it(self, measures):
         few = measures.measures.model_copy(update={"muscles": measures.measures.muscles[6:10]})
         measures = measures.model_copy(update={"measures": few})

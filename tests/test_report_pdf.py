@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from itertools import pairwise
 
 import pytest
 from factories import make_measures, unreliable
@@ -161,6 +162,33 @@ def test_whatever_went_wrong_every_line_lies_on_a_sheet_and_every_reason_is_told
     for k in range(3):
         assert f"Error: Fault {k}." in " ".join(pages[0].split())
     assert bad.registration.reason in text
+
+
+def test_no_letter_is_too_small_for_paper(content):
+    sizes = set()
+
+    def keep(text, outer, inner, _, size):
+        if text.strip():
+            sizes.add(round(size * abs(outer[0] * inner[0]), 2))
+
+    for page in PdfReader(io.BytesIO(content)).pages:
+        page.extract_text(visitor_text=keep)
+    assert min(sizes) >= 8.0
+
+
+def test_long_verdicts_stand_in_lines_of_their_own_below_each_other():
+    """Every difference doubted: the longest verdicts take two lines and none runs off."""
+    doubt = Finding(code="d", severity=Severity.WARNING, stage="load", message="Doubt.")
+    content = render_pdf(
+        make_measures(findings=(doubt,), caveats=("d",)), [], largest=5, scale_percent=20
+    )
+    for places in text_places(content):
+        table = sorted(y for x, y in places if x > 137.0)
+        gaps = [b - a for a, b in pairwise(table) if b - a > 0.1]
+        assert min(gaps) > 3.0
+    text = " ".join(PdfReader(io.BytesIO(content)).pages[1].extract_text().split())
+    assert "measurable, within the healthy spread (caveat)" in text
+    assert len(PdfReader(io.BytesIO(content)).pages) == 3
 
 
 def test_odd_labels_stay_text():

@@ -9,8 +9,17 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.core.anatomy import MUSCLES_BY_NAME
 from pipeline.core.change import Changes, ChangeVerdict, MuscleChange, ScanChanges, VolumeChange
-from pipeline.report.drawing import COLOURS, axes_at, chart_figure, drawing, row_axes, to_svg
+from pipeline.report.drawing import (
+    COLOURS,
+    axes_at,
+    chart_figure,
+    drawing,
+    mark_cuts,
+    row_axes,
+    to_svg,
+)
 from pipeline.report.format import Style, show
+from pipeline.report.reach import shared_reach
 from pipeline.report.words import group_title, muscle_title, region_title
 
 _NARROW_PX = 600
@@ -43,8 +52,9 @@ def interval_chart(later: ScanChanges, *, width_px: int) -> bytes:
     size = 10.5 if narrow else 12.0
     with drawing():
         figure = chart_figure(width_px, height_px)
+        reach = _reach(muscles)
         box_px = (label_px, bottom_px, plot_px, height_px - top_px - bottom_px)
-        axes = row_axes(figure, box_px, rows=len(rows), reach=_reach(muscles))
+        axes = row_axes(figure, box_px, rows=len(rows), reach=reach)
         axes.axvline(0.0, color=COLOURS["muted"], linewidth=1.0, zorder=1)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5 if narrow else 9))
         axes.tick_params(axis="x", length=0, labelsize=size - 1.0, pad=6)
@@ -63,8 +73,12 @@ def interval_chart(later: ScanChanges, *, width_px: int) -> bytes:
                 -8.0 / plot_px, y, muscle_title(row.name), transform=beside, ha="right",
                 va="center", fontsize=size,
             )  # fmt: skip
-            _interval(axes, y - _APART, row.volume_right, "right")
-            _interval(axes, y + _APART, row.volume_left, "left")
+            for at, volume, side in (
+                (y - _APART, row.volume_right, "right"),
+                (y + _APART, row.volume_left, "left"),
+            ):
+                _interval(axes, at, volume, side)
+                mark_cuts(axes, at, _ends(volume), reach=reach, size=size - 3.5)
             if not narrow:
                 axes.text(
                     1.0 + 8.0 / plot_px, y, _numbers(row), transform=beside, va="center",
@@ -110,15 +124,14 @@ def _drawn(change: MuscleChange) -> bool:
 
 
 def _reach(muscles: list[MuscleChange]) -> float:
-    ends = [10.0]
-    for c in muscles:
-        for v in (c.volume_right, c.volume_left):
-            ends += [
-                abs(end)
-                for end in (v.interval_low_percent, v.interval_high_percent)
-                if end is not None
-            ]
-    return 5.0 * math.ceil(max(ends) / 5.0 + 0.2)
+    """Half width of the axis, percent: nearly everything drawn fits, in steps of 5."""
+    drawn = [_ends(v) for c in muscles for v in (c.volume_right, c.volume_left)]
+    return 5.0 * math.ceil(shared_reach(drawn) / 5.0 + 0.2)
+
+
+def _ends(volume: VolumeChange) -> list[float]:
+    ends = (volume.interval_low_percent, volume.interval_high_percent)
+    return [end for end in ends if end is not None]
 
 
 def _interval(axes: Axes, y: float, volume: VolumeChange, side: str) -> None:

@@ -35,12 +35,14 @@ from pipeline.report.drawing import (
     axes_at,
     chart_figure,
     drawing,
+    mark_cuts,
     place,
     resize,
     row_axes,
     to_svg,
 )
 from pipeline.report.format import MINUS, NO_BREAK, Style, show
+from pipeline.report.reach import drawn_values, shared_reach
 from pipeline.report.words import muscle_title, region_title
 
 #: Below this width a chart drops what a phone has no room for.
@@ -115,6 +117,7 @@ def asymmetry_chart(measures: Measures, lead: Lead, *, width_px: int) -> bytes:
                 continue
             axes.text(-8.0 / box_px[2], y, row.label, fontsize=size, ha="right", **beside)
             _bar(axes, y, row)
+            mark_cuts(axes, y, drawn_values(row.asymmetry), reach=reach, size=size - 1.5)
             number, x = _number_text(row.asymmetry, narrow=narrow), 1.0 + 8.0 / box_px[2]
             axes.text(x, y, number, fontsize=size - 0.5, color=COLOURS["muted"], **beside)
         _name_directions(axes, above=12.0 / box_px[3], size=size)
@@ -284,20 +287,13 @@ def _profile_of(result: MuscleResult) -> Lead:
 
 
 def _reach(rows: Sequence[_Row]) -> float:
-    """Half width of the axis, percent: everything drawn fits, in steps of 5."""
-    ends = [10.0]
-    for row in rows:
-        a = row.asymmetry
-        if a is None:
-            continue
-        drawn = (
-            a.index_percent,
-            a.interval_low_percent,
-            a.interval_high_percent,
-            row.limit_percent,
-        )
-        ends += [abs(v) for v in drawn if v is not None]
-    return 5.0 * math.ceil(max(ends) / 5.0 + 0.2)
+    """Half width of the axis, percent: nearly everything drawn fits, in steps of 5."""
+    drawn = [
+        (*drawn_values(row.asymmetry), *([] if row.limit_percent is None else [row.limit_percent]))
+        for row in rows
+        if row.asymmetry is not None
+    ]
+    return 5.0 * math.ceil(shared_reach(drawn) / 5.0 + 0.2)
 
 
 def _percent_ticks(axes: Axes, reach: float, *, size: float) -> None:
@@ -349,7 +345,9 @@ def _bar(axes: Axes, y: float, row: _Row) -> None:
         axes.plot([low, high], [y, y], color=COLOURS["paper"], linewidth=3.2, zorder=3.5)
         axes.plot([low, high], [y, y], color=COLOURS["ink"], linewidth=1.3, zorder=4)
         for end in (low, high):
-            axes.plot([end, end], [y - 0.16, y + 0.16], color=COLOURS["ink"], linewidth=1.3)
+            axes.plot(
+                [end, end], [y - 0.16, y + 0.16], color=COLOURS["ink"], linewidth=1.3, zorder=4
+            )
 
 
 def _number_text(asymmetry: Asymmetry, *, narrow: bool) -> str:

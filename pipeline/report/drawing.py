@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 
@@ -16,13 +16,20 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
 from pipeline.core.errors import InvariantError
+from pipeline.report.format import Style, show
+from pipeline.report.reach import goes_on
 
 Pixels = NDArray[np.uint8]
+
+#: Comes with matplotlib, so that letters are as wide on every machine.
+FONT = "DejaVu Sans"
 
 #: Colours of the page and its charts, by the name of their variable in the style sheet. Blue
 #: and orange stay apart for every kind of colour vision.
@@ -68,7 +75,7 @@ def drawing() -> Iterator[None]:
             {
                 "svg.fonttype": "none",
                 "svg.hashsalt": "myosymmetry",
-                "font.family": "DejaVu Sans",
+                "font.family": FONT,
                 "axes.spines.top": False,
                 "axes.spines.right": False,
                 "axes.edgecolor": COLOURS["line"],
@@ -126,6 +133,56 @@ def row_axes(
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     return axes
+
+
+def mark_cuts(axes: Axes, y: float, values: Sequence[float], *, reach: float, size: float) -> None:
+    """An arrow with its number at each end of a row that goes on beyond the axes.
+
+    Args:
+        axes: of the chart, from -reach to reach.
+        y: level of the row.
+        values: what is drawn in it, percent.
+        reach: where the axes end.
+        size: of the number.
+    """
+    for value, end, arrow, inwards in zip(
+        goes_on(values, reach), (-reach, reach), "<>", ("left", "right"), strict=True
+    ):
+        if value is None:
+            continue
+        axes.plot(
+            [end], [y], marker=arrow, markersize=7.0, color=COLOURS["ink"], clip_on=False, zorder=6
+        )
+        axes.annotate(
+            show(value, Style.SIGNED_PERCENT),
+            (end, y),
+            (7.0 if inwards == "left" else -7.0, 0.0),
+            textcoords="offset points",
+            ha=inwards,
+            va="center",
+            fontsize=size,
+            zorder=5,
+            bbox={"facecolor": COLOURS["paper"], "edgecolor": "none", "pad": 1.0},
+        )
+
+
+def lines_of(text: str, width_points: float, size: float, *, bold: bool = False) -> list[str]:
+    """Text broken between words into lines that are at most so wide in letters of a size."""
+    letters = FontProperties(family=FONT, size=size, weight="bold" if bold else "normal")
+    lines: list[str] = []
+    # No-break spaces hold numbers and their units together.
+    for word in re.findall(r"[^ \t\n]+", text):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _width_points(longer, letters) <= width_points:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def _width_points(text: str, letters: FontProperties) -> float:
+    width, _, _ = text_to_path.get_text_width_height_descent(text, letters, False)
+    return float(width)
 
 
 def to_svg(figure: Figure) -> bytes:

@@ -39,6 +39,7 @@ from pipeline.report.evidence import RenderedReport, ReportEvidence
 from pipeline.report.methods import methods_of
 from pipeline.report.numbers import Numbers
 from pipeline.report.pdf import render_pdf
+from pipeline.report.reach import drawn_values, goes_on, shared_reach
 
 #: Charts are drawn twice, for a desk and for a phone; the style sheet shows one of them.
 _WIDTHS_PX: Mapping[str, int] = MappingProxyType({"wide": 980, "narrow": 350})
@@ -74,13 +75,23 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Bar:
-    """A difference as a bar from the middle, all in percent of the width."""
+    """A difference as a bar from the middle, all in percent of the width.
+
+    Attributes:
+        left, width: of the bar.
+        side: the larger one.
+        interval_left, interval_width: of the 95 % interval; None where there is none.
+        goes_on: ends of the scale beyond which it goes on, left or right.
+        reach: difference at the ends of the scale, percent.
+    """
 
     left: float
     width: float
     side: str
     interval_left: float | None
     interval_width: float | None
+    goes_on: tuple[str, ...]
+    reach: float
 
 
 @dataclass(frozen=True)
@@ -297,23 +308,27 @@ def _volume_field(measurement: Measurement, prefix: str = "") -> str:
 def _bars(rows: Sequence[_Row], lead: Lead) -> list[_Bar]:
     """Bars of all rows on one scale; every row has a number."""
     values = [leading(row.result, lead) for row in rows]
-    ends = [10.0]
-    for a in values:
-        drawn = (a.index_percent, a.interval_low_percent, a.interval_high_percent)
-        ends += [abs(v) for v in drawn if v is not None]
-    scale = 50.0 / max(ends)
+    reach = shared_reach(drawn_values(a) for a in values)
+
+    def place(percent: float) -> float:
+        return 50.0 + 50.0 * max(-1.0, min(1.0, percent / reach))
+
     bars: list[_Bar] = []
     for a in values:
         index = a.index_percent or 0.0
         low, high = a.interval_low_percent, a.interval_high_percent
-        length = scale * abs(index)
+        ends = sorted((50.0, place(index)))
+        between = None if low is None or high is None else (place(low), place(high))
+        beyond = zip(("left", "right"), goes_on(drawn_values(a), reach), strict=True)
         bars.append(
             _Bar(
-                left=50.0 if index > 0 else 50.0 - length,
-                width=length,
+                left=ends[0],
+                width=ends[1] - ends[0],
                 side="right" if index > 0 else "left",
-                interval_left=None if low is None else 50.0 + scale * low,
-                interval_width=None if low is None or high is None else scale * (high - low),
+                interval_left=None if between is None else between[0],
+                interval_width=None if between is None else between[1] - between[0],
+                goes_on=tuple(side for side, value in beyond if value is not None),
+                reach=reach,
             )
         )
     return bars

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.patches import Circle
 
 from pipeline.core.results import (
+    Asymmetry,
     Compared,
     GroupResult,
     Lead,
@@ -29,6 +31,7 @@ from pipeline.report.format import MISSING
 from pipeline.report.legs import LegsView, Pin, colour_of
 from pipeline.report.methods import methods_of
 from pipeline.report.numbers import Numbers
+from pipeline.report.reach import drawn_values, goes_on, shared_reach
 from pipeline.report.sheet import (
     FOOT_MM,
     HEADING,
@@ -40,25 +43,26 @@ from pipeline.report.sheet import (
     WIDTH_MM,
     Flow,
     Sheet,
-    lines_of,
+    line_mm,
+    wrapped,
 )
 
 #: Columns of the tables: heading and the place of its right (first: left) edge, mm.
 _COLUMNS = (
     ("", MARGIN_MM),
-    ("right, mL", 82.0),
-    ("left, mL", 97.0),
-    ("R \N{MINUS SIGN} L, %", 113.0),
-    ("95 % interval, %", 141.0),
-    ("verdict", 145.0),
+    ("right, mL", 79.5),
+    ("left, mL", 93.5),
+    ("R \N{MINUS SIGN} L, %", 108.5),
+    ("95 % interval, %", 136.2),
+    ("verdict", 138.3),
 )
 _ROW_MM = 5.0
-#: Size of the verdicts in the tables, points.
-_VERDICT = 6.8
 #: Width and largest height of each view of the legs, and what stands below them.
 _LEGS_MM, _TALLEST_MM, _BELOW_LEGS_MM = 46.0, 104.0, 23.0
-#: Height of a group's bar with its name and verdict.
-_BAR_MM = 10.4
+#: Height of a group's bar with its name and the first line of its verdict; width of the bars
+#: beside the legs.
+_BAR_MM = 10.8
+_BARS_MM = 76.0
 
 
 def render_pdf(
@@ -157,12 +161,12 @@ def _first(
     for notice in _notices(measures, lead):
         flow.paragraph(notice, colour="left")
     flow.space(4.0)
-    bars = _compared_groups(measures, lead)
+    width = _BARS_MM if views else TEXT_MM
+    bars = _group_bars(measures, lead, num, width)
     legs_mm = _legs_height(views) + _BELOW_LEGS_MM if views else 0.0
-    flow.need(max(legs_mm, 11.5 + _BAR_MM * len(bars)))
+    flow.need(max(legs_mm, 11.5 + sum(bar.height_mm for bar in bars)))
     below = _draw_legs(flow.sheet, views, flow.y, scale_percent) if views else flow.y
-    x = 118.0 if views else MARGIN_MM
-    bars_below = _group_bars(flow.sheet, measures, bars, lead, num, x=x, y=flow.y + 3.0)
+    bars_below = _draw_bars(flow.sheet, bars, width=width, y=flow.y + 3.0)
     flow.y = max(below, bars_below) + 6.0
     flow.heading("Largest differences")
     chosen = words.largest(measures, lead, largest)
@@ -231,10 +235,10 @@ def _draw_legs(
         for pin in pins:
             place = (pin.x_percent * columns / 100.0, pin.y_percent * rows / 100.0)
             axes.add_patch(
-                Circle(place, columns / 22.0, facecolor="white", edgecolor=COLOURS["ink"], lw=0.8)
+                Circle(place, columns / 19.0, facecolor="white", edgecolor=COLOURS["ink"], lw=0.8)
             )
             axes.text(
-                *place, str(pin.number), fontsize=6.5, fontweight="bold", ha="center", va="center"
+                *place, str(pin.number), fontsize=SMALL, fontweight="bold", ha="center", va="center"
             )
         letters = ("R", "L") if view.view == "front" else ("L", "R")
         below = top + height + 3.5
@@ -259,72 +263,91 @@ def _draw_legs(
     )
 
 
-def _compared_groups(measures: Measures, lead: Lead) -> list[int]:
-    """Positions of the groups that have a difference to draw."""
-    return [
-        i
+@dataclass(frozen=True)
+class _Bar:
+    """The difference of a group.
+
+    Attributes:
+        title, value: its name and its difference in words.
+        asymmetry: the difference itself.
+        reach: difference at the ends of the bars, percent.
+        said: lines below the bar.
+    """
+
+    title: str
+    value: str
+    asymmetry: Asymmetry
+    reach: float
+    said: tuple[str, ...]
+
+    @property
+    def height_mm(self) -> float:
+        """With the room below."""
+        return _BAR_MM + (len(self.said) - 1) * line_mm(SMALL)
+
+
+def _group_bars(measures: Measures, lead: Lead, num: Numbers, width: float) -> list[_Bar]:
+    """A bar of each group that has a difference to draw, all on one scale."""
+    found = [
+        (group, f"/measures/groups/{i}", leading(group, lead))
         for i in words.summary_groups(measures, lead)
-        if leading(measures.measures.groups[i], lead).index_percent is not None
+        if leading(group := measures.measures.groups[i], lead).index_percent is not None
     ]
-
-
-def _group_bars(
-    sheet: Sheet,
-    measures: Measures,
-    compared: Sequence[int],
-    lead: Lead,
-    num: Numbers,
-    *,
-    x: float,
-    y: float,
-) -> float:
-    sheet.text(x, y, "Muscle groups", size=HEADING, bold=True)
-    right = WIDTH_MM - MARGIN_MM
-    middle = (x + right) / 2.0
-    y += 4.5
-    sheet.text(middle - 1.0, y, "left larger", size=6.5, colour="muted", align="right")
-    sheet.text(middle + 1.0, y, "right larger", size=6.5, colour="muted")
-    y += 4.0
-    found = [leading(measures.measures.groups[i], lead) for i in compared]
-    ends = [
-        abs(v)
-        for a in found
-        for v in (a.index_percent, a.interval_low_percent, a.interval_high_percent)
-        if v is not None
-    ]
-    scale = 0.5 * (right - x) / max([10.0, *ends])
-    for i, a in zip(compared, found, strict=True):
-        group, base = measures.measures.groups[i], f"/measures/groups/{i}"
-        pointer = f"{base}/{words.lead_key(lead)}/index_percent"
-        sheet.text(x, y, words.group_title(group.name), size=8.0)
-        sheet.text(
-            right,
-            y,
-            num.text(pointer, "signed_percent", unit=True),
-            size=8.0,
-            bold=True,
-            align="right",
-        )
-        index = a.index_percent or 0.0
-        faint = a.verdict in (None, Verdict.WITHIN_ERROR)
-        side = "right" if index > 0 else "left"
-        sheet.box(x, y + 1.3, right - x, 1.8, COLOURS["band"])
-        sheet.box(
-            min(middle, middle + scale * index),
-            y + 1.3,
-            abs(scale * index),
-            1.8,
-            COLOURS[f"{side}-soft" if faint else side],
-        )
-        if a.interval_low_percent is not None and a.interval_high_percent is not None:
-            ends_mm = (
-                middle + scale * a.interval_low_percent,
-                middle + scale * a.interval_high_percent,
+    reach = shared_reach(drawn_values(asymmetry) for *_, asymmetry in found)
+    bars = []
+    for group, base, asymmetry in found:
+        cut = words.cut_note(group, base, lead, num, reach=reach).striptags()
+        said = (words.verdict_text(group, lead), words.group_note(group, lead), cut)
+        bars.append(
+            _Bar(
+                title=words.group_title(group.name),
+                value=num.text(
+                    f"{base}/{words.lead_key(lead)}/index_percent", "signed_percent", unit=True
+                ),
+                asymmetry=asymmetry,
+                reach=reach,
+                said=tuple(wrapped("; ".join(filter(None, said)), width, SMALL)),
             )
-            sheet.line(ends_mm, y + 2.2, colour="ink", width=1.0)
-        said = (words.verdict_text(group, lead), words.group_note(group, lead))
-        sheet.text(x, y + 5.6, "; ".join(filter(None, said)), size=6.5, colour="muted")
-        y += _BAR_MM
+        )
+    return bars
+
+
+def _draw_bars(sheet: Sheet, bars: Sequence[_Bar], *, width: float, y: float) -> float:
+    """The groups below each other at the right margin; returns the level below them."""
+    right = WIDTH_MM - MARGIN_MM
+    x = right - width
+    middle = (x + right) / 2.0
+    sheet.text(x, y, "Muscle groups", size=HEADING, bold=True)
+    y += 4.5
+    sheet.text(
+        middle - 1.0, y, "\N{LEFTWARDS ARROW} left larger", size=SMALL, colour="left", align="right"
+    )
+    sheet.text(middle + 1.0, y, "right larger \N{RIGHTWARDS ARROW}", size=SMALL, colour="right")
+    y += 4.5
+    for bar in bars:
+        sheet.text(x, y, bar.title, size=SMALL)
+        sheet.text(right, y, bar.value, size=SMALL, bold=True, align="right")
+        low, high = bar.asymmetry.interval_low_percent, bar.asymmetry.interval_high_percent
+        index = bar.asymmetry.index_percent or 0.0
+        faint = bar.asymmetry.verdict in (None, Verdict.WITHIN_ERROR)
+        side = "right" if index > 0 else "left"
+
+        def place(percent: float, reach: float = bar.reach) -> float:
+            return middle + 0.5 * width * max(-1.0, min(1.0, percent / reach))
+
+        ends = sorted((middle, place(index)))
+        sheet.box(x, y + 1.3, width, 1.8, COLOURS["band"])
+        colour = COLOURS[f"{side}-soft" if faint else side]
+        sheet.box(ends[0], y + 1.3, ends[1] - ends[0], 1.8, colour)
+        if low is not None and high is not None:
+            sheet.line((place(low), place(high)), y + 2.2, colour="ink", width=1.0)
+        beyond = goes_on(drawn_values(bar.asymmetry), bar.reach)
+        for value, end, to_right in zip(beyond, (x, right), (False, True), strict=True):
+            if value is not None:
+                sheet.arrow(end, y + 2.2, to_right=to_right)
+        for n, line in enumerate(bar.said):
+            sheet.text(x, y + 5.9 + n * line_mm(SMALL), line, size=SMALL, colour="muted")
+        y += bar.height_mm
     return y
 
 
@@ -426,19 +449,20 @@ def _table_row(
     lead: Lead,
     num: Numbers,
 ) -> None:
-    flow.need(0.0)
+    verdict = wrapped(
+        words.verdict_text(result, lead), WIDTH_MM - MARGIN_MM - _COLUMNS[5][1], SMALL
+    )
+    flow.need((len(verdict) - 1) * line_mm(SMALL))
     sheet, y = flow.sheet, flow.y
-    sheet.text(MARGIN_MM, y, title, size=8.0)
+    sheet.text(MARGIN_MM, y, title, size=SMALL)
     for (_, x), cell in zip(_COLUMNS[1:5], _cells(base, lead, num), strict=True):
-        sheet.text(x, y, cell, size=8.0, align="right", bold=x == _COLUMNS[3][1])
+        sheet.text(x, y, cell, size=SMALL, align="right", bold=x == _COLUMNS[3][1])
     x = _COLUMNS[5][1]
-    verdict = lines_of(words.verdict_text(result, lead), WIDTH_MM - MARGIN_MM - x, _VERDICT)
     for n, line in enumerate(verdict):
-        # Two lines stand as close as the row is high.
-        level = y + (n - 0.5 * (len(verdict) - 1)) * 2.3
-        sheet.text(x, level, line, size=_VERDICT if len(verdict) == 1 else 5.5, colour="muted")
-    sheet.rule(y + 1.5)
-    flow.space(_ROW_MM)
+        sheet.text(x, y + n * line_mm(SMALL), line, size=SMALL, colour="muted")
+    further = (len(verdict) - 1) * line_mm(SMALL)
+    sheet.rule(y + 1.5 + further)
+    flow.space(_ROW_MM + further)
 
 
 def _cells(base: str, lead: Lead, num: Numbers) -> list[str]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon, Rectangle
 
-from pipeline.report.drawing import COLOURS
+from pipeline.report.drawing import COLOURS, lines_of
 
 WIDTH_MM, HEIGHT_MM = 210.0, 297.0
 MARGIN_MM = 16.0
@@ -21,9 +20,11 @@ LOWEST_MM = HEIGHT_MM - 15.0
 #: Level of the line at the foot of the page.
 FOOT_MM = HEIGHT_MM - 10.0
 _MM_PER_INCH = 25.4
-#: Height of a line of text of one point, and width of its average letter, in mm.
-_LINE_MM_PER_POINT, _LETTER_MM_PER_POINT = 0.48, 0.195
-SMALL, BODY, HEADING, TITLE = 7.5, 9.0, 11.5, 17.0
+_POINTS_PER_MM = 72.0 / _MM_PER_INCH
+#: Height of a line of text of one point, in mm.
+_LINE_MM_PER_POINT = 0.48
+#: Sizes of letters in points; smaller ones than the first cannot be read on paper.
+SMALL, BODY, HEADING, TITLE = 8.0, 9.0, 11.5, 17.0
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Sheet:
         colour: str = "ink",
     ) -> float:
         """Text in lines of at most a width; returns where the next line would stand."""
-        for line in lines_of(text, width, size):
+        for line in wrapped(text, width, size):
             self.text(x, y, line, size=size, colour=colour)
             y += line_mm(size)
         return y
@@ -84,6 +85,15 @@ class Sheet:
         level = 1.0 - y / HEIGHT_MM
         self.figure.add_artist(
             Line2D(x, [level, level], color=COLOURS[colour], linewidth=width, zorder=3)
+        )
+
+    def arrow(self, x: float, y: float, *, to_right: bool) -> None:
+        """A small arrow head that begins at x, its middle at y: what ends here goes on."""
+        tip = x + (1.8 if to_right else -1.8)
+        corners = [(x, y - 1.2), (x, y + 1.2), (tip, y)]
+        places = [(a / WIDTH_MM, 1.0 - b / HEIGHT_MM) for a, b in corners]
+        self.figure.add_artist(
+            Polygon(places, facecolor=COLOURS["ink"], edgecolor="none", zorder=4)
         )
 
     def box(self, x: float, y: float, width: float, height: float, colour: str) -> None:
@@ -105,9 +115,9 @@ def line_mm(size: float) -> float:
     return _LINE_MM_PER_POINT * size
 
 
-def lines_of(text: str, width: float, size: float) -> list[str]:
+def wrapped(text: str, width: float, size: float) -> list[str]:
     """Text broken into lines of at most a width in mm."""
-    return textwrap.wrap(text, max(8, int(width / (_LETTER_MM_PER_POINT * size))))
+    return lines_of(text, width * _POINTS_PER_MM, size)
 
 
 class Flow:
@@ -142,7 +152,7 @@ class Flow:
         self, text: str, *, size: float = BODY, colour: str = "ink", after: float = 0.0
     ) -> None:
         """Text across the sheet, with room after it; every line finds its place on a sheet."""
-        for line in lines_of(text, TEXT_MM, size):
+        for line in wrapped(text, TEXT_MM, size):
             self.need(0.0)
             self.sheet.text(MARGIN_MM, self.y, line, size=size, colour=colour)
             self.y += line_mm(size)

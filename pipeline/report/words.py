@@ -23,6 +23,7 @@ from pipeline.core.results import (
 )
 from pipeline.report.format import NO_BREAK
 from pipeline.report.numbers import Numbers
+from pipeline.report.reach import drawn_values, goes_on
 
 #: Groups by names that a person without anatomy knows; the anatomical name stands beside them.
 _PLAIN_GROUPS: Mapping[str, str] = MappingProxyType(
@@ -126,12 +127,20 @@ class StageCheck:
         name, what: of the stage.
         verdict: fine, look at or failed.
         noticed: first sentences of what it warns of, errors first.
+        notes: first sentences of what it found besides.
     """
 
     name: str
     what: str
     verdict: Literal["fine", "look at", "failed"]
     noticed: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """The verdict with the number of notes, e.g. "fine; 1 note"."""
+        count = len(self.notes)
+        return f"{self.verdict}; {count} note{'s' * (count > 1)}" if count else self.verdict
 
 
 @dataclass(frozen=True)
@@ -261,7 +270,17 @@ def stage_checks(measures: Measures) -> list[StageCheck]:
             said.append(f"{measures.registration.reason}.")
         verdict: Literal["fine", "look at", "failed"] = "look at" if doubtful else "fine"
         checks.append(
-            StageCheck(name, what, "failed" if failed else verdict, tuple(dict.fromkeys(said)))
+            StageCheck(
+                name,
+                what,
+                verdict="failed" if failed else verdict,
+                noticed=tuple(dict.fromkeys(said)),
+                notes=tuple(
+                    dict.fromkeys(
+                        first_sentence(f.message) for f in found if f.severity is Severity.INFO
+                    )
+                ),
+            )
         )
     return checks
 
@@ -310,6 +329,19 @@ def interval(result: Compared, base: str, lead: Lead, num: Numbers) -> Markup:
     near, far = ends if low >= 0 else ends[::-1]
     return label + Markup("{} to {}").format(
         num(near, "magnitude_percent"), num(far, "magnitude_percent", unit=True)
+    )
+
+
+def cut_note(result: Compared, base: str, lead: Lead, num: Numbers, *, reach: float) -> Markup:
+    """Says how far a difference goes on that is drawn only to the end of a chart; else empty."""
+    asymmetry = leading(result, lead)
+    if goes_on(drawn_values(asymmetry), reach) == (None, None):
+        return Markup("")
+    if asymmetry.interval_low_percent is None:
+        return Markup("drawn cut")
+    low, high = (f"{base}/{lead_key(lead)}/interval_{end}_percent" for end in ("low", "high"))
+    return Markup("drawn cut: the 95{}% interval is {} to {}").format(
+        NO_BREAK, num(low, "signed_percent"), num(high, "signed_percent", unit=True)
     )
 
 

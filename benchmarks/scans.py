@@ -35,7 +35,7 @@ from pipeline.core.results import Finding, Measurement
 from pipeline.core.transform import identity
 from pipeline.engines import Engine
 from pipeline.imaging.labels import join_labels
-from pipeline.io.nifti import open_nifti
+from pipeline.io.nifti import Called, open_nifti
 from pipeline.stages.segment import with_labels
 
 Images = Mapping[Quantity, Volume]
@@ -100,6 +100,7 @@ def _source(path: Path) -> ArraySource:
     config = default_config().load
     source = open_nifti(
         path,
+        Called(path.name),
         affine_tolerance_mm=config.affine_tolerance_mm,
         largest_image_million_voxels=config.largest_image_million_voxels,
     )

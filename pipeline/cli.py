@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import (
+    NAMES_ON_TERMINAL,
     InputError,
     MyosymmetryError,
     ResultsError,
@@ -101,7 +102,7 @@ def _guarded(work: Callable[[], int], who: str = "") -> int:
     try:
         return work()
     except MyosymmetryError as error:
-        sys.stderr.write(f"{prefix}{error}\n")
+        sys.stderr.write(f"{prefix}{error}{_named(error)}\n")
         return error.exit_code
     except MemoryError as error:
         sys.stderr.write(f"{prefix}{out_of_memory(error)}\n")
@@ -112,10 +113,26 @@ def _guarded(work: Callable[[], int], who: str = "") -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _CLOSED_PIPE_EXIT_CODE
     except Exception:  # noqa: BLE001 - the last stop: a bug ends with its own exit code
-        sys.stderr.write(
-            f"{prefix}a bug in myosymmetry, please report this:\n{traceback.format_exc()}"
-        )
+        said = traceback.format_exc() if sys.stderr.isatty() else _traceback_without_names()
+        sys.stderr.write(f"{prefix}a bug in myosymmetry, please report this:\n{said}")
         return _BUG_EXIT_CODE
+
+
+def _named(error: MyosymmetryError) -> str:
+    """Which files or words an error means, where a person reads it: what goes elsewhere is kept."""
+    if not error.private:
+        return ""
+    if sys.stderr.isatty():
+        return f" Which: {error.private}."
+    return f" ({NAMES_ON_TERMINAL[:1].upper()}{NAMES_ON_TERMINAL[1:]}.)"
+
+
+def _traceback_without_names() -> str:
+    """Where a bug came up, without the words of the exception, which may quote names of files and
+    values of headers."""
+    kind, _, places = sys.exc_info()
+    name = "an exception" if kind is None else kind.__name__
+    return f"{''.join(traceback.format_tb(places))}{name} ({NAMES_ON_TERMINAL})\n"
 
 
 def _parser(prog: str, description: str, **keywords: Any) -> argparse.ArgumentParser:
@@ -513,7 +530,8 @@ def _inspect(arguments: Sequence[str]) -> int:
         try:
             found.append(inspect_subject(options.data, subject, session=session, config=config))
         except (InputError, SubjectUnusableError) as error:
-            found.append({"subject": subject, "session": session, "error": str(error)})
+            which = f" Which: {error.private}." if error.private else ""
+            found.append({"subject": subject, "session": session, "error": f"{error}{which}"})
             worst = max(worst, error.exit_code)
     if options.json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
@@ -526,10 +544,13 @@ def _inspect(arguments: Sequence[str]) -> int:
         for name, grid in one["images"].items():
             sys.stdout.write(f"  {name:<14} {grid}\n")
         for name in one["inputs"]:
-            reason = one["reasons"].get(name)
-            sys.stdout.write(f"  used           {name}{f' ({reason})' if reason else ''}\n")
+            reason, file = one["reasons"].get(name), one["files"].get(name)
+            said = f"{name}{f' ({reason})' if reason else ''}{f': {file}' if file else ''}"
+            sys.stdout.write(f"  used           {said}\n")
         for message in one["left_out"]:
             sys.stdout.write(f"  left out       {message}\n")
+        for file, reason in one["files_left_out"].items():
+            sys.stdout.write(f"  left out       {file}: {reason}\n")
         for message in one["findings"]:
             sys.stdout.write(f"  note           {message}\n")
     return worst

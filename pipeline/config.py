@@ -25,6 +25,8 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.scan import GIVEN
 
 DEFAULT_PATH = Path(__file__).with_name("default.yaml")
+#: What is kept of a label scheme that the user named by a path.
+MAPPING_FILE = "a mapping file"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 #: 200 is what an asymmetry index can be at most.
@@ -337,6 +339,12 @@ class Config(_Section):
     compare: CompareConfig
     report: ReportConfig
     group: GroupConfig
+
+
+def ready_schemes() -> dict[str, Path]:
+    """Mapping files of the label schemes that come with the package, by name."""
+    folder = Path(__file__).with_name("io") / "schemes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 @cache

@@ -245,7 +245,7 @@ def inspect_subject(
     data: Path, subject: str, *, session: str | None = None, config: Config | None = None
 ) -> dict[str, Any]:
     """What would be used of a subject and by what rule, and what is left out and why, as JSON-like
-    values."""
+    values. They hold names of files, which results do not."""
     config = config if config is not None else default_config()
     result = load_subject(
         data,
@@ -269,8 +269,10 @@ def inspect_subject(
         "session": loaded.session,
         "images": images,
         "inputs": dict(loaded.inputs),
+        "files": dict(loaded.files),
         "reasons": dict(loaded.reasons),
         "left_out": [f.message for f in result.findings if f.code in _LEFT_OUT],
+        "files_left_out": dict(loaded.unused),
         "findings": [f.message for f in result.findings if f.code not in _LEFT_OUT],
     }
 
@@ -313,8 +315,6 @@ class _Run:
             section=[section.model_dump(mode="json") for section in sections],
             upstream={
                 **loaded.inputs,
-                # The same file can be taken for another contrast: load.patterns says for which.
-                **{f"role of {name}": role for name, role in loaded.roles.items()},
                 "engine": f"{engine.name} {engine.version} {engine.digest}",
             },
         )

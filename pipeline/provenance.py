@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.config import Config
+from pipeline.config import MAPPING_FILE, Config, ready_schemes
+from pipeline.core.anatomy import OWN_SCHEME
 from pipeline.core.results import Provenance
 
 DISTRIBUTION = "myosymmetry"
@@ -78,6 +79,9 @@ def provenance(config: Config, inputs: Mapping[str, str]) -> Provenance:
     """The record that goes into every result. It holds no clock: a rerun gives the same."""
     # How a group is summed up does not touch the results of one subject.
     dumped = config.model_dump(mode="json", by_alias=True, exclude={"group"})
+    # A path may name a person; what the file says is among the inputs.
+    if config.segment.label_scheme not in (OWN_SCHEME.name, *ready_schemes()):
+        dumped["segment"]["label_scheme"] = MAPPING_FILE
     return Provenance(
         software=DISTRIBUTION,
         software_version=version_of(DISTRIBUTION),

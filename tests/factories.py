@@ -260,7 +260,7 @@ def make_measures(
             libraries={"numpy": "2.4.6", "scipy": "1.17.0"},
             configuration_digest="cd" * 32,
             configuration={"measure": {"scan_rescan_cv_percent": 1.5}},
-            inputs={"anat/sub-01_water.nii.gz": "12" * 32, "anat/sub-01_fat.nii.gz": "34" * 32},
+            inputs={"nifti:water": "12" * 32, "nifti:fat": "34" * 32},
         ),
     )
 

@@ -225,11 +225,14 @@ HALVES[2] = 0.5
 
 CASES = {
     "no usable image, empty folder": (nothing, "no image that can be used.*an empty folder"),
-    "no usable image, other names": (unmatched, r"no image that can be used.*a_scan\.nii\.gz"),
-    "empty file": (empty_file, r"a_fat\.nii\.gz is empty.*0 bytes"),
-    "truncated .nii.gz": (truncated, r"a_fat\.nii\.gz is truncated or damaged.*copy or export"),
-    "truncated .nii": (truncated_plain, r"a_T1w\.nii is truncated or damaged.*10 bytes missing"),
-    "no NIfTI inside": (no_nifti, r"a_fat\.nii\.gz is not a readable NIfTI image"),
+    "no usable image, other names": (
+        unmatched,
+        "no image that can be used.*NIfTI files: 1 file left out",
+    ),
+    "empty file": (empty_file, "fat image is empty.*0 bytes"),
+    "truncated .nii.gz": (truncated, "fat image is truncated or damaged.*copy or export"),
+    "truncated .nii": (truncated_plain, "T1w image is truncated or damaged.*10 bytes missing"),
+    "no NIfTI inside": (no_nifti, "fat image is not a readable NIfTI image"),
     "grids of other shape": (other_shape, "different grids.*12 x 10 x 8.*12 x 10 x 9"),
     "grids elsewhere": (other_place, r"different grids.*corners up to 4\.0 mm apart"),
     "4D": (four_dimensions, "has 4 dimensions.*12 x 10 x 8 x 3"),
@@ -245,18 +248,18 @@ CASES = {
     "absurd size": (absurd, "declares a size that cannot be right.*32000 x 32000 x 32000"),
     "more declared than a .nii holds": (
         declares_more_than_it_holds(".nii"),
-        r"a_T1w\.nii is truncated.*1250 x 1250 x 1250.*3906248080 bytes missing",
+        "T1w image is truncated.*1250 x 1250 x 1250.*3906248080 bytes missing",
     ),
     "more declared than a .nii.gz can hold": (
         declares_more_than_it_holds(".nii.gz"),
-        r"a_T1w\.nii\.gz is truncated.*1250 x 1250 x 1250.*at least \d+ bytes missing",
+        r"T1w image is truncated.*1250 x 1250 x 1250.*at least \d+ bytes missing",
     ),
     "no voxel size": (no_voxel_size, "does not state its voxel size.*pixdim 0 x 2 x 3"),
-    "negative size": (negative, "a_T1w"),
+    "negative size": (negative, "T1w image"),
     "labels without a meaning": (labels(LABELS), r"without a meaning.*1-30, 41-47.*Found: 77"),
     "labels on another grid": (labels(LABELS, MOVED), r"labels image lie on different grids"),
     "labels between integers": (labels(HALVES), r"between the integers.*0\.5"),
-    "two files of one kind": (two_of_a_kind, r"more than one water.*a_water.*b_water"),
+    "two files of one kind": (two_of_a_kind, "more than one water file.*2 files"),
     "fractions of no known scale": (large_fractions, "neither in fractions nor in percent"),
 }
 
@@ -307,8 +310,9 @@ def test_several_sessions_and_none_named(tmp_path: Path) -> None:
 
 def test_labels_that_are_not_there(tmp_path: Path) -> None:
     good(tmp_path / "sub-01")
-    with pytest.raises(InputError, match=r"label map mine\.nii\.gz is not there"):
+    with pytest.raises(InputError, match="label map is not there") as caught:
         process(tmp_path, labels=tmp_path / "mine.nii.gz")
+    assert caught.value.private == str(tmp_path / "mine.nii.gz")
 
 
 def test_labels_of_an_unknown_scheme(tmp_path: Path) -> None:
@@ -320,8 +324,9 @@ def test_labels_of_an_unknown_scheme(tmp_path: Path) -> None:
 def test_a_dangling_link(tmp_path: Path) -> None:
     good(tmp_path / "sub-01")
     (tmp_path / "sub-01" / "b_T1w.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
-    with pytest.raises(InputError, match=r"b_T1w\.nii\.gz cannot be read"):
+    with pytest.raises(InputError, match="T1w image cannot be read") as caught:
         process(tmp_path)
+    assert caught.value.private == "b_T1w.nii.gz"
 
 
 def test_patterns_for_an_image_that_does_not_exist(tmp_path: Path) -> None:
@@ -351,7 +356,8 @@ def test_good_input_is_not_refused(tmp_path: Path) -> None:
     good(tmp_path / "sub-01" / "anat")
     process(tmp_path)
     loaded = load_subject(tmp_path, "sub-01", config=default_config().load).value
-    assert sorted(loaded.inputs) == ["anat/a_fat.nii.gz", "anat/a_water.nii.gz"]
+    assert sorted(loaded.inputs) == ["nifti:fat", "nifti:water"]
+    assert loaded.files == {f"nifti:{kind}": f"anat/a_{kind}.nii.gz" for kind in ("fat", "water")}
     assert all(len(digest) == 64 for digest in loaded.inputs.values())
 
 
@@ -380,6 +386,7 @@ def test_another_weighting_is_used_where_there_is_nothing_else(
     if beside:
         assert set(result.value.images) == {Quantity.WATER, Quantity.FAT}
         said = [f.message for f in result.findings if f.code == "left_out"]
-        assert any("a_T2w.nii.gz" in text and "does not tell fat" in text for text in said)
+        assert any("1 file left out" in text and "does not tell fat" in text for text in said)
+        assert "does not tell fat" in result.value.unused["a_T2w.nii.gz"]
     else:
         assert set(result.value.images) == {Quantity.OTHER}

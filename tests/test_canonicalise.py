@@ -480,7 +480,7 @@ def test_a_long_scan_without_legs_is_refused() -> None:
 
 def test_the_whole_body_never_fills_the_memory(tmp_path: Path) -> None:
     from pipeline.core.volume import Volume
-    from pipeline.io.nifti import open_nifti, write_volume
+    from pipeline.io.nifti import Called, open_nifti, write_volume
 
     signal, world, _ = body()
     fine = np.repeat(np.repeat(signal, 2, axis=0), 2, axis=1)
@@ -491,7 +491,10 @@ def test_the_whole_body_never_fills_the_memory(tmp_path: Path) -> None:
         dtype=np.int16,
     )
     source = open_nifti(
-        tmp_path / "x_water.nii.gz", affine_tolerance_mm=1, largest_image_million_voxels=100
+        tmp_path / "x_water.nii.gz",
+        Called("The water image"),
+        affine_tolerance_mm=1,
+        largest_image_million_voxels=100,
     )
     del signal, fine
     tracemalloc.start()

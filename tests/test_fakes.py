@@ -432,7 +432,7 @@ def test_a_sidecar_that_is_none_is_told(tmp_path: Path, text: str) -> None:
     result = load_subject(tmp_path, "01", config=CONFIG.load)
     assert "sidecar_unreadable" in codes(result.findings)
     assert result.value.settings[W] == (ScanSettings(),)
-    assert "x_water.json" not in result.value.inputs
+    assert set(result.value.inputs) == {"nifti:water", "nifti:fat"}
 
 
 def test_sidecars_of_nifti_correct_and_give_nothing_else_away(tmp_path: Path) -> None:
@@ -451,7 +451,8 @@ def test_sidecars_of_nifti_correct_and_give_nothing_else_away(tmp_path: Path) ->
         write_volume(folder / f"x_{quantity}.nii.gz", volume, dtype=np.int16)
         (folder / f"x_{quantity}.json").write_text(json.dumps({**SIDECAR, **smuggled}))
     result = load_subject(tmp_path, "01", config=CONFIG.load)
-    assert {"x_water.json", "x_fat.json"} <= result.value.inputs.keys()
+    assert {"nifti:water:json", "nifti:fat:json"} <= result.value.inputs.keys()
+    assert result.value.files["nifti:fat:json"] == "x_fat.json"
     scan = canonicalise(result.value, config=CONFIG.canonicalise)
     assert told(scan.findings, "t1_bias").code == "t1_bias_corrected"
     said = repr((result.findings, result.value, scan.findings))

@@ -35,10 +35,12 @@ def test_a_subject_that_cannot_be_used_stops_no_other(tmp_path, capsys):
     assert cli.main(["inspect", str(tmp_path), "--json"]) == 3
     first, broken, dicom, useless = json.loads(capsys.readouterr().out)
     assert first["reasons"] == {
-        f"sub-01_{kind}.nii.gz": f"{kind} by the end of its name" for kind in ("water", "fat")
+        f"nifti:{kind}": f"{kind} by the end of its name" for kind in ("water", "fat")
     }
+    assert first["files"]["nifti:fat"] == "sub-01_fat.nii.gz"
     said = " ".join(first["left_out"])
-    assert "sub-01_b0map.nii.gz: 1 file left out: no ending that load.patterns knows" in said
+    assert "NIfTI files: 1 file left out: no ending that load.patterns knows" in said
+    assert first["files_left_out"] == {"sub-01_b0map.nii.gz": "no ending that load.patterns knows"}
     assert "DICOM files: 6 files left out: there are NIfTI images" in said
     assert broken["subject"] == "sub-02"
     assert "sub-02_water.nii.gz" in broken["error"]
@@ -50,7 +52,8 @@ def test_the_same_is_said_in_words(tmp_path, capsys):
     four_subjects(tmp_path)
     assert cli.main(["inspect", str(tmp_path)]) == 3
     said = capsys.readouterr().out
-    assert "used           sub-01_water.nii.gz (water by the end of its name)" in said
+    assert "used           nifti:water (water by the end of its name): sub-01_water.nii.gz" in said
+    assert "left out       sub-01_b0map.nii.gz: no ending that load.patterns knows" in said
     assert "used           dicom:water (Series 31, 6 files: water by ImageType w (rule " in said
     assert said.count("unusable       ") == 2
     assert PERSON[:3] not in said
@@ -68,4 +71,5 @@ def test_a_label_map_of_the_folder_that_another_one_replaces_is_told(tmp_path):
         tmp_path, "01", labels=tmp_path / "mine.nii.gz", config=default_config().load
     )
     said = " ".join(f.message for f in result.findings if f.code == "left_out")
-    assert "sub-01_dseg.nii.gz: 1 file left out: another label map was named" in said
+    assert "NIfTI files: 1 file left out: another label map was named" in said
+    assert result.value.unused["sub-01_dseg.nii.gz"] == "another label map was named"

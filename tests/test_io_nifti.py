@@ -18,6 +18,7 @@ from pipeline.core.scan import SCANNER_SPACE
 from pipeline.core.volume import LabelMap, Quantity, Volume
 from pipeline.io.atomic import atomic_write
 from pipeline.io.nifti import (
+    Called,
     NiftiSource,
     open_nifti,
     read_label_map,
@@ -39,7 +40,8 @@ AFFINE = np.array(
 
 
 def open_(path: Path) -> NiftiSource:
-    return open_nifti(path, affine_tolerance_mm=1.0, largest_image_million_voxels=2000)
+    called = Called("The image", path.name)
+    return open_nifti(path, called, affine_tolerance_mm=1.0, largest_image_million_voxels=2000)
 
 
 def values(dtype: str) -> np.ndarray:

@@ -45,7 +45,9 @@ def test_the_page_says_the_stage_the_reason_and_the_remedy():
 
 def test_a_bug_is_called_one():
     text = Page(render_failure(failure(ZeroDivisionError("division by zero")))).text
-    assert "ZeroDivisionError: division by zero" in text
+    assert "ZeroDivisionError in an unknown place" in text
+    # The words of an exception may quote names of files and values of headers.
+    assert "division by zero" not in text
     assert "fault of the program" in text
 
 

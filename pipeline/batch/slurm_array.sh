@@ -8,8 +8,9 @@ set -euo pipefail
 # OPTIONS holds several words, quoted for the shell; an environment carries no arrays.
 eval "options=(${OPTIONS:-})"
 
+# Paths of folders, which the program prints on standard output, stand in no log.
 if [ "${GROUP:-0}" = 1 ]; then
-  exec "$PROGRAM" "$DATA" "$OUT" group "${options[@]}"
+  exec "$PROGRAM" "$DATA" "$OUT" group "${options[@]}" > /dev/null
 fi
 
 # Row 1 is the header.
@@ -31,4 +32,4 @@ mkdir -p "$log_folder"
 labels=(--participant-label "$subject")
 if [ "$session" != n/a ]; then labels+=(--session-label "$session"); fi
 exec "$PROGRAM" "$DATA" "$OUT" participant "${labels[@]}" "${options[@]}" \
-  > "$log_folder/${name}_batch.log" 2>&1
+  > /dev/null 2> "$log_folder/${name}_batch.log"

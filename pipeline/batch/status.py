@@ -14,6 +14,7 @@ from pipeline.config import Config, with_given_labels
 from pipeline.core.anatomy import OWN_SCHEME
 from pipeline.core.results import Provenance
 from pipeline.io.derivatives import SubjectFolder, read_json, refuse_output_in_input
+from pipeline.io.discover import by_pattern, files_below, sidecar_of
 from pipeline.provenance import provenance
 
 
@@ -57,8 +58,8 @@ def job_states(data: Path, out: Path, jobs: Sequence[Job], config: Config) -> li
 
     Returns:
         one state per job, in their order. Stale: there are results, but the program, the
-        configuration or an input (by its date) has changed since. Inputs are looked up by name in
-        the subject's folder: series of DICOM files and rows of participants.tsv are not.
+        configuration or an input (by its date) has changed since. Of inputs the NIfTI files in the
+        subject's folder are looked at: series of DICOM files and rows of participants.tsv are not.
 
     Raises:
         UsageError: results would lie among the data; before a batch writes its logs there.
@@ -69,12 +70,14 @@ def job_states(data: Path, out: Path, jobs: Sequence[Job], config: Config) -> li
     for job in jobs:
         folder = SubjectFolder(out, job.subject, job.session)
         refuse_output_in_input(folder, data)
-        state, reason = _state(data, folder, today[folder.manual_labels.is_file()])
+        state, reason = _state(data, folder, today[folder.manual_labels.is_file()], config)
         found.append(JobState(job, state, reason, folder.measures))
     return found
 
 
-def _state(data: Path, folder: SubjectFolder, today: Provenance) -> tuple[State, str | None]:
+def _state(
+    data: Path, folder: SubjectFolder, today: Provenance, config: Config
+) -> tuple[State, str | None]:
     failure = read_json(folder.failure_record)
     if isinstance(failure, dict):
         return State.FAILED, failure_reason(failure)
@@ -88,7 +91,7 @@ def _state(data: Path, folder: SubjectFolder, today: Provenance) -> tuple[State,
     for field, words in _CHANGED.items():
         if getattr(made, field) != getattr(today, field):
             return State.STALE, words
-    newer = _newer_input(data, folder, made)
+    newer = _newer_input(data, folder, made, config)
     if newer is not None:
         return State.STALE, f"{newer} is newer than the results"
     return State.COMPLETE, None
@@ -101,14 +104,27 @@ def failure_reason(failure: dict[str, object]) -> str:
     return " ".join((f"{text} (found: {found})" if found else text).split())
 
 
-def _newer_input(data: Path, folder: SubjectFolder, made: Provenance) -> str | None:
-    """Name of an input that was written after the results, or None."""
+def _newer_input(data: Path, folder: SubjectFolder, made: Provenance, config: Config) -> str | None:
+    """What was written after the results of what they were made from, or None."""
     finished = folder.run_record.stat().st_mtime
-    inputs = data / folder.subject / (folder.session or "")
-    files = {name: inputs / name.removeprefix("labels:") for name in made.inputs}
-    files[folder.manual_labels.name] = folder.manual_labels
-    for name, path in files.items():
-        # Not every input is a file of that name: a DICOM series, a row of a table.
-        if path.is_file() and path.stat().st_mtime > finished:
-            return name
+
+    def newer(path: Path) -> bool:
+        return path.is_file() and path.stat().st_mtime > finished
+
+    if newer(folder.manual_labels):
+        return folder.manual_labels.name
+    # Series of DICOM files are not looked through: they may be thousands of files.
+    kinds = {kind: name for name in made.inputs for kind in _nifti_kind(name)}
+    if not kinds:
+        return None
+    files = files_below(data / folder.subject / (folder.session or ""))
+    for kind, paths in by_pattern(files, config.load.patterns).items():
+        if kind in kinds and any(newer(path) or newer(sidecar_of(path)) for path in paths):
+            return kinds[kind]
     return None
+
+
+def _nifti_kind(name: str) -> list[str]:
+    """What a NIfTI file among the inputs was taken for; nothing for other inputs."""
+    source, _, rest = name.partition(":")
+    return [rest.partition(":")[0]] if source == "nifti" else []

@@ -5,6 +5,12 @@ A message always has three parts: what was expected, what was found, what to do.
 
 from __future__ import annotations
 
+#: What is said where a name stands in the way of being kept (MyosymmetryError.private).
+NAMES_ON_TERMINAL = (
+    "which names are meant is said on a terminal only, as by `myosymmetry inspect`: nothing that "
+    "is kept may name a person"
+)
+
 
 class MyosymmetryError(Exception):
     """Base of every error this package raises on purpose.
@@ -14,17 +20,27 @@ class MyosymmetryError(Exception):
         expected: what would have been right.
         found: what was there instead, with its value.
         action: what the user can do about it.
+        private: names of files and other words of the user's data in which the problem lies. They
+            may name a person: they are for the eyes of whoever sits at the terminal, no part of the
+            message, and kept in no file.
     """
 
     exit_code = 70
 
     def __init__(
-        self, problem: str, *, expected: str = "", found: str = "", action: str = ""
+        self,
+        problem: str,
+        *,
+        expected: str = "",
+        found: str = "",
+        action: str = "",
+        private: str = "",
     ) -> None:
         self.problem = problem
         self.expected = expected
         self.found = found
         self.action = action
+        self.private = private
         parts = [problem.rstrip(".") + "."]
         if expected:
             parts.append(f"Expected: {expected.rstrip('.')}.")

@@ -552,7 +552,7 @@ class Provenance(Record):
     libraries: dict[str, str] = Field(description="Version by library.")
     configuration_digest: str = Field(description="sha256 of the configuration used.")
     configuration: dict[str, object] = Field(description="The configuration used.")
-    inputs: dict[str, str] = Field(description="sha256 by input file, relative to the subject.")
+    inputs: dict[str, str] = Field(description="sha256 of each input, by what it was taken for.")
 
 
 class ScannerSettings(Record):

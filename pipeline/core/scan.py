@@ -113,9 +113,11 @@ class LoadedSubject:
         labels: a label map made elsewhere, or None.
         label_scheme: what its values mean; None exactly when labels is None.
         participant: facts about the person.
-        inputs: digest (sha256) by file name relative to the subject's folder.
+        inputs: digest (sha256) of everything that results rest on, by what it was taken for: names
+            of files may be those of people.
         reasons: by image among the inputs, what says that it shows what it is used for.
-        roles: what each file of inputs was taken for, a quantity or "labels", by the same name.
+        files: by the same name, where an input lies; for the terminal alone.
+        unused: by NIfTI file that is left out, why; for the terminal alone.
         side_evidence: what the sides rest on, e.g. "nifti affine".
         settings: by quantity, how its image was acquired, or the one of each station.
     """
@@ -129,7 +131,8 @@ class LoadedSubject:
     participant: Participant = field(default_factory=Participant)
     inputs: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
-    roles: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    unused: Mapping[str, str] = field(default_factory=dict)
     side_evidence: tuple[str, ...] = ()
     settings: Mapping[Quantity, tuple[ScanSettings, ...]] = field(default_factory=dict)
 
@@ -141,7 +144,8 @@ class LoadedSubject:
         object.__setattr__(self, "images", MappingProxyType(dict(self.images)))
         object.__setattr__(self, "inputs", MappingProxyType(dict(self.inputs)))
         object.__setattr__(self, "reasons", MappingProxyType(dict(self.reasons)))
-        object.__setattr__(self, "roles", MappingProxyType(dict(self.roles)))
+        object.__setattr__(self, "files", MappingProxyType(dict(self.files)))
+        object.__setattr__(self, "unused", MappingProxyType(dict(self.unused)))
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
 
 

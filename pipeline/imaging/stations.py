@@ -85,13 +85,14 @@ def extent_mm(grid: Grid) -> tuple[float, float]:
 
 
 def group_stations(
-    images: Sequence[tuple[Quantity, Grid]], names: Sequence[str]
+    images: Sequence[tuple[Quantity, Grid]], names: Sequence[str], files: Sequence[str]
 ) -> list[dict[Quantity, int]]:
     """Which images lie in one place, from the lowest station to the highest.
 
     Args:
         images: quantity and grid of each, in any order.
         names: of each, for messages.
+        files: of each, where it lies, for the terminal alone; "" where no file has that name.
 
     Returns:
         for each station, the position in `images` by quantity.
@@ -104,8 +105,8 @@ def group_stations(
         for other, members in groups:
             if _same_place(grid, other):
                 if quantity in members:
-                    both = (names[members[quantity]], names[number])
-                    raise _more_than_one(quantity, grid, both)
+                    both = (members[quantity], number)
+                    raise _more_than_one(quantity, grid, names, files, both)
                 members[quantity] = number
                 break
         else:
@@ -115,8 +116,8 @@ def group_stations(
         (a, b), (c, d) = extent_mm(below), extent_mm(above)
         shared = sorted(lower.keys() & upper.keys())
         if shared and min(b, d) - c > _LARGEST_OVERLAP_SHARE * min(b - a, d - c):
-            both = (names[lower[shared[0]]], names[upper[shared[0]]])
-            raise _more_than_one(shared[0], above, both)
+            both = (lower[shared[0]], upper[shared[0]])
+            raise _more_than_one(shared[0], above, names, files, both)
     return [members for _, members in groups]
 
 
@@ -126,13 +127,20 @@ def _same_place(one: Grid, other: Grid) -> bool:
     return bool(np.linalg.norm(corners, axis=2).min(axis=1).max() <= _SAME_PLACE_MM)
 
 
-def _more_than_one(quantity: Quantity, grid: Grid, names: tuple[str, str]) -> InputError:
+def _more_than_one(
+    quantity: Quantity,
+    grid: Grid,
+    names: Sequence[str],
+    files: Sequence[str],
+    both: tuple[int, int],
+) -> InputError:
     low, high = extent_mm(grid)
     return InputError(
         f"More than one image shows {quantity} in the same place",
         expected="one image per contrast and station",
-        found=f"{' and '.join(names)}, the latter from {low:.0f} to {high:.0f} mm",
+        found=f"{' and '.join(names[k] for k in both)}, the latter from {low:.0f} to {high:.0f} mm",
         action="move the files of one of them out of the subject's folder",
+        private=" and ".join(files[k] for k in both if files[k]),
     )
 
 

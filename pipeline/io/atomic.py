@@ -47,10 +47,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             # Not of this file: something that the caller reads meanwhile.
             raise
         raise UsageError(
-            f"{path.name} cannot be written to {path.parent}",
+            f"{path.name} cannot be written",
             expected="an output folder with permission and space to write",
             found=error.strerror or str(error),
             action=_ADVICE.get(error.errno or 0, "check the output folder"),
+            private=str(path.parent),
         ) from error
     finally:
         if temporary is not None:

@@ -6,6 +6,7 @@ Nothing here reads a pixel.
 from __future__ import annotations
 
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -99,6 +100,10 @@ UNREADABLE = (
     struct.error,
     zlib.error,
 )
+#: Terms of the standard for sides. They are shown, so nothing else that stands there is read.
+_DIRECTION = re.compile("[LRPAHF]{1,3}")
+_POSITION = re.compile("[HF]F(S|P|D[LR])|[LR]F[SP]|[AP]FD[LR]")
+_LATERALITY = re.compile("[LRBU]")
 #: What places a slice.
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 #: The deflated transfer syntax, where files name theirs, and how far one may grow.
@@ -126,12 +131,19 @@ class SideTags:
     def of(cls, header: pydicom.Dataset) -> SideTags:
         """The tags of a file."""
         directions = header.get("PatientOrientation") or ()
-        laterality = header.get("ImageLaterality") or header.get("Laterality") or ""
+        laterality = header.get("ImageLaterality") or header.get("Laterality")
+        letters = tuple(_term(part, _DIRECTION) for part in directions)
         return cls(
-            tuple(str(part).strip().upper() for part in directions),
-            str(header.get("PatientPosition") or "").strip().upper(),
-            str(laterality).strip().upper(),
+            letters if any(letters) else (),
+            _term(header.get("PatientPosition"), _POSITION),
+            _term(laterality, _LATERALITY),
         )
+
+
+def _term(value: object, known: re.Pattern[str]) -> str:
+    """A value of a header where it is one of the terms of the standard, else ""."""
+    text = str(value or "").strip().upper()
+    return text if known.fullmatch(text) else ""
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,11 @@ def nifti_stem(path: Path) -> str | None:
     return None
 
 
+def sidecar_of(path: Path) -> Path:
+    """Where the JSON file of a NIfTI file would lie."""
+    return path.with_name(f"{nifti_stem(path)}.json")
+
+
 def read_participant(data: Path, subject: str) -> Participant:
     """The row of a subject in participants.tsv; every column and the file are optional.
 
@@ -201,7 +206,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         raise InputError(
             f"{path.name} cannot be read",
             expected="a table with tabs between its columns, in UTF-8",
-            found=str(error),
+            found=error.strerror or "no access" if isinstance(error, OSError) else str(error),
             action="save it again as tab-separated UTF-8 text",
         ) from error
 
@@ -252,8 +257,9 @@ def _number(
         raise InputError(
             f"participants.tsv: {column} of {subject} cannot be right",
             expected=f"a number from {low:g} to {high:g}, or n/a",
-            found=repr(text),
+            found="another value",
             action=f"correct it (the unit is in the column's name: {column})",
+            private=repr(text),
         )
     return value
 
@@ -268,8 +274,9 @@ def _sex(row: Mapping[str, str | None], subject: str) -> str | None:
         raise InputError(
             f"participants.tsv: sex of {subject} is not one that is known",
             expected="female, male, other (or f, m, o), or n/a",
-            found=repr(text),
+            found="another value",
             action="correct it",
+            private=repr(text),
         )
     return sexes[text.lower()]
 
@@ -283,8 +290,9 @@ def _side(row: Mapping[str, str | None], column: str, subject: str) -> Side | No
         raise InputError(
             f"participants.tsv: {column} of {subject} is not a side",
             expected="left, right, both or n/a",
-            found=repr(text),
+            found="another value",
             action="correct it",
+            private=repr(text),
         )
     return sides[text.lower()]
 

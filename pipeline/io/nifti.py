@@ -33,13 +33,31 @@ _LARGEST_GZIP_RATIO = 1032
 
 
 @dataclass(frozen=True)
+class Called:
+    """What a file is called in messages: its name may be that of a person.
+
+    Attributes:
+        name: what it is taken for, e.g. "The water image".
+        file: where it lies, for the terminal alone (MyosymmetryError.private).
+    """
+
+    name: str
+    file: str = ""
+
+
+@dataclass(frozen=True)
 class NiftiSource:
     """An ImageSource over a NIfTI file, read piece by piece.
 
     A compressed file is one stream: each read passes through it once and keeps only the box.
+
+    Attributes:
+        path: of the file.
+        called: see open_nifti.
     """
 
     path: Path
+    called: Called
     grid: Grid
     offset: int
     dtype: np.dtype[Any]
@@ -79,57 +97,71 @@ class NiftiSource:
                 if at == nz:
                     _read_rest(stream)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise _cut_off(self.path, self.grid, self.dtype, str(error)) from error
+            raise _cut_off(self.called, self.grid, self.dtype, str(error)) from error
         return out
 
 
-def _cut_off(path: Path, grid: Grid, dtype: np.dtype[Any], detail: str) -> InputError:
+def _cut_off(called: Called, grid: Grid, dtype: np.dtype[Any], detail: str) -> InputError:
     return InputError(
-        f"{path.name} is truncated or damaged",
+        f"{called.name} is truncated or damaged",
         expected=f"{grid.describe()} of {dtype.name}",
         found=f"the file ends or breaks before its data do ({detail})",
         action="copy or export the file again",
+        private=called.file,
     )
 
 
 def open_nifti(
-    path: Path, *, affine_tolerance_mm: float, largest_image_million_voxels: float
+    path: Path,
+    called: Called,
+    *,
+    affine_tolerance_mm: float,
+    largest_image_million_voxels: float,
 ) -> NiftiSource:
     """Read the header of a NIfTI file and check that it can be trusted.
+
+    Args:
+        path: the file.
+        called: what it is called in messages.
+        affine_tolerance_mm: corners by qform and sform may be this far apart.
+        largest_image_million_voxels: declared sizes above are taken for a broken header.
 
     Raises:
         InputError: not a NIfTI image, 4D, no or contradicting orientation, singular affine,
             units other than mm, absurd size, data that cannot be numbers.
     """
-    size, image = _open_header(path)
+    size, image = _open_header(path, called)
     header: Any = image.header
-    shape = _shape_3d(path, header.get_data_shape(), largest_image_million_voxels)
+    shape = _shape_3d(called, header.get_data_shape(), largest_image_million_voxels)
     unit = int(header["xyzt_units"]) & 7
     if unit in _UNITS_NOT_MM:
         raise InputError(
-            f"{path.name} states its lengths in {_UNITS_NOT_MM[unit]}",
+            f"{called.name} states its lengths in {_UNITS_NOT_MM[unit]}",
             expected="millimetres (or no unit, taken as millimetres)",
             found=_UNITS_NOT_MM[unit],
             action="convert the file so that its affine and unit are in mm",
+            private=called.file,
         )
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
         raise InputError(
-            f"{path.name} does not hold plain numbers",
+            f"{called.name} does not hold plain numbers",
             expected="an integer or floating-point data type",
             found=str(dtype),
             action="export magnitude images",
+            private=called.file,
         )
-    grid = Grid(shape, _affine(path, header, shape, affine_tolerance_mm), SCANNER_SPACE)
+    grid = Grid(shape, _affine(path, called, header, shape, affine_tolerance_mm), SCANNER_SPACE)
     # Loading resets the scaling of the header; what the file states is on the proxy.
     proxy: Any = image.dataobj
     # Before anything is allocated for it: what the file can hold at most.
     most = size * (_LARGEST_GZIP_RATIO if _is_compressed(path) else 1)
     missing = int(proxy.offset) + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize - most
     if missing > 0:
-        raise _cut_off(path, grid, dtype, f"at least {missing} bytes missing")
+        raise _cut_off(called, grid, dtype, f"at least {missing} bytes missing")
     return NiftiSource(
         path=path,
+        called=called,
         grid=grid,
         offset=int(proxy.offset),
         dtype=dtype,
@@ -138,66 +170,82 @@ def open_nifti(
     )
 
 
-def _open_header(path: Path) -> tuple[int, nib.Nifti1Image]:
+def _open_header(path: Path, called: Called) -> tuple[int, nib.Nifti1Image]:
     """Size of a file in bytes, and the image that its header describes."""
     try:
         size = path.stat().st_size
     except OSError as error:
         raise InputError(
-            f"{path.name} cannot be read",
+            f"{called.name} cannot be read",
             expected="a NIfTI image",
             found=error.strerror or str(error),
             action="check the file, or the link, and its permissions",
+            private=called.file,
         ) from error
     if size == 0:
         raise InputError(
-            f"{path.name} is empty",
+            f"{called.name} is empty",
             expected="a NIfTI image",
             found="0 bytes",
             action="copy or export the file again",
+            private=called.file,
         )
     try:
         image = nib.load(path)
     except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(
-            f"{path.name} is not a readable NIfTI image",
+            f"{called.name} is not a readable NIfTI image",
             expected="a .nii or .nii.gz file with a whole header",
-            found=" ".join(str(error).replace(str(path), path.name).split())
-            or type(error).__name__,
+            found=_said_of_file(error),
             action="copy or export the file again",
+            private=called.file,
         ) from error
     if not isinstance(image, nib.Nifti1Image):
         raise InputError(
-            f"{path.name} is not a NIfTI image",
+            f"{called.name} is not a NIfTI image",
             expected="NIfTI-1 or -2",
             found=type(image).__name__,
             action="convert the scan to NIfTI",
+            private=called.file,
         )
     return size, image
 
 
-def _shape_3d(path: Path, shape: tuple[int, ...], limit_million: float) -> Index3:
+def _said_of_file(error: Exception) -> str:
+    """What went wrong with a file, without its name, which libraries quote."""
+    if isinstance(error, ImageFileError):
+        return "no header of an image"
+    if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+        return error.strerror or "no access"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _shape_3d(called: Called, shape: tuple[int, ...], limit_million: float) -> Index3:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3:
         raise InputError(
-            f"{path.name} has {len(shape)} dimensions",
+            f"{called.name} has {len(shape)} dimensions",
             expected="one 3D image per file",
             found=f"shape {' x '.join(map(str, shape))}",
             action="split the file into one 3D image per contrast",
+            private=called.file,
         )
     voxels = int(np.prod(np.array(shape, dtype=object)))
     if min(shape) < 1 or voxels > limit_million * 1e6:
         raise InputError(
-            f"{path.name} declares a size that cannot be right",
+            f"{called.name} declares a size that cannot be right",
             expected=f"at most {limit_million:g} million voxels",
             found=f"shape {' x '.join(map(str, shape))}",
             action="check the file, or raise load.largest_image_million_voxels",
+            private=called.file,
         )
     return int(shape[0]), int(shape[1]), int(shape[2])
 
 
-def _affine(path: Path, header: Any, shape: Index3, tolerance_mm: float) -> NDArray[np.float64]:
+def _affine(
+    path: Path, called: Called, header: Any, shape: Index3, tolerance_mm: float
+) -> NDArray[np.float64]:
     """The affine of a header: sform where its code is set, else qform; never a guess."""
     sform, scode = header.get_sform(coded=True)
     try:
@@ -207,29 +255,32 @@ def _affine(path: Path, header: Any, shape: Index3, tolerance_mm: float) -> NDAr
     stated = [form for form in (sform, qform) if form is not None]
     if not stated:
         raise InputError(
-            f"{path.name} does not say how it lies in space",
+            f"{called.name} does not say how it lies in space",
             expected="a qform or sform with its code set",
             found=f"qform code {int(qcode)}, sform code {int(scode)}",
             action="convert the scan again from DICOM; sides cannot be told without it",
+            private=called.file,
         )
     if sform is None:
         # A qform takes its voxel size from pixdim; nibabel puts 1 mm where that is 0.
         sizes = _stated_voxel_sizes(path, type(header))
         if not np.all(np.isfinite(sizes) & (sizes != 0)):
             raise InputError(
-                f"{path.name} does not state its voxel size",
+                f"{called.name} does not state its voxel size",
                 expected="pixdim 1 to 3 other than 0, in mm, with a qform and no sform",
                 found=f"pixdim {' x '.join(f'{size:g}' for size in sizes)}",
                 action="convert the scan again from DICOM",
+                private=called.file,
             )
     for form in stated:
         determinant = float(np.linalg.det(form[:3, :3]))
         if not np.all(np.isfinite(form)) or abs(determinant) < 1e-9:
             raise InputError(
-                f"{path.name} has an affine that does not span a volume",
+                f"{called.name} has an affine that does not span a volume",
                 expected="a determinant other than 0 (the voxel volume in mm^3)",
                 found=f"{determinant:.3g}",
                 action="convert the scan again from DICOM",
+                private=called.file,
             )
     if len(stated) == 2:
         grids = [Grid(shape, form, SCANNER_SPACE) for form in stated]
@@ -237,10 +288,11 @@ def _affine(path: Path, header: Any, shape: Index3, tolerance_mm: float) -> NDAr
         if apart > tolerance_mm:
             corners = [np.round(grid.corners_mm()[0], 1).tolist() for grid in grids]
             raise InputError(
-                f"{path.name} states two positions that disagree (sform and qform)",
+                f"{called.name} states two positions that disagree (sform and qform)",
                 expected=f"corners at most {tolerance_mm:g} mm apart",
                 found=f"{apart:.1f} mm; first corner {corners[0]} by sform, {corners[1]} by qform",
                 action="decide which is right and write it into both",
+                private=called.file,
             )
     return np.asarray(stated[0], dtype=np.float64)
 
@@ -337,7 +389,7 @@ def read_vectors(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float32]
         if found == expected:
             return np.asarray(image.dataobj, dtype=np.float32)[:, :, :, 0, :]
     except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
-        found = " ".join(str(error).replace(str(path), path.name).split())
+        found = _said_of_file(error)
     raise InputError(
         f"{path.name} does not hold the vectors it should",
         expected=f"shape {expected}",
@@ -397,4 +449,6 @@ def read_label_map(path: Path, scheme: LabelScheme) -> LabelMap:
 
 
 def _open_own(path: Path) -> NiftiSource:
-    return open_nifti(path, affine_tolerance_mm=np.inf, largest_image_million_voxels=np.inf)
+    return open_nifti(
+        path, Called(path.name), affine_tolerance_mm=np.inf, largest_image_million_voxels=np.inf
+    )

@@ -20,16 +20,16 @@ from typing import Any
 
 import yaml
 
+from pipeline.config import MAPPING_FILE, ready_schemes
 from pipeline.core.anatomy import OWN_SCHEME, LabelScheme, Side
 from pipeline.core.errors import ConfigError, InputError, InvariantError
 
-_FOLDER = Path(__file__).with_name("schemes")
 _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 
 
 def scheme_names() -> list[str]:
     """Names of the ready schemes."""
-    return [OWN_SCHEME.name, *sorted(path.stem for path in _FOLDER.glob("*.yaml"))]
+    return [OWN_SCHEME.name, *ready_schemes()]
 
 
 def load_label_scheme(name_or_path: str) -> LabelScheme:
@@ -40,7 +40,7 @@ def load_label_scheme(name_or_path: str) -> LabelScheme:
     """
     if name_or_path == OWN_SCHEME.name:
         return OWN_SCHEME
-    path = _ready(name_or_path) or Path(name_or_path)
+    path = ready_schemes().get(name_or_path, Path(name_or_path))
     content = _read(path, name_or_path)
     try:
         if "versions" in content:
@@ -54,7 +54,7 @@ def load_label_scheme(name_or_path: str) -> LabelScheme:
         twice = structures.keys() & ignored
         if twice:
             raise ValueError(f"values both mapped and ignored: {sorted(twice)}")
-        return LabelScheme(str(content.get("name", path.stem)), structures, ignored)
+        return LabelScheme(str(content.get("name", MAPPING_FILE)), structures, ignored)
     except (AttributeError, KeyError, TypeError, ValueError, InvariantError) as error:
         raise ConfigError(
             f"The mapping file {path.name} does not map labels",
@@ -74,7 +74,7 @@ def settle_version(scheme: LabelScheme, values: Iterable[int]) -> LabelScheme:
     Raises:
         InputError: the values mean different things in different versions, and nothing tells.
     """
-    path = _ready(scheme.name)
+    path = ready_schemes().get(scheme.name)
     versions = {} if path is None else _read(path, scheme.name).get("versions", {})
     if not versions:
         return scheme
@@ -89,12 +89,6 @@ def settle_version(scheme: LabelScheme, values: Iterable[int]) -> LabelScheme:
             action=f"name the version: --label-scheme {versions['newer']} or {versions['older']}",
         )
     return load_label_scheme(versions["newer"])
-
-
-def _ready(name: str) -> Path | None:
-    """The file of a ready scheme; None for other names."""
-    path = _FOLDER / f"{name}.yaml"
-    return path if path.name in {p.name for p in _FOLDER.glob("*.yaml")} else None
 
 
 def _read(path: Path, asked: str) -> dict[str, Any]:

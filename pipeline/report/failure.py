@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import MyosymmetryError
+from pipeline.core.errors import NAMES_ON_TERMINAL, MyosymmetryError
 from pipeline.core.results import Finding
 from pipeline.report.drawing import COLOURS, DARK_COLOURS
 from pipeline.report.html import findings_by_severity, page_environment
+
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,30 @@ class Failure:
 def failure_values(failure: Failure) -> dict[str, Any]:
     """The same for programs, as JSON values."""
     error = failure.error
-    known = error if isinstance(error, MyosymmetryError) else None
+    if not isinstance(error, MyosymmetryError):
+        problem = f"{type(error).__name__} in {_where(error)}"
+        known = MyosymmetryError(problem, action=NAMES_ON_TERMINAL)
+    else:
+        known = error
+    hint = f"; {NAMES_ON_TERMINAL}" if known.private else ""
     return {
         "stage": failure.stage,
-        "exit_code": known.exit_code if known is not None else MyosymmetryError.exit_code,
-        "problem": known.problem if known is not None else f"{type(error).__name__}: {error}",
-        "expected": known.expected if known is not None else "",
-        "found": known.found if known is not None else "",
-        "action": known.action if known is not None else "",
+        "exit_code": known.exit_code,
+        "problem": known.problem,
+        "expected": known.expected,
+        "found": known.found,
+        "action": f"{known.action}{hint}",
     }
+
+
+def _where(error: Exception) -> str:
+    """Where in this package a bug came up. Its own words, which may quote names of files and
+    values of headers, are not kept."""
+    places = traceback.extract_tb(error.__traceback__)
+    own = [place for place in places if _PACKAGE in Path(place.filename).parents] or places
+    if not own:
+        return "an unknown place"
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno} ({own[-1].name})"
 
 
 def render_failure(failure: Failure) -> str:

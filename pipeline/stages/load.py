@@ -38,11 +38,12 @@ from pipeline.io.discover import (
     files_below,
     nifti_stem,
     read_participant,
+    sidecar_of,
     some,
     subject_folder,
     subject_labels,
 )
-from pipeline.io.nifti import open_nifti
+from pipeline.io.nifti import Called, open_nifti
 from pipeline.io.schemes import load_label_scheme
 from pipeline.io.settings import settings_of_sidecar
 
@@ -98,7 +99,12 @@ def load_subject(
         participant=participant,
         inputs=_inputs(used, given, participant, scheme),
         reasons={image.name: image.reason for image in used},
-        roles={image.name: str(image.kind) for image in (*used, *([given] if given else []))},
+        files={
+            name: path
+            for image in (*used, *([given] if given else []))
+            for name, path in image.files.items()
+        },
+        unused=found.unused_files,
         side_evidence=found.evidence,
         settings={
             quantity: tuple(image.settings for image in used if image.kind == quantity)
@@ -111,8 +117,17 @@ def load_subject(
 
 @dataclass(frozen=True, eq=False)
 class _Image:
-    """An image that was found: what it shows, where it can be read, its name and digest, what says
-    that it shows it, how it was acquired, and name and digest of the file beside it that says so.
+    """An image that was found.
+
+    Attributes:
+        kind: what it shows.
+        source: where it can be read.
+        name: what it is called wherever something is kept: never after its file.
+        digest: of its file or files.
+        reason: what says that it shows it.
+        file: its NIfTI file in the subject's folder; "" for DICOM.
+        settings: how it was acquired.
+        sidecar: the file beside it that says so, and its digest.
     """
 
     kind: str
@@ -120,8 +135,21 @@ class _Image:
     name: str
     digest: str
     reason: str
+    file: str = ""
     settings: ScanSettings = field(default_factory=ScanSettings)
-    sidecar: Mapping[str, str] = field(default_factory=dict)
+    sidecar: tuple[str, str] | None = None
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Digests of its files by what each is called."""
+        beside = {} if self.sidecar is None else {f"{self.name}:json": self.sidecar[1]}
+        return {self.name: self.digest, **beside}
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Where its NIfTI files lie, by the same names."""
+        beside = {} if self.sidecar is None else {f"{self.name}:json": self.sidecar[0]}
+        return {self.name: self.file, **beside} if self.file else {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +160,7 @@ class _Found:
         images: of one kind of file: NIfTI where there is any, else DICOM.
         given: the label map that is used.
         unused: a label map that is there and was not asked for.
+        unused_files: NIfTI files that are left out, and why.
         evidence: what the sides rest on.
         findings: what was left out, and what headers contradict.
     """
@@ -139,6 +168,7 @@ class _Found:
     images: list[_Image]
     given: _Image | None
     unused: _Image | None
+    unused_files: Mapping[str, str]
     evidence: tuple[str, ...]
     findings: tuple[Finding, ...]
 
@@ -153,7 +183,8 @@ def _look_for(
 ) -> _Found:
     """Images and label map among the files of a folder; see load_subject."""
     findings: list[Finding] = []
-    images, given = _nifti(folder, files, labels, config, findings)
+    unused_files: dict[str, str] = {}
+    images, given = _nifti(folder, files, labels, config, findings, unused_files)
     unused = None
     if not use_labels and labels is None:
         unused, given = given, None
@@ -171,7 +202,7 @@ def _look_for(
         if images:
             evidence = _evidence(tags)
             findings += _contradictions(tags)
-    return _Found(images, given, unused, tuple(evidence), tuple(findings))
+    return _Found(_numbered(images), given, unused, unused_files, tuple(evidence), tuple(findings))
 
 
 def _nothing_usable(
@@ -188,6 +219,7 @@ def _nothing_usable(
         if unused
         else "rename the files, or add their endings to load.patterns (NIfTI) or rules to "
         "load.own_dicom_contrasts (DICOM)",
+        private=some(list(found.unused_files)),
     )
 
 
@@ -198,9 +230,7 @@ def _inputs(
     scheme: LabelScheme | None,
 ) -> dict[str, str]:
     """Digest of everything that results rest on, by its name."""
-    inputs = {image.name: image.digest for image in used}
-    for image in used:
-        inputs.update(image.sidecar)
+    inputs = {name: digest for image in used for name, digest in image.inputs.items()}
     if given is not None:
         inputs[given.name] = given.digest
     # Facts that lie beside the images change results too.
@@ -222,8 +252,10 @@ def _nifti(
     labels: Path | None,
     config: LoadConfig,
     findings: list[Finding],
+    left_out: dict[str, str],
 ) -> tuple[list[_Image], _Image | None]:
-    """The NIfTI images and the label map of a folder, with what sidecars say of them."""
+    """The NIfTI images and the label map of a folder, with what sidecars say of them; and which
+    files are left out, and why."""
     images: list[_Image] = []
     given = None
     named = _nifti_files(folder, files, labels, config)
@@ -239,24 +271,25 @@ def _nifti(
         ),
     ):
         if paths:
-            names = some([str(path.relative_to(folder)) for path in paths])
-            findings.append(_left_out(names, len(paths), reason))
+            left_out |= dict.fromkeys(_within(folder, paths), reason)
+            findings.append(_left_out("NIfTI files", len(paths), reason))
     shown = [Quantity(kind) for kind in named if kind != _LABELS]
     beside = _not_needed(Quantity.OTHER, shown)
     if Quantity.OTHER in shown and beside is not None:
         others = named.pop(Quantity.OTHER)
-        names = some([str(path.relative_to(folder)) for path in others])
-        findings.append(_left_out(names, len(others), beside))
+        left_out |= dict.fromkeys(_within(folder, others), beside)
+        findings.append(_left_out("NIfTI files", len(others), beside))
     for kind, paths in named.items():
         for path in paths:
+            (file,) = _within(folder, [path])
             source = open_nifti(
                 path,
+                Called("The label map" if kind == _LABELS else f"The {kind} image", file),
                 affine_tolerance_mm=config.affine_tolerance_mm,
                 largest_image_million_voxels=config.largest_image_million_voxels,
             )
-            inside = folder in path.parents
-            name = str(path.relative_to(folder)) if inside else f"labels:{path.name}"
-            image = _Image(kind, source, name, file_digest(path), f"{kind} by the end of its name")
+            reason = f"{kind} by the end of its name"
+            image = _Image(kind, source, f"nifti:{kind}", file_digest(path), reason, file)
             if kind == _LABELS:
                 given = image
             else:
@@ -264,9 +297,14 @@ def _nifti(
     return images, given
 
 
+def _within(folder: Path, paths: Sequence[Path]) -> list[str]:
+    """Files as a user finds them: in the subject's folder, or wherever else they lie."""
+    return [str(path.relative_to(folder) if folder in path.parents else path) for path in paths]
+
+
 def _with_sidecar(image: _Image, path: Path, findings: list[Finding]) -> _Image:
     """The image with what the JSON file of the same name says of it."""
-    sidecar = path.with_name(f"{nifti_stem(path)}.json")
+    sidecar = sidecar_of(path)
     if not sidecar.is_file():
         return image
     settings = settings_of_sidecar(sidecar, image.source.grid)
@@ -281,8 +319,8 @@ def _with_sidecar(image: _Image, path: Path, findings: list[Finding]) -> _Image:
             )
         )
         return image
-    name = str(Path(image.name).with_name(sidecar.name))
-    return replace(image, settings=settings, sidecar={name: file_digest(sidecar)})
+    name = str(Path(image.file).with_name(sidecar.name))
+    return replace(image, settings=settings, sidecar=(name, file_digest(sidecar)))
 
 
 def _nifti_files(
@@ -301,10 +339,11 @@ def _nifti_files(
     if labels is not None:
         if not labels.is_file():
             raise InputError(
-                f"The label map {labels.name} is not there",
+                "The label map is not there",
                 expected="a NIfTI label map",
                 found="no file of that name",
                 action="check the path given to --labels",
+                private=str(labels),
             )
         named[_LABELS] = [labels]
     for kind, paths in named.items():
@@ -313,9 +352,10 @@ def _nifti_files(
             raise InputError(
                 f"There is more than one {kind} file",
                 expected="one file per contrast",
-                found=", ".join(str(path.relative_to(folder)) for path in paths),
+                found=f"{len(paths)} files",
                 action="keep one, or narrow load.patterns in the configuration; name stations "
                 "as in station-1, station-2",
+                private=", ".join(_within(folder, paths)),
             )
     return named
 
@@ -357,16 +397,22 @@ def _dicom(
         name = f"dicom:{one.quantity}"
         digest = files_digest(source.files)
         reason = f"{one.name}, {_files(len(one.files))}: {one.quantity} by {one.told_by}"
-        images.append(_Image(one.quantity, source, name, digest, reason, series_settings(one)))
-    images = _corrected_alone(images, findings)
-    images.sort(key=lambda image: (image.kind, extent_mm(image.source.grid)))
+        settings = series_settings(one)
+        images.append(_Image(one.quantity, source, name, digest, reason, settings=settings))
+    return _corrected_alone(images, findings), findings, tags
+
+
+def _numbered(images: Sequence[_Image]) -> list[_Image]:
+    """Images with names of their own: those of one kind are counted from the lowest one."""
     counts = Counter(image.name for image in images)
     numbers: Counter[str] = Counter()
-    for k, image in enumerate(images):
+    out = []
+    for image in sorted(images, key=lambda image: (image.kind, extent_mm(image.source.grid))):
         numbers[image.name] += 1
-        if counts[image.name] > 1:
-            images[k] = replace(image, name=f"{image.name}:{numbers[image.name]}")
-    return images, findings, tags
+        one_of_several = counts[image.name] > 1
+        name = f"{image.name}:{numbers[image.name]}" if one_of_several else image.name
+        out.append(replace(image, name=name))
+    return out
 
 
 def _not_needed(quantity: Quantity, shown: Collection[Quantity]) -> str | None:
@@ -466,7 +512,11 @@ def _stations(images: Sequence[_Image], findings: list[Finding]) -> list[list[_I
     if not images or max(counts.values()) == 1:
         return [list(images)] if images else []
     grids = [(Quantity(image.kind), image.source.grid) for image in images]
-    groups = group_stations(grids, [image.reason for image in images])
+    groups = group_stations(
+        grids,
+        [f"{image.name} ({image.reason})" for image in images],
+        [image.file for image in images],
+    )
     # Water and fat of a station are both needed; of other images, those seen most often.
     needed = {Quantity.WATER, Quantity.FAT} & {quantity for quantity, _ in grids} or {
         Quantity(counts.most_common(1)[0][0])
@@ -523,8 +573,8 @@ def _findings(loaded: LoadedSubject, unused: _Image | None) -> tuple[Finding, ..
             code="labels_not_used",
             severity=Severity.INFO,
             stage="load",
-            message=f"The label map {unused.name} was not used: muscles were found in the "
-            "images. With --engine given it is used in their place.",
+            message="A label map lies beside the images and was not used: muscles were found in "
+            "the images. With --engine given it is used in their place.",
         )
         return (side, not_used)
     if loaded.images or loaded.stations:

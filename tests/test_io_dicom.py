@@ -651,19 +651,124 @@ def test_series_in_different_patient_positions_are_told(tmp_path: Path) -> None:
     ("fat", "message"),
     [
         ({"PatientID": "4712"}, "of 2 persons.*one with Series 5; one with Series 6"),
-        ({"StudyInstanceUID": "1.2.3.2"}, "of 2 examinations.*one with Series 5; one with"),
+        (
+            {"StudyInstanceUID": "1.2.3.2", "StudyDate": "20260103"},
+            "of 2 examinations.*one with Series 5; one with",
+        ),
     ],
 )
 def test_images_of_two_persons_or_examinations_are_refused(
     tmp_path: Path, fat: dict[str, str], message: str
 ) -> None:
-    origin = {"PatientID": "4711", "StudyInstanceUID": "1.2.3.1"}
+    origin = {"PatientID": "4711", "StudyInstanceUID": "1.2.3.1", "StudyDate": "20260102"}
     series(tmp_path / "sub-01", "W", 1, SeriesNumber=5, **origin)
     series(tmp_path / "sub-01", "F", 2, SeriesNumber=6, **{**origin, **fat})
     with pytest.raises(InputError, match=f"(?s){message}") as caught:
         load_subject(tmp_path, "01", config=default_config().load)
     for secret in ("DOE", "4711", "4712", "1.2.3"):
         assert secret not in str(caught.value)
+
+
+def _one_by_one(data: Path, **of_fat: str) -> str:
+    """Water and fat with an examination each, as an anonymiser left them; what is said of it."""
+    series(data / "sub-01", "W", 1, SeriesNumber=5, StudyInstanceUID="1.2.3.1")
+    fat = {"StudyInstanceUID": "1.2.3.2", **of_fat}
+    series(data / "sub-01", "F", 2, SeriesNumber=6, **fat)
+    result = load_subject(data, "01", config=default_config().load)
+    assert set(result.value.images) == {Quantity.WATER, Quantity.FAT}
+    return " ".join(f.code for f in result.findings)
+
+
+@pytest.mark.parametrize(
+    "fat",
+    [
+        {},
+        {"FrameOfReferenceUID": "1.2.3.9"},
+        {"PatientID": "", "PatientName": ""},
+        {"StudyDate": "20260102", "AcquisitionTime": "101112.5"},
+    ],
+)
+def test_an_examination_for_each_series_is_one_where_all_else_agrees(
+    tmp_path: Path, fat: dict[str, str]
+) -> None:
+    said = _one_by_one(tmp_path, **fat)
+    assert "examination_per_series" in said
+    assert "frames_of_reference_differ" not in said
+
+
+@pytest.mark.parametrize(
+    ("fat", "why"),
+    [
+        ({"PatientID": "4712"}, "of 2 persons"),
+        ({"PatientName": "ROE^RICHARD"}, "different values of PatientName"),
+        ({"PatientBirthDate": "19710101"}, "different values of PatientBirthDate"),
+    ],
+)
+def test_but_not_where_anything_speaks_against_it(
+    tmp_path: Path, fat: dict[str, str], why: str
+) -> None:
+    with pytest.raises(InputError, match=why) as caught:
+        _one_by_one(tmp_path, **fat)
+    assert "ROE" not in str(caught.value)
+    assert "1971" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("water", "fat", "why"),
+    [
+        ({"StudyDate": "20260102"}, {"StudyDate": "20260103"}, "different values of StudyDate"),
+        ({"StudyTime": "101112"}, {"StudyTime": "141112"}, "different values of StudyTime"),
+        ({"AcquisitionTime": "080000"}, {"AcquisitionTime": "160000"}, "8.0 hours apart"),
+        ({"StationName": "MR1"}, {"StationName": "MR2"}, "different values of StationName"),
+    ],
+)
+def test_nor_where_dates_or_scanners_differ(
+    tmp_path: Path, water: dict[str, str], fat: dict[str, str], why: str
+) -> None:
+    series(tmp_path / "sub-01", "W", 1, StudyInstanceUID="1.2.3.1", **water)
+    series(tmp_path / "sub-01", "F", 2, StudyInstanceUID="1.2.3.2", **fat)
+    with pytest.raises(InputError, match=why):
+        load_subject(tmp_path, "01", config=default_config().load)
+
+
+def _above(folder: Path, kind: str, number: int, **tags: str) -> None:
+    """A series of a station above that of series()."""
+    for level in range(LEVELS):
+        slice_file(
+            folder / f"{kind}{number}-{level}",
+            level + LEVELS,
+            uid=f"1.2.4.{number}",
+            image_type=kind,
+            **tags,
+        )
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_stations_of_an_examination_each_need_a_frame_of_reference(
+    tmp_path: Path, shared: bool
+) -> None:
+    for number, (make, kind) in enumerate(
+        [(series, "W"), (series, "F"), (_above, "W"), (_above, "F")], start=1
+    ):
+        frame = "1.2.5" if shared else f"1.2.5.{number}"
+        tags = {"StudyInstanceUID": f"1.2.3.{number}", "FrameOfReferenceUID": frame}
+        make(tmp_path / "sub-01", kind, number, **tags)
+    if shared:
+        result = load_subject(tmp_path, "01", config=default_config().load)
+        assert len(result.value.stations) == 2
+        return
+    with pytest.raises(InputError, match="neither a frame of reference nor their places"):
+        load_subject(tmp_path, "01", config=default_config().load)
+
+
+def test_two_examinations_of_two_series_each_stay_two(tmp_path: Path) -> None:
+    for number, (make, kind) in enumerate(
+        [(series, "W"), (series, "F"), (_above, "W"), (_above, "F")]
+    ):
+        tags = {"StudyInstanceUID": f"1.2.3.{number // 2}", "FrameOfReferenceUID": "1.2.5"}
+        make(tmp_path / "sub-01", kind, number, **tags)
+    with pytest.raises(InputError, match="of 2 examinations"):
+        load_subject(tmp_path, "01", config=default_config().load)
 
 
 def test_one_slice_of_another_person_is_refused(tmp_path: Path) -> None:

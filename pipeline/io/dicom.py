@@ -11,6 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from pipeline.io.contrast import (
 )
 from pipeline.io.contrast import number as number_in
 from pipeline.io.dicom_planes import (
+    EXAMINATION_TRAITS,
     UNREADABLE,
     Plane,
     SideTags,
@@ -65,6 +67,10 @@ _TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "H": (2, 1), "
 #: A cosine this far on the other side contradicts a letter whatever the obliquity.
 _SURELY_AGAINST = 0.5
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+#: Images of one examination are acquired within this time.
+_LONGEST_EXAMINATION_S = 2 * 3600.0
+#: Planes that are said to lie in one place agree to this: what headers state is the same number.
+_SAME_PLACE_MM = 1e-3
 #: Images whose values are compared with each other.
 _DIXON = frozenset({Quantity.WATER, Quantity.FAT, Quantity.IN_PHASE, Quantity.OPPOSED_PHASE})
 #: What pixels are decoded by.
@@ -362,23 +368,80 @@ def on_one_scale(used: Sequence[DicomSeries]) -> list[DicomSeries]:
     ]
 
 
-def check_origin(used: Sequence[DicomSeries]) -> bool:
-    """Whether series that are used together state one frame of reference, as far as they state any.
+class Origins(StrEnum):
+    """How well series that are used together are known to be of one examination."""
+
+    ONE = "one examination and, as far as stated, one frame of reference"
+    OTHER_FRAMES = "one examination with several frames of reference"
+    ONE_BY_TRAITS = "an examination for each series, which are one by all else that is stated"
+
+
+def check_origin(used: Sequence[DicomSeries]) -> Origins:
+    """Whether series that are used together are of one person and one examination.
+
+    Some anonymisers give every series an examination of its own (and a frame of reference). They
+    are taken for one where nothing that is stated speaks against it, and either their frame of
+    reference is the same or all of them lie in exactly one place.
 
     Raises:
         InputError: they are of several persons or from several examinations.
     """
     for what in ("person", "examination"):
         series = _by_origin(used, what)
-        if len(series) > 1:
-            raise InputError(
-                f"The DICOM images are of {len(series)} {what}s",
-                expected="images of one person from one examination",
-                found="; ".join(f"one with {', '.join(names)}" for names in series),
-                action=f"keep the files of one {what} in the subject's folder; sessions have "
-                "folders of their own",
-            )
-    return len(_by_origin(used, "coordinates")) < 2
+        if len(series) < 2:
+            continue
+        against = _not_one(used) if what == "examination" else ""
+        if against is None:
+            return Origins.ONE_BY_TRAITS
+        why = f" ({against})" if against else ""
+        raise InputError(
+            f"The DICOM images are of {len(series)} {what}s",
+            expected="images of one person from one examination",
+            found="; ".join(f"one with {', '.join(names)}" for names in series) + why,
+            action=f"keep the files of one {what} in the subject's folder; sessions have "
+            "folders of their own",
+        )
+    return Origins.ONE if len(_by_origin(used, "coordinates")) < 2 else Origins.OTHER_FRAMES
+
+
+def _not_one(used: Sequence[DicomSeries]) -> str | None:
+    """What keeps series with an examination each from being of one; "" where it is not so that
+    each has one of its own; None: nothing."""
+    planes = [plane for series in used for plane in series.planes]
+    origins = [plane.origin for plane in planes if plane.origin is not None]
+    pairs = {(origin.examination, origin.series) for origin in origins}
+    if not len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}):
+        return ""
+    for place, trait in enumerate(EXAMINATION_TRAITS):
+        if len({origin.traits[place] for origin in origins} - {""}) > 1:
+            return f"each series has one of its own, and they state different values of {trait}"
+    times = [origin.acquired_s for origin in origins if origin.acquired_s is not None]
+    if times and max(times) - min(times) > _LONGEST_EXAMINATION_S:
+        return (
+            "each series has one of its own, and they were acquired "
+            f"{(max(times) - min(times)) / 3600:.1f} hours apart"
+        )
+    if len({origin.coordinates for origin in origins}) == 1 and origins[0].coordinates:
+        return None
+    if len({_places(series) for series in used}) == 1:
+        return None
+    return (
+        "each series has one of its own, and neither a frame of reference nor their places in it "
+        "say that they are of one"
+    )
+
+
+def _places(series: DicomSeries) -> frozenset[tuple[int, ...]]:
+    """Where the slices of a series lie, what size they have, and which way they are turned."""
+    return frozenset(
+        tuple(
+            round(float(value) / _SAME_PLACE_MM)
+            for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+            for value in plane.place.get(keyword) or ()
+        )
+        + plane.size
+        for plane in series.planes
+    )
 
 
 def _by_origin(used: Sequence[DicomSeries], what: str) -> list[list[str]]:

@@ -35,7 +35,29 @@ with warnings.catch_warnings():
     from nibabel.nicom import csareader
 
 _MOSAIC_COUNT = pydicom.tag.Tag(0x0019, 0x100A)
+#: What is alike in all images of one examination of one person, as far as it is stated.
+EXAMINATION_TRAITS = (
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientSize",
+    "PatientWeight",
+    "StudyDate",
+    "StudyTime",
+    "SeriesDate",
+    "AcquisitionDate",
+    "AccessionNumber",
+    "StudyID",
+    "InstitutionName",
+    "StationName",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "DeviceSerialNumber",
+    "MagneticFieldStrength",
+)
 _TAGS: tuple[Any, ...] = (
+    *EXAMINATION_TRAITS,
+    "AcquisitionTime",
     "SOPClassUID",
     "SOPInstanceUID",
     "SeriesInstanceUID",
@@ -46,11 +68,9 @@ _TAGS: tuple[Any, ...] = (
     "SeriesNumber",
     "AcquisitionNumber",
     "ProtocolName",
-    "Manufacturer",
     "ImageType",
     "Modality",
     "EchoTime",
-    "MagneticFieldStrength",
     "ScanningSequence",
     "EchoPulseSequence",
     "SteadyStatePulseSequence",
@@ -149,20 +169,43 @@ def _term(value: object, known: re.Pattern[str]) -> str:
 @dataclass(frozen=True)
 class Origin:
     """Whose image a file holds, from which examination and in whose coordinates: digests, to be
-    compared in memory and passed on to nothing; "" not stated."""
+    compared in memory and passed on to nothing; "" not stated.
+
+    Attributes:
+        person, examination, coordinates, series: which.
+        traits: by EXAMINATION_TRAITS.
+        acquired_s: time of the day; None: not stated.
+    """
 
     person: str
     examination: str
     coordinates: str
+    series: str
+    traits: tuple[str, ...]
+    acquired_s: float | None
 
     @classmethod
     def of(cls, header: pydicom.Dataset) -> Origin:
         """The origin of a file."""
-        stated = [
-            str(header.get(keyword) or "").strip()
-            for keyword in ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
-        ]
-        return cls(*(text_digest(text) if text else "" for text in stated))
+
+        def digest(keyword: str) -> str:
+            text = str(header.get(keyword) or "").strip()
+            return text_digest(text) if text else ""
+
+        return cls(
+            digest("PatientID"),
+            digest("StudyInstanceUID"),
+            digest("FrameOfReferenceUID"),
+            digest("SeriesInstanceUID"),
+            tuple(map(digest, EXAMINATION_TRAITS)),
+            _seconds(header.get("AcquisitionTime")),
+        )
+
+
+def _seconds(time: object) -> float | None:
+    """Seconds since midnight of a time as DICOM writes it (HHMMSS.FFFFFF)."""
+    found = re.match(r"(\d{2})(\d{2})(\d{2})", str(time or ""))
+    return None if found is None else 3600.0 * int(found[1]) + 60.0 * int(found[2]) + int(found[3])
 
 
 @dataclass(frozen=True)

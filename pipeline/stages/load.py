@@ -23,6 +23,7 @@ from pipeline.core.volume import Quantity
 from pipeline.imaging.stations import extent_mm, group_stations
 from pipeline.io.dicom import (
     DicomSeries,
+    Origins,
     check_origin,
     find_dicom,
     on_one_scale,
@@ -48,6 +49,21 @@ from pipeline.io.schemes import load_label_scheme
 from pipeline.io.settings import settings_of_sidecar
 
 _LABELS = "labels"
+#: What is said of series that are not known for certain to be of one examination.
+_ORIGIN_DOUBTS = {
+    Origins.OTHER_FRAMES: (
+        "frames_of_reference_differ",
+        "Series state different frames of reference: between them the person may have been laid "
+        "anew, and their positions need not fit. Check that they belong together.",
+    ),
+    Origins.ONE_BY_TRAITS: (
+        "examination_per_series",
+        "Each series states an examination of its own, as some anonymisers leave them. They were "
+        "taken for one examination: persons, dates and scanners do not differ as far as they are "
+        "stated, and the series share a frame of reference or lie in exactly one place. Check that "
+        "they belong together.",
+    ),
+}
 
 
 def load_subject(
@@ -379,16 +395,11 @@ def _dicom(
             continue
         needed.append(one)
     # Before places are compared: legs of two people may lie in one place, or one above the other.
-    if not check_origin(needed):
+    doubt = _ORIGIN_DOUBTS.get(check_origin(needed))
+    if doubt is not None:
+        code, message = doubt
         findings.append(
-            Finding(
-                code="frames_of_reference_differ",
-                severity=Severity.WARNING,
-                stage="load",
-                message="Series state different frames of reference: between them the person may "
-                "have been laid anew, and their positions need not fit. Check that they belong "
-                "together.",
-            )
+            Finding(code=code, severity=Severity.WARNING, stage="load", message=message)
         )
     for one in on_one_scale(needed):
         source = open_dicom(one, largest_image_million_voxels=config.largest_image_million_voxels)
@@ -514,7 +525,7 @@ def _stations(images: Sequence[_Image], findings: list[Finding]) -> list[list[_I
     grids = [(Quantity(image.kind), image.source.grid) for image in images]
     groups = group_stations(
         grids,
-        [f"{image.name} ({image.reason})" for image in images],
+        [image.name if image.file else image.reason for image in images],
         [image.file for image in images],
     )
     # Water and fat of a station are both needed; of other images, those seen most often.

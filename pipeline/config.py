@@ -267,6 +267,7 @@ class MeasureConfig(_Section):
     smallest_area_share: Share
     lean_estimate_se_percent: Positive
     scan_rescan_cv_percent: Positive
+    fat_fraction_cv_percent: Positive
     method_error_gain: Positive
     method_error_floor_percent: Positive
     method_error_of_100_ml_percent: Positive
@@ -301,7 +302,6 @@ class MeasureConfig(_Section):
 class CompareConfig(_Section):
     """Changes between scans of one person."""
 
-    fat_fraction_cv_percent: Positive
     smallest_fat_fraction_change_points: Positive
     largest_noise_floor_change_points: Positive
 

@@ -136,6 +136,7 @@ def measurement(
         fat_volume_in_view_ml=times(in_view, None if lean is None else 1.0 - lean),
         fat_fraction_percent=None if lean is None else fat_percent,
         fat_fraction_core_percent=None if lean is None else max(0.0, fat_percent - 1.1),
+        fat_fraction_se_repeat_points=None if lean is None else 0.021 * fat_percent,
         lean_reason=None if lean is not None or absent else (lean_reason or "no fat image"),
         valid_share=None if lean is None else 0.998,
         matched_share=None if absent else matched,

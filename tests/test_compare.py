@@ -24,7 +24,6 @@ from pipeline.core.results import Finding, Measures, ScannerSettings, Severity, 
 from pipeline.imaging.asymmetry import se_from_scan_rescan
 from pipeline.imaging.change import (
     detectable_change,
-    detectable_fraction_points,
     judge_change,
     volume_interval_percent,
 )
@@ -133,11 +132,6 @@ class TestArithmetic:
     def test_the_less_precise_scan_decides(self):
         assert detectable_change(3.0, 4.0) == pytest.approx(1.959964 * 5.0)
 
-    def test_fat_fractions_have_a_floor(self):
-        known = {"cv_percent": 2.0, "floor_points": 1.0}
-        assert detectable_fraction_points(5.0, 5.0, **known) == 1.0
-        assert detectable_fraction_points(40.0, 40.0, **known) == pytest.approx(2.217, abs=0.01)
-
     def test_the_interval_excludes_no_change_exactly_when_a_change_is_called(self):
         for log_percent in (-6.0, -3.4, -3.2, 0.5, 3.2, 3.4):
             low, high = volume_interval_percent(log_percent / 100.0, 3.3)
@@ -201,6 +195,22 @@ class TestVerdicts:
         assert unsure.volume_left.verdict is ChangeVerdict.NONE
         assert unsure.volume_left.detectable_percent == pytest.approx(1.96 * 5.3 * 2**0.5, rel=1e-3)
         assert (unsure.volume_right, unsure.asymmetry) == (known.volume_right, known.asymmetry)
+
+    def test_the_error_of_the_fat_fraction_counts_in_lean_volume_too(self):
+        """Of a muscle that is half fat, 3 points of fat are 6 % of the lean volume."""
+        fat = [fatter(scan(f"ses-{n}", number=n), 40.0, error=1.0) for n in (1, 2)]
+        lean, usual = (compare(pair, config=CONFIG) for pair in (fat, [scan("ses-1"), fat[1]]))
+        soleus = change_of(lean, "soleus")
+        share = 1.0 - fat[0].measures.muscles[0].right.fat_fraction_percent / 100.0
+        assert 0.4 < share < 0.6
+        side = next(m for m in fat[0].measures.muscles if m.name == "soleus").right
+        both = math.hypot(side.se_repeat_percent, 100.0 / (100.0 - side.fat_fraction_percent))
+        detectable = soleus.volume_right.detectable_percent
+        assert detectable == pytest.approx(1.96 * both * 2**0.5, rel=1e-3)
+        detectable = soleus.fat_fraction_right.detectable_points
+        assert detectable == pytest.approx(1.96 * 2**0.5, rel=1e-3)
+        small = change_of(usual, "soleus").fat_fraction_right.detectable_points
+        assert small == pytest.approx(1.96, rel=0.02)
 
     def test_an_error_in_a_scan_withholds_every_verdict(self):
         error = Finding(code="swap", severity=Severity.ERROR, stage="load", message="Swapped.")
@@ -310,24 +320,24 @@ def other(code: str) -> Measures:
     return second.model_copy(update={"measures": limb})
 
 
-def noise(measures: Measures, floor_percent: float) -> Measures:
-    """Results of a scan in which noise alone reads as so much fat."""
+def noise(measures: Measures, right: float, left: float | None = None) -> Measures:
+    """Results of a scan in which noise alone reads as so much fat, percent."""
     told = tuple(
         Finding(
-            code="noise_floor_high" if floor_percent > 4 else "noise_floor",
+            code="noise_floor_high" if floor > 4 else "noise_floor",
             severity=Severity.INFO,
             stage="measure",
             side=side,
             message="Noise alone reads as fat.",
-            value=floor_percent,
+            value=floor,
         )
-        for side in Side
+        for side, floor in ((Side.RIGHT, right), (Side.LEFT, right if left is None else left))
     )
     return measures.model_copy(update={"findings": told})
 
 
-def fatter(measures: Measures, points: float) -> Measures:
-    """Results in which every muscle is so much fatter."""
+def fatter(measures: Measures, points: float, *, error: float | None = None) -> Measures:
+    """Results in which every muscle is so much fatter, with such an error of it in points."""
     muscles = []
     for m in measures.measures.muscles:
         sides = {}
@@ -336,6 +346,8 @@ def fatter(measures: Measures, points: float) -> Measures:
             fields = ("fat_fraction_percent", "fat_fraction_core_percent")
             more = {f: getattr(part, f) for f in fields}
             more = {f: v + points for f, v in more.items() if v is not None}
+            if error is not None and more:
+                more["fat_fraction_se_repeat_points"] = error
             sides[str(side)] = part.model_copy(update=more)
         muscles.append(m.model_copy(update=sides))
     limb = measures.measures.model_copy(update={"muscles": tuple(muscles)})
@@ -388,6 +400,16 @@ class TestWarnings:
         # What noise reads as fat is missing from the lean volume.
         wider, usual = (change_of(c, "soleus").volume_right for c in (changes, alike))
         assert wider.detectable_percent == pytest.approx(usual.detectable_percent + 2.4)
+        wider, usual = (change_of(c, "soleus").asymmetry for c in (changes, alike))
+        assert wider.detectable_points == usual.detectable_points, "the same on both sides"
+
+    def test_more_noise_on_one_side_alone_is_no_change_of_the_asymmetry(self):
+        before, after = (scan(f"ses-{n}", number=n) for n in (1, 2))
+        one_sided = noise(after, 3.4, left=1.0)
+        quiet = noise(before, 1.0)
+        wider = change_of(compare([quiet, one_sided], config=CONFIG), "soleus").asymmetry
+        usual = change_of(compare([before, after], config=CONFIG), "soleus").asymmetry
+        assert wider.detectable_points == pytest.approx(usual.detectable_points + 2.4)
 
     def test_warnings_stand_at_the_top_of_the_page(self):
         changes = compare([scan("ses-1"), other("grid_differs")], config=CONFIG)

@@ -264,8 +264,10 @@ def test_the_band_around_no_difference_is_2_77_cv():
         ((13.0, 21.0), None, 12.0, Verdict.MEASURABLE),
         # The limit is of total volume: fat in the place of muscle is another matter.
         ((60.0, 67.0), (-2.0, 6.0), 12.0, Verdict.MEASURABLE),
-        ((60.0, 67.0), (10.0, 18.0), 12.0, Verdict.MEASURABLE),
-        ((13.0, 21.0), (-21.0, -13.0), 12.0, Verdict.MEASURABLE),
+        # Total volume is beyond it as well, if not surely: a larger lean difference says no less.
+        ((60.0, 67.0), (10.0, 18.0), 12.0, Verdict.NOT_SURELY_OUTSIDE),
+        ((11.0, 15.0), (10.0, 18.0), 12.0, Verdict.NOT_SURELY_OUTSIDE),
+        ((13.0, 21.0), (-21.0, -13.0), 12.0, Verdict.NOT_SURELY_OUTSIDE),
         ((2.0, 10.0), (-24.0, -15.0), 12.0, Verdict.NOT_SURELY_OUTSIDE),
     ],
 )

@@ -138,7 +138,7 @@ def test_intervals_name_disturbed_looks_only_where_there_were_any_and_the_term_o
     """Given labels and a T1 image: the method's error is that of the estimate alone."""
     plain = make_measures().measures
     text = interval_basis(plain, CONFIG)
-    assert "scan-rescan variation of thigh muscle volume alone" in text
+    assert "a few slices stand for the whole muscle" in text
     # Two muscles of it are cut, so that a part of them is compared.
     assert "end of one leg's view" in text
     whole = plain.model_copy(update={"muscles": plain.muscles[6:20]})

@@ -127,7 +127,7 @@ class Changes(Record):
     scans: tuple[ComparedScan, ...] = Field(description="The scans, first to last.")
     later: tuple[ScanChanges, ...] = Field(description="Each later scan against the first.")
     findings: tuple[Finding, ...] = Field(
-        description="What makes the scans less comparable, worst first."
+        description="What makes the scans less comparable, in a fixed order."
     )
 
     @field_validator("schema_version")

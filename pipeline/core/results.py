@@ -169,6 +169,11 @@ class Measurement(Record):
         "person to the next, percent: what both sides do alike is in it, as it is not in the error "
         "of their difference; null when absent.",
     )
+    fat_fraction_se_repeat_points: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="Standard error of the fat fraction from one scan of the same person to the "
+        "next, points; null where it was not measured.",
+    )
     length_mm: float | None = Field(description="Extent in view along the limb axis, mm.")
     area_max_mm2: float | None = Field(description="Largest cross-section in view, mm^2.")
     confidence: Fraction | None = Field(
@@ -185,6 +190,16 @@ class Measurement(Record):
     profile: tuple[ProfilePoint, ...] = Field(
         default=(), description="Cross-sections along the limb, hip to ankle."
     )
+
+    @property
+    def fat_fraction_error_of_lean_percent(self) -> float:
+        """Standard error of 100 ln(lean volume) that the fat fraction's own leaves; 0 without one.
+
+        d ln(V (1 - FF)) = -dFF / (1 - FF).
+        """
+        if self.fat_fraction_se_repeat_points is None or self.fat_fraction_percent is None:
+            return 0.0
+        return 100.0 * self.fat_fraction_se_repeat_points / (100.0 - self.fat_fraction_percent)
 
     @property
     def why_doubted(self) -> str | None:
@@ -246,9 +261,9 @@ class Asymmetry(Record):
     verdict: Verdict | None = Field(
         description="What the difference means; null with a reason. Outside the healthy spread "
         "only if the whole interval, and that of total volume, which limits are of, lie beyond the "
-        "limit on the same side; not surely outside it where an index lies beyond the limit and "
-        "its interval reaches within. Measurable, and no more, where there is no limit, or where "
-        "lean volume surely lies beyond it and total volume does not."
+        "limit on the same side; not surely outside it where one of the two lies beyond the limit "
+        "and not surely both. Measurable, and no more, where there is no limit, or where lean "
+        "volume surely lies beyond it and total volume does not."
     )
     reason: str | None = Field(description="Why there is no index or no verdict.")
     caveats: tuple[str, ...] = Field(

@@ -170,17 +170,19 @@ def judge(
 
     Returns:
         within measurement error if the interval holds 0; outside healthy spread only if both
-        intervals lie beyond the limit on the same side. Measurable, and no more, where that of
-        `shown` does and that of `limited` does not: the limit says nothing about that.
+        intervals lie beyond the limit on the same side, not surely so if one of the two indices
+        does. Measurable, and no more, where the interval of `shown` lies beyond it and `limited`
+        does not: the limit says nothing about that.
     """
     if shown.low_percent <= 0.0 <= shown.high_percent:
         return Verdict.WITHIN_ERROR
     if healthy_limit_percent is None or limited is None:
         return Verdict.MEASURABLE
     beyond = shown.larger_beyond(healthy_limit_percent)
-    if beyond is not None:
-        alike = beyond is limited.larger_beyond(healthy_limit_percent)
-        return Verdict.OUTSIDE_HEALTHY if alike else Verdict.MEASURABLE
+    if beyond is not None and beyond is limited.larger_beyond(healthy_limit_percent):
+        return Verdict.OUTSIDE_HEALTHY
+    if beyond is not None and abs(limited.percent) <= healthy_limit_percent:
+        return Verdict.MEASURABLE
     if max(abs(shown.percent), abs(limited.percent)) > healthy_limit_percent:
         return Verdict.NOT_SURELY_OUTSIDE
     return Verdict.WITHIN_HEALTHY

@@ -20,18 +20,6 @@ def detectable_change(se_first: float, se_later: float) -> float:
     return Z95 * math.hypot(se_first, se_later)
 
 
-def detectable_fraction_points(
-    first_percent: float, later_percent: float, *, cv_percent: float, floor_points: float
-) -> float:
-    """Smallest detectable change of a fat fraction, points.
-
-    2.77 CV of the mean of both, never less than a floor: near no fat the relative error says
-    nothing about noise and about partial volume with the fat around a muscle.
-    """
-    mean = 0.5 * (first_percent + later_percent)
-    return max(floor_points, Z95 * math.sqrt(2.0) * cv_percent / 100.0 * mean)
-
-
 def volume_interval_percent(log_change: float, detectable_percent: float) -> tuple[float, float]:
     """95 % interval of 100 (after - before) / before from ln(after / before), percent."""
     half = detectable_percent / 100.0

@@ -87,7 +87,7 @@ def _asymmetry(
     if extent is None or values is None:
         return _no_asymmetry(of, reason)
     log_ratio = math.log(values[0] / values[1])
-    method, se = _errors_of_drawing(right, left, extent, error, config)
+    method, se = _errors(of, right, left, extent, error, config)
     if extent == "matched":
         placing = _placing_error(right, left, error.level_mm)
         method = placing or None if method is None else math.hypot(method, placing)
@@ -151,7 +151,8 @@ def _no_asymmetry(of: Of, reason: str | None) -> Asymmetry:
     )
 
 
-def _errors_of_drawing(
+def _errors(
+    of: Of,
     right: Measurement,
     left: Measurement,
     extent: Extents,
@@ -161,16 +162,19 @@ def _errors_of_drawing(
     """Standard error of ln(R / L) of the labels, where it can be told, and with what a second
     scan adds."""
     scan_rescan = se_from_scan_rescan(config.scan_rescan_cv_percent)
+    of_fat = 0.0
+    if of == "lean_volume":
+        of_fat = math.hypot(*(m.fat_fraction_error_of_lean_percent / 100.0 for m in (right, left)))
     looks = right.repeat_volume_ratios, left.repeat_volume_ratios
     name = "volume_matched_ml" if extent == "matched" else "volume_whole_ml"
     volumes = getattr(right, name), getattr(left, name)
     if looks[0] is None or looks[1] is None:
         # The error of the method, where it is told, was fitted with that of counting in it.
         counting = [(m.counting_se_percent or 0.0) / 100.0 for m in (right, left)]
-        return None, math.hypot(scan_rescan, *counting)
+        return None, math.hypot(scan_rescan, of_fat, *counting)
     spread = spread_between_looks(looks[0], looks[1])
     method = se_of_method(spread, (volumes[0] + volumes[1]) / 2.0, error)
-    return method, se_total(method, spread, scan_rescan)
+    return method, math.hypot(se_total(method, spread, scan_rescan), of_fat)
 
 
 def _placing_error(right: Measurement, left: Measurement, level_error_mm: float) -> float:
@@ -288,7 +292,7 @@ def local_difference(
         courses.append(MatchedCourse(*places, amounts, voxel_extent_mm=extents[-1]))
     level_mm = level_error_mm(legs, config)
     error = method_error((name,), config, level_mm)
-    method, se = _errors_of_drawing(*sides, compared.extent, error, config)
+    method, se = _errors(compared.of, *sides, compared.extent, error, config)
     return describe_difference(
         (courses[0], courses[1]),
         (legs.right.axis, legs.left.axis),

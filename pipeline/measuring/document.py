@@ -21,9 +21,10 @@ from pipeline.core.scan import GIVEN, CanonicalScan, EngineInfo, LoadedSubject, 
 from pipeline.provenance import provenance
 
 _SCAN_RESCAN_ALONE = (
-    "95 % intervals rest on the published scan-rescan variation of thigh muscle volume alone "
-    "(RMS-CV {cv:g} % per side, PMC6240750): how far labels made elsewhere can be trusted is not "
-    "known to this program."
+    "95 % intervals hold the published scan-rescan variation of thigh muscle volume (RMS-CV {cv:g} "
+    "% per side, PMC6240750) and how well a few slices stand for the whole muscle (Gundersen and "
+    "Jensen 1987), no more: how far labels made elsewhere can be trusted is not known to this "
+    "program."
 )
 _METHOD_AND_SCAN_RESCAN = (
     "95 % intervals hold the error of finding the muscles, told from how far the labels of both "
@@ -34,6 +35,10 @@ _METHOD_AND_SCAN_RESCAN = (
 _PLACES_OF_PARTS = (
     " Those of a part that both legs show also hold how well it is known where the end of one "
     "leg's view lies in the other leg."
+)
+_FAT_FRACTIONS = (
+    " Those of lean volume also hold the published scan-rescan variation of fat fractions (RMS-CV "
+    "{cv:g} % of them, same source)."
 )
 _LEAN_IS_ESTIMATE = (
     " Those of lean volume, which is an estimate here, hold a further standard error of {se:g} % "
@@ -99,6 +104,8 @@ def interval_basis(limb: LimbMeasures, config: MeasureConfig) -> str:
     text = text.format(cv=config.scan_rescan_cv_percent)
     if any(m.asymmetry_total_volume.extent == "matched" for m in limb.muscles):
         text += _PLACES_OF_PARTS
+    if any(side.fat_fraction_se_repeat_points is not None for pair in pairs for side in pair):
+        text += _FAT_FRACTIONS.format(cv=config.fat_fraction_cv_percent)
     if any(side.lean_estimate is not None for pair in pairs for side in pair):
         text += _LEAN_IS_ESTIMATE.format(se=config.lean_estimate_se_percent)
     return text

@@ -21,7 +21,7 @@ from pipeline.core.results import (
 from pipeline.imaging.asymmetry import se_of_repeat
 from pipeline.measuring.difference import asymmetries
 from pipeline.measuring.limits import healthy_limit
-from pipeline.measuring.sides import Sides, absent
+from pipeline.measuring.sides import Sides, absent, fat_fraction_error
 
 
 def group_result(
@@ -115,6 +115,8 @@ def _sum(members: Sequence[Measurement], *, missing: int, config: MeasureConfig)
     assert volume is not None
     looks, counting = _repeats(members), _counting(members, volume)
     cv = config.scan_rescan_cv_percent / 100.0
+    fraction = 100.0 * fat / volume if fat is not None else None
+    estimate = next((m.lean_estimate for m in members if m.lean_estimate), None)
     return Measurement(
         status=status,
         reason="; ".join(reasons) or None,
@@ -128,18 +130,19 @@ def _sum(members: Sequence[Measurement], *, missing: int, config: MeasureConfig)
         lean_volume_core_ml=core,
         fat_free_volume_in_view_ml=_total(members, "fat_free_volume_in_view_ml"),
         fat_volume_in_view_ml=fat,
-        fat_fraction_percent=100.0 * fat / volume if fat is not None else None,
+        fat_fraction_percent=fraction,
         fat_fraction_core_percent=100.0 * (1.0 - core / volume) if core is not None else None,
         lean_reason=None
         if lean is not None
         else next(m.lean_reason for m in members if m.lean_reason is not None),
-        lean_estimate=next((m.lean_estimate for m in members if m.lean_estimate), None),
+        lean_estimate=estimate,
         valid_share=_mean_share(members, volume),
         matched_share=min(matched / volume, 1.0) if matched is not None else None,
         matched_cut_upper_mm2=_total(members, "matched_cut_upper_mm2"),
         matched_cut_lower_mm2=_total(members, "matched_cut_lower_mm2"),
         counting_se_percent=counting,
         se_repeat_percent=100.0 * se_of_repeat(looks, cv, counting / 100.0),
+        fat_fraction_se_repeat_points=fat_fraction_error(fraction, estimate, config),
         length_mm=None,
         area_max_mm2=None,
         confidence=None,

@@ -89,6 +89,9 @@ class Sides:
             matched_cut_lower_mm2=cut[1],
             counting_se_percent=100.0 * raw.counting_se,
             se_repeat_percent=100.0 * se_of_repeat(looks, cv, raw.counting_se),
+            fat_fraction_se_repeat_points=fat_fraction_error(
+                _percent(view.fat_fraction), raw.lean_estimate, self._config
+            ),
             confidence=confidence,
             repeat_volume_ratios=looks,
             profile=raw.profile,
@@ -140,6 +143,15 @@ class Sides:
             if name in union.muscles and union.name in self._raw[side]:
                 return f"not labelled on its own; it is part of {union.title.lower()}"
         return "not labelled anywhere in the field of view"
+
+
+def fat_fraction_error(
+    fat_fraction_percent: float | None, estimate: str | None, config: MeasureConfig
+) -> float | None:
+    """Standard error of a measured fat fraction from scan to scan, points; None of an estimate."""
+    if fat_fraction_percent is None or estimate is not None:
+        return None
+    return config.fat_fraction_cv_percent / 100.0 * max(fat_fraction_percent, 0.0)
 
 
 def _percent(fraction: float | None) -> float | None:

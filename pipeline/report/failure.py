@@ -39,8 +39,12 @@ def failure_values(failure: Failure) -> dict[str, Any]:
     """The same for programs, as JSON values."""
     error = failure.error
     if not isinstance(error, MyosymmetryError):
-        problem = f"{type(error).__name__} in {_where(error)}"
-        known = MyosymmetryError(problem, action=NAMES_ON_TERMINAL)
+        known = MyosymmetryError(
+            f"{type(error).__name__} in {_where(error)}",
+            expected="an error that says what is wrong with the input",
+            found="a bug",
+            action=NAMES_ON_TERMINAL,
+        )
     else:
         known = error
     hint = f"; {NAMES_ON_TERMINAL}" if known.private else ""

@@ -28,6 +28,10 @@ _FORMULAS = (
     "Bishop et al. Strength and Conditioning Journal 2016, doi 10.1519/SSC.0000000000000264 "
     "(formulas of asymmetry; there is no consensus)."
 )
+_COUNTING = (
+    "Gundersen and Jensen, Journal of Microscopy 1987;147:229 (error of a few slices that stand "
+    "for the whole)."
+)
 _LIMITS = (
     "Journal of Orthopaedic Research 2018;36:963 (side differences of thigh muscle volume in "
     "healthy young adults)."
@@ -61,6 +65,8 @@ def methods_of(measures: Measures, lead: Lead) -> Methods:
     own = _OwnCohort(measures)
     expected = _expected(measures, own)
     references = [_FORMULAS]
+    if "Gundersen" in measures.interval_basis:
+        references.append(_COUNTING)
     if own.published_limits:
         references.append(_LIMITS)
     if own.any_limit:

@@ -33,7 +33,6 @@ from pipeline.core.results import (
 )
 from pipeline.imaging.change import (
     detectable_change,
-    detectable_fraction_points,
     judge_change,
     volume_interval_percent,
 )
@@ -121,8 +120,8 @@ def _basis(config: CompareConfig) -> str:
         "Detectable changes are 95 % limits. Those of volumes come from what both scans state of "
         "how far the volume of a side moves from scan to scan, those of asymmetries from the total "
         "standard errors of the differences, as independent errors of two scans; those of fat "
-        "fractions are 2.77 times the published scan-rescan variation "
-        f"({config.fat_fraction_cv_percent:g} % of the fat fraction, PMC6240750), and at least "
+        "fractions come from the published scan-rescan variation (PMC6240750), which lean volumes "
+        "hold too, and are at least "
         f"{config.smallest_fat_fraction_change_points:g} points."
     )
 
@@ -187,8 +186,8 @@ def _withheld(first: Measures, later: Measures) -> str | None:
 
 
 def _noise_apart(first: Measures, later: Measures) -> dict[Side, float]:
-    """By side, points of fat fraction by which noise alone reads differently in two scans; 0
-    where it is not known."""
+    """By side, points of fat fraction that noise alone reads as in the later scan more than in the
+    first; 0 where it is not known."""
     found = dict.fromkeys(Side, 0.0)
     for side in Side:
         floors = [
@@ -198,7 +197,7 @@ def _noise_apart(first: Measures, later: Measures) -> dict[Side, float]:
             if finding.code in NOISE_FLOORS and finding.side is side and finding.value is not None
         ]
         if len(floors) == 2:
-            found[side] = abs(floors[1] - floors[0])
+            found[side] = floors[1] - floors[0]
     return found
 
 
@@ -215,11 +214,13 @@ def _change(
     members = _different_members(first, later)
     why = withheld or members
     volumes = {
-        side: _volume_change(on_side(first, side), on_side(later, side), of, noise[side], why)
+        side: _volume_change(on_side(first, side), on_side(later, side), of, abs(noise[side]), why)
         for side in Side
     }
     fractions = {
-        side: _fraction_change(on_side(first, side), on_side(later, side), noise[side], why, config)
+        side: _fraction_change(
+            on_side(first, side), on_side(later, side), abs(noise[side]), why, config
+        )
         for side in Side
     }
     return MuscleChange(
@@ -229,7 +230,7 @@ def _change(
         volume_left=volumes[Side.LEFT],
         fat_fraction_right=fractions[Side.RIGHT],
         fat_fraction_left=fractions[Side.LEFT],
-        asymmetry=_asymmetry_change(one, two, why),
+        asymmetry=_asymmetry_change(one, two, abs(noise[Side.RIGHT] - noise[Side.LEFT]), why),
     )
 
 
@@ -256,7 +257,7 @@ def _volume_change(
         missing = _estimated(first, later)
     if missing is None and (not before or not after):
         missing = f"no {of.replace('_', ' ')} in one of the scans"
-    error_before, error_after = first.se_repeat_percent, later.se_repeat_percent
+    error_before, error_after = (_error_of_repeat(m, of) for m in (first, later))
     if missing is not None or error_before is None or error_after is None:
         return VolumeChange(
             before_ml=before,
@@ -287,6 +288,14 @@ def _volume_change(
     )
 
 
+def _error_of_repeat(of_side: Measurement, of: Lead) -> float | None:
+    """Standard error of 100 ln(volume) of one side from scan to scan."""
+    error = of_side.se_repeat_percent
+    if error is None or of == "total_volume":
+        return error
+    return math.hypot(error, of_side.fat_fraction_error_of_lean_percent)
+
+
 def _fraction_change(
     first: Measurement,
     later: Measurement,
@@ -301,19 +310,22 @@ def _fraction_change(
     missing = _unlike(first, later) or _estimated(first, later)
     if missing is None and (before is None or after is None):
         missing = "no fat fraction in one of the scans"
-    if missing is not None or before is None or after is None:
+    error_before = first.fat_fraction_se_repeat_points
+    error_after = later.fat_fraction_se_repeat_points
+    if missing is None and (error_before is None or error_after is None):
+        missing = "one of the scans states no standard error of it"
+    if before is None or after is None or error_before is None or error_after is None or missing:
         return _no_points(before, after, missing)
-    detectable = detectable_fraction_points(
-        before,
-        after,
-        cv_percent=config.fat_fraction_cv_percent,
-        floor_points=config.smallest_fat_fraction_change_points,
-    )
-    detectable += noise_points
+    # Near no fat the relative error says nothing about noise and about partial volume with the
+    # fat around a muscle.
+    floor = config.smallest_fat_fraction_change_points
+    detectable = max(floor, detectable_change(error_before, error_after)) + noise_points
     return _points(before, after, detectable, withheld or _unreliable(first, later))
 
 
-def _asymmetry_change(first: Asymmetry, later: Asymmetry, withheld: str | None) -> PointsChange:
+def _asymmetry_change(
+    first: Asymmetry, later: Asymmetry, noise_points: float, withheld: str | None
+) -> PointsChange:
     before, after = first.index_percent, later.index_percent
     missing = None
     if before is None or after is None:
@@ -333,6 +345,9 @@ def _asymmetry_change(first: Asymmetry, later: Asymmetry, withheld: str | None) 
     if first.se_total_percent is None or later.se_total_percent is None:
         return _no_points(before, after, reason or "one of the scans states no standard error")
     detectable = detectable_change(first.se_total_percent, later.se_total_percent)
+    if first.of == "lean_volume":
+        # What noise adds to both sides alike cancels.
+        detectable += noise_points
     return _points(before, after, detectable, reason)
 
 
@@ -408,7 +423,7 @@ def _findings(scans: Sequence[Measures], of: Lead, config: CompareConfig) -> lis
                     value=float(len(cut)),
                 )
             )
-        noise = max(_noise_apart(scans[0], scan).values())
+        noise = max(map(abs, _noise_apart(scans[0], scan).values()))
         if noise > config.largest_noise_floor_change_points:
             found.append(
                 _warning(

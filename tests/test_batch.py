@@ -18,10 +18,11 @@ from pipeline.batch.cohort import robust_distances, size_line, spread
 from pipeline.batch.group import group_results
 from pipeline.batch.jobs import Job, list_jobs
 from pipeline.batch.norms import write_norms
+from pipeline.batch.results import read_outcome
 from pipeline.batch.status import State, job_states
 from pipeline.config import default_config, load_config
 from pipeline.core.errors import ConfigError, InputError, UsageError
-from pipeline.core.results import Measures
+from pipeline.core.results import CONSENSUS, Measures, Severity
 from pipeline.io.derivatives import SubjectFolder, write_json, write_text
 from pipeline.provenance import provenance
 from pipeline.report.tables import wide_table
@@ -112,6 +113,35 @@ def test_norms_are_a_configuration_that_later_runs_use(cohort):
     assert measure.own_expected_volumes_ml["soleus"].slope_ml_per_m_kg == pytest.approx(5, rel=0.1)
     # Expected volumes are of muscles; a group's would have nowhere to go.
     assert "quadriceps" not in measure.own_expected_volumes_ml
+
+
+def test_what_may_be_faked_or_is_wrong_makes_no_norm(tmp_path):
+    """A scan with an error, a consensus of both legs and a difference with a caveat."""
+    write_people(tmp_path / "data", tmp_path / "out", 4)
+    paths = [SubjectFolder(tmp_path / "out", f"sub-{n:04d}", None).measures for n in range(4)]
+    told = {"stage": "measure", "message": "Told.", "value": None, "threshold": None, "unit": None}
+    for path, severity, code in (
+        (paths[1], "ERROR", "one_leg_twice"),
+        (paths[2], "WARNING", CONSENSUS),
+    ):
+        values = json.loads(path.read_text())
+        severity = next(s.value for s in Severity if s.name == severity)
+        values["findings"] = [{"code": code, "severity": severity, "side": None, **told}]
+        path.write_text(json.dumps(values))
+    values = json.loads(paths[3].read_text())
+    for result in values["measures"]["muscles"]:
+        result["asymmetry_total_volume"]["caveats"] = ["off_isocentre"]
+    paths[3].write_text(json.dumps(values))
+    read = [
+        read_outcome(SubjectFolder(tmp_path / "out", f"sub-{n:04d}", None), rows=False)
+        for n in range(4)
+    ]
+    asymmetry, volume = (
+        [(("soleus", name) in outcome.values) for outcome in read]
+        for name in ("asymmetry_total_volume_percent", "volume_right_ml")
+    )
+    assert asymmetry == [True, False, False, False]
+    assert volume == [True, False, False, True]
 
 
 def test_too_small_a_cohort_has_no_limits(tmp_path):

@@ -524,3 +524,12 @@ def test_repeatability_is_not_counted_twice():
     # What the looks show is part of the published figure already.
     assert se_total(0.03, 0.02, 0.02) == pytest.approx(0.03)
     assert se_total(0.03, 0.05, 0.02) == pytest.approx(0.03)
+
+
+def test_the_same_muscles_have_one_healthy_limit():
+    by_members: dict[frozenset[str], set[float | None]] = {}
+    for group in GROUPS:
+        by_members.setdefault(frozenset(group.muscles), set()).add(group.healthy_limit_percent)
+    assert all(len(limits) == 1 for limits in by_members.values())
+    limits = {group.name: group.healthy_limit_percent for group in GROUPS}
+    assert (limits["hamstrings"], limits["thigh_posterior"]) == (11.4, 11.4)

@@ -126,7 +126,7 @@ def group_results(
     tiles = _tiles(outcomes, target, config)
     write_text(target / "quality.tsv", _quality(tiles))
     write_text(target / "quality.html", report.render_overview(tiles))
-    group = Group(target, len(done), len(outcomes) - len(done), tuple(_notes(done)))
+    group = Group(target, len(done), len(outcomes) - len(done), tuple(mixed(done)))
     write_json(
         target / "group.json",
         {
@@ -256,7 +256,8 @@ def _quality(tiles: Sequence[report.OverviewTile]) -> str:
     return report.table_text(header, rows)
 
 
-def _notes(outcomes: Sequence[Outcome]) -> Iterator[str]:
+def mixed(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """What in the making of results differs between them."""
     for what, attribute in (
         ("versions of the program", "code_digest"),
         ("configurations", "configuration_digest"),

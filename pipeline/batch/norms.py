@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import yaml
 
 from pipeline import report
 from pipeline.batch.cohort import SizeLine, Spread, percentiles, size_line, spread
-from pipeline.batch.group import FOLDER, STRUCTURES, first_of_each
+from pipeline.batch.group import FOLDER, STRUCTURES, first_of_each, mixed
 from pipeline.batch.jobs import Job
 from pipeline.batch.results import Outcome, read_outcomes
 from pipeline.config import GroupConfig
@@ -22,6 +23,8 @@ from pipeline.core.scan import Participant
 from pipeline.io.derivatives import SubjectFolder, write_text
 from pipeline.io.discover import participant_in, participant_rows
 from pipeline.report.format import MISSING, tsv
+
+logger = logging.getLogger(__name__)
 
 #: Published limits are of total volume, and so are those of a cohort.
 _MEASURE = "asymmetry_total_volume_percent"
@@ -121,6 +124,9 @@ def write_norms(data: Path, out: Path, jobs: Sequence[Job], *, config: GroupConf
     table, target = (out / FOLDER / f"norms.{ending}" for ending in ("tsv", "yaml"))
     write_text(table, _table(norms, config))
     header = _HEADER.format(people=count, table=table.name)
+    for note in mixed(outcomes):
+        logger.warning(note)
+        header += f"# {note}\n"
     write_text(target, header + yaml.safe_dump(_configuration(norms), sort_keys=False))
     return target
 

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from pipeline import report
 from pipeline.batch.status import failure_reason
 from pipeline.core.anatomy import Side
-from pipeline.core.results import Measurement, Measures, Status, on_side
+from pipeline.core.results import CONSENSUS, Measurement, Measures, Severity, Status, on_side
 from pipeline.io.derivatives import SubjectFolder, read_json
 
 
@@ -61,8 +61,9 @@ class Outcome:
         folder: where its files are.
         failure: why there are no results, in words; None where there are.
         values: by structure and measure, unit in its name. Only values that may be averaged:
-            whole muscles of status ok, differences with a verdict; lean volumes and fat fractions
-            that were measured, not estimated of a single contrast.
+            whole muscles of status ok, differences with a verdict and no caveat; lean volumes and
+            fat fractions that were measured, not estimated of a single contrast; none of a scan
+            with an error or of labels that both legs agreed on.
         quality: figures by which results that stand apart are found; None where missing, or
             estimated of a single contrast.
         findings: severity and message by code.
@@ -118,6 +119,8 @@ def read_outcome(folder: SubjectFolder, *, rows: bool) -> Outcome | None:
 
 def _values(measures: Measures) -> dict[tuple[str, str], float]:
     found: dict[tuple[str, str], float | None] = {}
+    if any(f.severity is Severity.ERROR or f.code == CONSENSUS for f in measures.findings):
+        return {}
     for result in measures.measures.compared:
         for side in Side:
             measured = on_side(result, side)
@@ -134,7 +137,8 @@ def _values(measures: Measures) -> dict[tuple[str, str], float]:
             ("asymmetry_lean_percent", result.asymmetry),
             ("asymmetry_total_volume_percent", result.asymmetry_total_volume),
         ):
-            if asymmetry.verdict is not None and asymmetry.extent == "whole":
+            judged = asymmetry.verdict is not None and not asymmetry.caveats
+            if judged and asymmetry.extent == "whole":
                 found[result.name, name] = asymmetry.index_percent
     return {key: value for key, value in found.items() if value is not None}
 

@@ -174,19 +174,21 @@ _GROUP_LIMITS: Mapping[str, float] = MappingProxyType({"quadriceps": 8.8, "hamst
 
 
 def _groups() -> tuple[MuscleGroup, ...]:
-    groups: list[MuscleGroup] = []
+    found: list[tuple[str, str, tuple[str, ...]]] = []
     for kind, attribute in (("compartment", "compartment"), ("functional_group",) * 2):
         names = dict.fromkeys(getattr(m, attribute) for m in MUSCLES if getattr(m, attribute))
         for name in names:
             members = tuple(m.name for m in MUSCLES if getattr(m, attribute) == name)
             # A compartment of one muscle (iliopsoas, hip rotators, fibulares) adds no row.
             if len(members) > 1:
-                groups.append(MuscleGroup(name, kind, members, _GROUP_LIMITS.get(name)))
+                found.append((name, kind, members))
     # The septum between them is often incomplete on MRI (PMID 1917669).
     pair = ("vastus_lateralis", "vastus_intermedius")
-    groups.append(MuscleGroup("vastus_lateralis_and_intermedius", "pair", pair))
-    groups.append(MuscleGroup("limb", "limb", tuple(m.name for m in MUSCLES)))
-    return tuple(groups)
+    found.append(("vastus_lateralis_and_intermedius", "pair", pair))
+    found.append(("limb", "limb", tuple(m.name for m in MUSCLES)))
+    # The same muscles under two names (the hamstrings, the back of the thigh) have one limit.
+    limits = {members: _GROUP_LIMITS[name] for name, _, members in found if name in _GROUP_LIMITS}
+    return tuple(MuscleGroup(*group, limits.get(group[2])) for group in found)
 
 
 MUSCLES_BY_NAME: Mapping[str, Muscle] = MappingProxyType({m.name: m for m in MUSCLES})

@@ -22,6 +22,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 SIDES_FROM_ANATOMY = "sides_from_anatomy"
 #: Code of the finding whose value is the size, against an adult's, at which legs were read.
 UNUSUAL_SIZE = "unusual_size"
+#: Code of the finding that labels are those that both legs agreed on, not each leg's own.
+CONSENSUS = "labels_are_consensus"
 
 #: Which volume is compared.
 Of = Literal["lean_volume", "total_volume"]

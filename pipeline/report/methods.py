@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from pipeline.core.results import Finding, Lead, Measures
+from pipeline.core.results import CONSENSUS, Finding, Lead, Measures
 from pipeline.core.volume import Quantity
 from pipeline.report import words
 
@@ -117,7 +117,7 @@ def _images(measures: Measures, found: Mapping[str, Finding]) -> str:
             else "of the scan itself, without resampling."
         )
     )
-    if "labels_are_consensus" in found:
+    if CONSENSUS in found:
         said.append(
             "What was measured is a consensus of the labels of both legs, carried over by the "
             "registration (configuration): it hides a part of a true difference, and no "

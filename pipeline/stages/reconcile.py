@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.config import ReconcileConfig
 from pipeline.core.anatomy import MUSCLES, Side
 from pipeline.core.match import LegMatch
-from pipeline.core.results import Finding, Severity
+from pipeline.core.results import CONSENSUS, Finding, Severity
 from pipeline.core.scan import SegmentedLegs, StageResult
 from pipeline.imaging.consensus import consensus_labels
 from pipeline.imaging.limb_axis import find_limb_axis
@@ -71,7 +71,7 @@ def _shrunk(before: SegmentedLegs, after: SegmentedLegs) -> Finding:
         )
     sizes = [float(np.mean([abs(v[name]) for name in both])) if both else 0.0 for v in (was, now)]
     return Finding(
-        code="labels_are_consensus",
+        code=CONSENSUS,
         severity=Severity.WARNING,
         stage="reconcile",
         message="Labels are a consensus of both legs (configuration), not those of each leg. That "

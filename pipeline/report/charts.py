@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.core.anatomy import Side
@@ -30,6 +31,7 @@ from pipeline.core.results import (
     Verdict,
     leading,
 )
+from pipeline.report import words
 from pipeline.report.drawing import (
     COLOURS,
     axes_at,
@@ -42,8 +44,8 @@ from pipeline.report.drawing import (
     to_svg,
 )
 from pipeline.report.format import MINUS, NO_BREAK, Style, show
-from pipeline.report.reach import drawn_values, shared_reach
-from pipeline.report.words import muscle_title, region_title
+from pipeline.report.head import Entry, Head
+from pipeline.report.reach import drawn_values, goes_on, shared_reach
 
 #: Below this width a chart drops what a phone has no room for.
 _NARROW_PX = 600
@@ -57,6 +59,8 @@ _HALF_SEGMENTS: Mapping[int, str] = MappingProxyType(
 #: the title above and of the names of the levels below; room between panels and beside the first.
 _PANEL_PX, _BELOW_PX, _BETWEEN_PX, _TITLE_PX, _FOOT_PX = 96.0, 44.0, 11.0, 22.0, 20.0
 _GAP_PX, _SIDE_PX = 22.0, 26.0
+#: The line of the left leg.
+_DASHES = (0, (4, 2))
 #: Where panels stand before a layout moves them.
 _ANYWHERE = (0.0, 0.0, 1.0, 1.0)
 
@@ -86,20 +90,29 @@ def asymmetry_chart(measures: Measures, lead: Lead, *, width_px: int) -> bytes:
     rows: list[_Row] = []
     for region in dict.fromkeys(m.region for m in measures.measures.muscles):
         members = [
-            _Row(muscle_title(m.name), leading(m, lead), m.healthy_limit_percent)
+            _Row(words.muscle_title(m.name), leading(m, lead), m.healthy_limit_percent)
             for m in measures.measures.muscles
             if m.region == region and leading(m, lead).index_percent is not None
         ]
         if members:
-            rows += [_Row(region_title(region), None), *members]
+            rows += [_Row(words.region_title(region), None), *members]
     narrow = width_px < _NARROW_PX
-    row_px, top_px, bottom_px = 21.0, 44.0, 40.0
+    row_px, bottom_px = 21.0, 40.0
     label_px, number_px = (142.0, 44.0) if narrow else (190.0, 170.0)
-    height_px = top_px + bottom_px + row_px * max(1, len(rows))
     size = 10.5 if narrow else 12.0
+    reach = _reach(rows)
+    head = Head(
+        title=f"Difference in {lead.replace('_', ' ')} between the right and the left leg",
+        notes=words.who(measures),
+        key=_meanings_of_bars(rows, reach),
+        columns=1 if narrow else 2,
+        size=size - 1.0,
+    )
+    top_px = head.height(width_px) + 34.0
+    height_px = top_px + bottom_px + row_px * max(1, len(rows))
     with drawing():
         figure = chart_figure(width_px, height_px)
-        reach = _reach(rows)
+        head.draw(figure)
         box_px = (
             label_px,
             bottom_px,
@@ -122,6 +135,68 @@ def asymmetry_chart(measures: Measures, lead: Lead, *, width_px: int) -> bytes:
             axes.text(x, y, number, fontsize=size - 0.5, color=COLOURS["muted"], **beside)
         _name_directions(axes, above=12.0 / box_px[3], size=size)
         return to_svg(figure)
+
+
+def _meanings_of_bars(rows: Sequence[_Row], reach: float) -> list[Entry]:
+    """The key of the bars: what is drawn here, and nothing else."""
+    drawn = [row.asymmetry for row in rows if row.asymmetry is not None]
+    verdicts = {a.verdict for a in drawn}
+    found: list[tuple[bool, Entry]] = [
+        (
+            bool(verdicts - {None, Verdict.WITHIN_ERROR}),
+            (_both_sides(""), "larger than the measurement error"),
+        ),
+        (
+            Verdict.WITHIN_ERROR in verdicts,
+            (_both_sides("-soft", linewidth=0.8), "may be nothing but measurement error"),
+        ),
+        (
+            None in verdicts,
+            (_both_sides(None, linewidth=0.8, linestyle=(0, (3, 2))), "not judged"),
+        ),
+        (
+            any(a.extent == "matched" for a in drawn),
+            (
+                _both_sides("-soft", linewidth=0.8, hatch="////"),
+                "only the part that both legs show was compared",
+            ),
+        ),
+        (
+            any(a.interval_low_percent is not None for a in drawn),
+            (
+                Line2D([], [], color=COLOURS["ink"], linewidth=1.3, marker="|", markersize=5.0),
+                "95 % interval",
+            ),
+        ),
+        (
+            any(row.limit_percent is not None for row in rows),
+            (
+                Patch(facecolor=COLOURS["band"], edgecolor=COLOURS["muted"], linewidth=0.8),
+                "95 % of healthy young adults (total volume)",
+            ),
+        ),
+        (
+            any(goes_on(drawn_values(a), reach) != (None, None) for a in drawn),
+            (
+                Line2D([], [], color=COLOURS["ink"], linestyle="none", marker=">", markersize=6.0),
+                "goes on beyond the scale, to the number beside it",
+            ),
+        ),
+    ]
+    return [entry for is_drawn, entry in found if is_drawn]
+
+
+def _both_sides(shade: str | None, **style: Any) -> tuple[Patch, Patch]:
+    """A patch in each side's colour, filled with a shade of it; None: not filled."""
+    left, right = (
+        Patch(
+            facecolor="none" if shade is None else COLOURS[f"{side}{shade}"],
+            edgecolor=COLOURS[side],
+            **{"linewidth": 0.0, **style},
+        )
+        for side in ("left", "right")
+    )
+    return left, right
 
 
 def _name_directions(axes: Axes, *, above: float, size: float) -> None:
@@ -183,19 +258,53 @@ def profile_charts(measures: Measures, layouts: Sequence[ProfileLayout]) -> list
         figure = chart_figure(1.0, 1.0)
         panels = [_profile_panels(figure, m, joints=joints, reach=reach) for m in muscles]
         for layout in layouts:
-            height_px = math.ceil(len(muscles) / layout.columns) * line_px
+            head = _head_of_profiles(measures, muscles, narrow=layout.width_px < _NARROW_PX)
+            lines_px = math.ceil(len(muscles) / layout.columns) * line_px
+            height_px = lines_px + head.height(layout.width_px)
             gaps_px = _SIDE_PX + (layout.columns - 1) * _GAP_PX + 4.0
             width_px = (layout.width_px - gaps_px) / layout.columns
             resize(figure, layout.width_px, height_px)
             for i, (upper, lower) in enumerate(panels):
                 line, column = divmod(i, layout.columns)
                 x = _SIDE_PX + column * (width_px + _GAP_PX)
-                y = height_px - line * line_px - _TITLE_PX - _PANEL_PX
+                y = lines_px - line * line_px - _TITLE_PX - _PANEL_PX
                 place(upper, (x, y, width_px, _PANEL_PX))
                 if lower is not None:
                     place(lower, (x, y - below_px, width_px, below_px - _BETWEEN_PX))
+            drawn = head.draw(figure)
             charts.append(to_svg(figure))
+            for artist in drawn:
+                artist.remove()
     return charts
+
+
+def _head_of_profiles(measures: Measures, muscles: Sequence[MuscleResult], *, narrow: bool) -> Head:
+    position = measures.measures.position_right
+    along = "from hip over knee to ankle"
+    if position.unit != "joints":
+        along = f"by mm along the limb ({position.reference})"
+    what = words.cross_section(profiles_of(measures)).capitalize()
+    notes = f"{words.who(measures)}. Each panel has its own scale."
+    key: list[Entry] = [
+        (Line2D([], [], color=COLOURS["right"], linewidth=1.5), "right leg"),
+        (Line2D([], [], color=COLOURS["left"], linewidth=1.5, linestyle=_DASHES), "left leg"),
+    ]
+    if any(m.local_difference.levels for m in muscles):
+        reach = _difference_reach(muscles)
+        notes += (
+            f" Below: right \N{MINUS SIGN} left in %, at matched levels, cut at "
+            f"{reach:.0f} %; P, M, D: proximal, middle, distal third of the muscle."
+        )
+        key.append((_both_sides(""), "difference: left, right larger"))
+    if any(m.local_difference.band_half_width_percent is not None for m in muscles):
+        band = "95 % of the method's own error, muscle as a whole"
+        key.append((Patch(facecolor=COLOURS["band"]), band))
+    return Head(
+        title=f"{what} of every muscle in cm\N{SUPERSCRIPT TWO}, {along}",
+        notes=notes,
+        key=key,
+        columns=1 if narrow else len(key),
+    )
 
 
 def local_map(measures: Measures, *, width_px: int) -> bytes | None:
@@ -212,10 +321,23 @@ def local_map(measures: Measures, *, width_px: int) -> bytes | None:
         "sides", [COLOURS["left"], COLOURS["paper"], COLOURS["right"]]
     )
     label_px = 142.0 if width_px < _NARROW_PX else 190.0
-    row_px, top_px, bottom_px = 17.0, 8.0, 74.0
-    height_px = top_px + bottom_px + row_px * len(rows)
+    row_px, bottom_px = 17.0, 74.0
+    thin = any(p.log_ratio is None for m in rows for p in m.local_difference.levels)
+    head = Head(
+        title="Difference of the cross-sections of every muscle along the limb, "
+        "right \N{MINUS SIGN} left in %",
+        notes=f"{words.who(measures)}. At matched levels"
+        + (
+            ", named by joints."
+            if measures.measures.position_right.unit == "joints"
+            else f", by mm along the limb ({measures.measures.position_right.reference})."
+        ),
+        key=[(Patch(facecolor=COLOURS["line"]), "too thin for a ratio")] if thin else [],
+    )
+    height_px = head.height(width_px) + bottom_px + row_px * len(rows)
     with drawing():
         figure = chart_figure(width_px, height_px)
+        head.draw(figure)
         width = width_px - label_px - 12.0
         axes = axes_at(figure, (label_px, bottom_px, width, row_px * len(rows)))
         boxes = [
@@ -238,7 +360,7 @@ def local_map(measures: Measures, *, width_px: int) -> bytes | None:
         )
         axes.autoscale_view()
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_yticks(range(len(rows)), [muscle_title(m.name) for m in rows])
+        axes.set_yticks(range(len(rows)), [words.muscle_title(m.name) for m in rows])
         axes.tick_params(length=0, labelsize=10.0)
         for spine in axes.spines.values():
             spine.set_visible(False)
@@ -248,9 +370,8 @@ def local_map(measures: Measures, *, width_px: int) -> bytes | None:
         bar.pcolormesh(np.linspace(-reach, reach, 102), [0, 1], [steps], cmap=colours)
         bar.set_yticks([])
         bar.tick_params(length=0, labelsize=9.0)
-        bar.set_xticks(
-            [-reach, 0.0, reach], [f"{reach:.0f}{NO_BREAK}%", "0", f"{reach:.0f}{NO_BREAK}%"]
-        )
+        end = f"\N{GREATER-THAN OR EQUAL TO}{NO_BREAK}{reach:.0f}{NO_BREAK}%"
+        bar.set_xticks([-reach, 0.0, reach], [end, "0", end])
         bar.set_title(
             "left larger \N{LEFTWARDS ARROW}   \N{RIGHTWARDS ARROW} right larger",
             fontsize=9.5,
@@ -303,7 +424,7 @@ def _percent_ticks(axes: Axes, reach: float, *, size: float) -> None:
     axes.tick_params(axis="x", length=0, labelsize=size - 1.0, pad=6)
     axes.grid(axis="x", color=COLOURS["line"], linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.set_xlabel(f"difference between the sides, {NO_BREAK}% of their mean", fontsize=size - 1.0)
+    axes.set_xlabel("difference between the sides, % of their mean", fontsize=size - 1.0)
 
 
 def _bar(axes: Axes, y: float, row: _Row) -> None:
@@ -365,10 +486,10 @@ def _profile_panels(
     upper = figure.add_axes(_ANYWHERE)
     for (x, y), colour, style in (
         (_course(result, Side.RIGHT), COLOURS["right"], "-"),
-        (_course(result, Side.LEFT), COLOURS["left"], (0, (4, 2))),
+        (_course(result, Side.LEFT), COLOURS["left"], _DASHES),
     ):
         upper.plot(x, y, color=colour, linestyle=style, linewidth=1.5)
-    upper.set_title(muscle_title(result.name), fontsize=10, loc="left", pad=5)
+    upper.set_title(words.muscle_title(result.name), fontsize=10, loc="left", pad=5)
     upper.set_ylim(bottom=0.0)
     upper.yaxis.set_major_locator(_few_ticks())
     upper.tick_params(length=0, labelsize=8.5, pad=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
 import re
@@ -62,8 +63,8 @@ DARK_COLOURS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-#: Charts are drawn in CSS pixels: one unit of the SVG is one pixel of the page.
-_PIXELS_PER_INCH = 72
+#: Charts are drawn in CSS pixels: one point of a chart is one pixel of the page.
+POINTS_PER_INCH = 72
 
 
 @contextmanager
@@ -76,6 +77,8 @@ def drawing() -> Iterator[None]:
                 "svg.fonttype": "none",
                 "svg.hashsalt": "myosymmetry",
                 "font.family": FONT,
+                "axes.facecolor": "none",
+                "figure.facecolor": COLOURS["paper"],
                 "axes.spines.top": False,
                 "axes.spines.right": False,
                 "axes.edgecolor": COLOURS["line"],
@@ -98,7 +101,7 @@ def chart_figure(width_px: float, height_px: float) -> Figure:
 
 def resize(figure: Figure, width_px: float, height_px: float) -> None:
     """Give a figure another size in CSS pixels; what stands in it has to be placed again."""
-    figure.set_size_inches(width_px / _PIXELS_PER_INCH, height_px / _PIXELS_PER_INCH)
+    figure.set_size_inches(width_px / POINTS_PER_INCH, height_px / POINTS_PER_INCH)
 
 
 def axes_at(figure: Figure, box_px: tuple[float, float, float, float]) -> Axes:
@@ -118,7 +121,7 @@ def _share(
     figure: Figure, box_px: tuple[float, float, float, float]
 ) -> tuple[float, float, float, float]:
     """A box in CSS pixels as shares of a figure's width and height."""
-    width, height = (inches * _PIXELS_PER_INCH for inches in figure.get_size_inches())
+    width, height = (inches * POINTS_PER_INCH for inches in figure.get_size_inches())
     x, y, w, h = box_px
     return x / width, y / height, w / width, h / height
 
@@ -168,31 +171,39 @@ def mark_cuts(axes: Axes, y: float, values: Sequence[float], *, reach: float, si
 
 def lines_of(text: str, width_points: float, size: float, *, bold: bool = False) -> list[str]:
     """Text broken between words into lines that are at most so wide in letters of a size."""
-    letters = FontProperties(family=FONT, size=size, weight="bold" if bold else "normal")
+    room, blank = width_points / size, _width(" ", bold=bold)
     lines: list[str] = []
+    taken = 0.0
     # No-break spaces hold numbers and their units together.
     for word in re.findall(r"[^ \t\n]+", text):
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and _width_points(longer, letters) <= width_points:
-            lines[-1] = longer
+        needed = _width(word, bold=bold)
+        if lines and taken + blank + needed <= room:
+            lines[-1] += f" {word}"
+            taken += blank + needed
         else:
             lines.append(word)
+            taken = needed
     return lines
 
 
-def _width_points(text: str, letters: FontProperties) -> float:
+@functools.cache
+def _width(text: str, *, bold: bool) -> float:
+    """Width of text in sizes of its letters. Words come again and again: each is measured once."""
+    letters = FontProperties(family=FONT, size=1.0, weight="bold" if bold else "normal")
     width, _, _ = text_to_path.get_text_width_height_descent(text, letters, False)
     return float(width)
 
 
 def to_svg(figure: Figure) -> bytes:
-    """The figure as a stand-alone SVG file, the same bytes every time."""
+    """The figure as a stand-alone SVG file, the same bytes every time.
+
+    It brings its own paper: dark letters on a dark viewer could not be read.
+    """
     buffer = io.BytesIO()
     FigureCanvasSVG(figure)
     figure.savefig(
         buffer,
         format="svg",
-        transparent=True,
         metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
     )
     return buffer.getvalue()

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.config import ReportConfig
-from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURES, Side, Structure
+from pipeline.core.anatomy import Side
 from pipeline.core.results import (
     Compared,
     Finding,
@@ -36,6 +36,7 @@ from pipeline.report.drawing import (
     to_png,
 )
 from pipeline.report.evidence import RenderedReport, ReportEvidence
+from pipeline.report.head import framed
 from pipeline.report.methods import methods_of
 from pipeline.report.numbers import Numbers
 from pipeline.report.pdf import render_pdf
@@ -136,7 +137,7 @@ def render_report(
     lead = measures.measures.lead
     figures: dict[str, bytes] = {}
     shown_charts = _charts(measures, lead, figures)
-    shown_pictures = {} if evidence is None else _pictures(evidence, config, figures)
+    shown_pictures = {} if evidence is None else _pictures(measures, evidence, config, figures)
     shown_legs = None if evidence is None else _legs(measures, evidence, lead, config, figures)
     num = Numbers(measures)
     confident = any(
@@ -227,7 +228,6 @@ def _context(
     return {
         "measures": measures,
         "lead": lead,
-        "lead_name": "lean volume" if lead == "lean_volume" else "total volume",
         "lean_reason": told,
         "lean_estimated": any(m.right.lean_estimate or m.left.lean_estimate for m in limb.muscles),
         "colours": COLOURS,
@@ -254,7 +254,6 @@ def _context(
             ]
         ),
         "profiles_comparable": charts.profiles_comparable(measures),
-        "cross_section": words.cross_section(charts.profiles_of(measures)),
         "ratios": [
             (f"/measures/ratios/{i}", words.ratio_title(r.name), r)
             for i, r in enumerate(limb.ratios)
@@ -275,7 +274,7 @@ def _context(
         "has_limits": any(m.healthy_limit_percent is not None for m in limb.muscles),
         "methods": methods_of(measures, lead),
         "has_expected": any(m.expected_volume_ml is not None for m in limb.muscles),
-        "legend": [] if evidence is None else _legend(evidence),
+        "legend": [] if evidence is None else pictures.labels_shown(evidence),
         "evidence": evidence,
         "context": context_of(measures, lead) if config.context else None,
         "configuration": json.dumps(
@@ -372,9 +371,12 @@ def _charts(
 
 
 def _pictures(
-    evidence: ReportEvidence, config: ReportConfig, figures: dict[str, bytes]
+    measures: Measures,
+    evidence: ReportEvidence,
+    config: ReportConfig,
+    figures: dict[str, bytes],
 ) -> dict[str, _Picture]:
-    """Pictures as elements of the page; each is a figure file too."""
+    """Pictures as elements of the page; each is a figure file too, below a head of its own."""
     levels = pictures.axial_levels(evidence, config.picture_levels)
     if not levels:
         return {}
@@ -394,10 +396,12 @@ def _pictures(
         ),
     }
     shown: dict[str, _Picture] = {}
+    heads = pictures.heads(evidence, words.who(measures))
     for name, pixels in drawn.items():
         if pixels is None:
             continue
-        figures[f"{name}.png"] = to_png(pixels)
+        saved = framed(pixels, heads[name], dpi=dpi, background=pictures.BACKGROUND)
+        figures[f"{name}.png"] = to_png(saved)
         shown[name] = _Picture(name, picture_url(pixels), pixels.shape[1], pixels.shape[0])
     return shown
 
@@ -426,7 +430,9 @@ def _legs(
     pins = legs.place_pins(views, named)
     shown = []
     for view in views:
-        figures[f"legs_{view.view}.png"] = to_png(view.pixels)
+        head = legs.head_of(view.view, lead, words.who(measures), scale_percent=scale)
+        saved = framed(view.pixels, head, dpi=config.picture_dpi, background=COLOURS["paper"])
+        figures[f"legs_{view.view}.png"] = to_png(saved)
         picture = _Picture(f"legs_{view.view}", picture_url(view.pixels), *view.size)
         shown.append((picture, words.legs_alternative(measures, lead, view.view), pins[view.view]))
     return _Legs(
@@ -439,16 +445,6 @@ def _legs(
         ),
         scale_percent=scale,
     )
-
-
-def _legend(evidence: ReportEvidence) -> list[tuple[str, str, str]]:
-    """Number, title and colour of what the label map holds; bones have no number."""
-    present = {value % LEFT_OFFSET for value in evidence.labels.values()}
-    return [
-        ("" if isinstance(s, Structure) else str(s.id), s.title, s.colour)
-        for s in STRUCTURES
-        if s.id in present
-    ]
 
 
 def findings_by_severity(

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -29,6 +30,7 @@ from pipeline.core.results import (
 )
 from pipeline.report.drawing import Pixels, deepest
 from pipeline.report.evidence import ReportEvidence
+from pipeline.report.head import Head
 
 View = Literal["front", "back"]
 VIEWS: tuple[View, ...] = ("front", "back")
@@ -156,6 +158,41 @@ def draw_view(
     pixels[..., :3] = np.clip(255.0 * colours * light[..., None], 0.0, 255.0)
     pixels[..., 3] = np.where(visible > 0, 255, 0)
     return LegsView(view, pixels, visible)
+
+
+def head_of(view: View, lead: Lead, who: str, *, scale_percent: float) -> Head:
+    """What stands above a view where it is saved as a file.
+
+    Args:
+        view: from the front or the back.
+        lead: which difference the colours show.
+        who: subject and session.
+        scale_percent: difference at which the colours end.
+    """
+    sides = ("right", "left") if view == "front" else ("left", "right")
+
+    def patch(colour: str, **style: Any) -> Patch:
+        return Patch(**{"facecolor": colour, "edgecolor": "none", **style})
+
+    return Head(
+        title=f"Difference in {lead.replace('_', ' ')} from the other leg, from the {view}",
+        notes=f"{who}. The patient's {sides[0]} leg, beside it the {sides[1]} one.",
+        key=[
+            (
+                patch(colour_of(-scale_percent, scale_percent)),
+                f"smaller than in the other leg by {scale_percent:g} % or more",
+            ),
+            (patch(colour_of(0.0, scale_percent), edgecolor=HATCH, linewidth=0.5), "equal"),
+            (
+                patch(colour_of(scale_percent, scale_percent)),
+                f"larger than in the other leg by {scale_percent:g} % or more",
+            ),
+            (patch("none", hatch="/////", edgecolor=HATCH), "may be measurement error"),
+            (patch(UNJUDGED, hatch="...", edgecolor=UNJUDGED_DOT), "not judged"),
+            (patch(BONE), "bone"),
+        ],
+        size=8.0,
+    )
 
 
 def colour_of(excess_percent: float, scale_percent: float) -> str:

@@ -112,15 +112,11 @@ def _group_title(group: GroupResult) -> str:
 def _metadata(measures: Measures) -> dict[str, str | None]:
     # No dates and no versions of libraries: the bytes depend on the results alone.
     return {
-        "Title": f"{_who(measures)}: left and right leg muscles",
+        "Title": f"{words.who(measures)}: left and right leg muscles",
         "Creator": f"{measures.provenance.software} {measures.provenance.software_version}",
         "Producer": None,
         "CreationDate": None,
     }
-
-
-def _who(measures: Measures) -> str:
-    return " ".join(part for part in (measures.subject, measures.session) if part)
 
 
 def _flow(measures: Measures, title: str) -> Flow:
@@ -130,7 +126,7 @@ def _flow(measures: Measures, title: str) -> Flow:
 def _head(measures: Measures, title: str) -> tuple[Sheet, float]:
     sheet = Sheet()
     sheet.text(MARGIN_MM, 21.0, title, size=TITLE, bold=True)
-    sheet.text(WIDTH_MM - MARGIN_MM, 21.0, _who(measures), size=HEADING, align="right")
+    sheet.text(WIDTH_MM - MARGIN_MM, 21.0, words.who(measures), size=HEADING, align="right")
     sheet.text(
         MARGIN_MM,
         FOOT_MM,

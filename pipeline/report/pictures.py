@@ -7,7 +7,7 @@ checked, and are written on the picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,15 +17,19 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from pipeline.core.anatomy import LEFT_OFFSET, MUSCLES_BY_ID, STRUCTURES
+from pipeline.core.anatomy import LEFT_OFFSET, MUSCLES_BY_ID, STRUCTURES, Structure
 from pipeline.core.transform import AffineTransform, SpatialTransform, interpolate
 from pipeline.report.drawing import COLOURS, Pixels, deepest, drawing, to_pixels
 from pipeline.report.evidence import ReportEvidence
+from pipeline.report.head import Entry, Head
 
-_BACKGROUND = "#0b0e12"
+#: Around the pictures and between them.
+BACKGROUND = "#0b0e12"
 _TEXT = "#f2f4f7"
 _RIGHT_LINE = "#6cb6ff"
 _LEFT_LINE = "#ff9d3c"
@@ -62,6 +66,73 @@ class _Slice:
     def extent(self) -> tuple[float, float, float, float]:
         """Edges in mm for imshow."""
         return (0.0, self.size_mm[0], self.size_mm[1], 0.0)
+
+
+def heads(evidence: ReportEvidence, who: str) -> Mapping[str, Head]:
+    """What stands above each picture where it is saved as a file, by its name.
+
+    Args:
+        evidence: what is drawn.
+        who: subject and session.
+    """
+    sides = f"{who}. R: the patient's right leg, shown on the left; L: the left leg."
+    slices = f"{sides} Axial slices seen from the feet, the front of the body on top."
+    over = "" if evidence.image is None else f" over the {evidence.image.quantity} image"
+    legend = [
+        (Patch(facecolor=colour, edgecolor=_TEXT, linewidth=0.5), f"{number} {title}".strip())
+        for number, title, colour in labels_shown(evidence)
+    ]
+    outlines = (
+        Line2D([], [], color=_RIGHT_LINE),
+        Line2D([], [], color=_LEFT_LINE),
+    )
+    on_right = f"{who}. Axial slices of the right leg, seen from the feet."
+
+    def head(title: str, notes: str, key: Sequence[Entry] = (), columns: int = 1) -> Head:
+        return Head(title=title, notes=notes, key=key, columns=columns, size=8.0, ink=_TEXT)
+
+    return {
+        "segmentation_axial": head(f"Labelled muscles{over}", slices, legend, columns=4),
+        "segmentation_coronal": head(
+            f"Labelled muscles{over}, from the front",
+            f"{sides} Dashed lines: levels of the axial slices.",
+            legend,
+            columns=2,
+        ),
+        "fat_fraction": head(
+            "Fat fraction inside the muscles, %",
+            f"{slices} Around the muscles: the image, dimmed.",
+            [(Patch(facecolor=_UNDEFINED, edgecolor="none"), "no fat fraction could be had")],
+        ),
+        "registration_before": head(
+            "Outlines of the muscles before the legs were laid onto each other",
+            on_right,
+            [
+                (outlines[0], "right leg"),
+                (outlines[1], "left leg, mirrored, centres of the labels on each other"),
+            ],
+        ),
+        "registration": head(
+            "Outlines of the muscles after the legs were laid onto each other",
+            on_right,
+            [(outlines[0], "right leg"), (outlines[1], "left leg, mirrored and carried over")],
+        ),
+        "volume_change": head(
+            "How much larger a place is on one side, % (100 x log Jacobian)",
+            f"{who}. The right leg from the front, its outer side on the left. For display only: "
+            "it cannot show where within a muscle volume was lost.",
+        ),
+    }
+
+
+def labels_shown(evidence: ReportEvidence) -> list[tuple[str, str, str]]:
+    """Number, title and colour of what the label map holds; bones have no number."""
+    present = {value % LEFT_OFFSET for value in evidence.labels.values()}
+    return [
+        ("" if isinstance(s, Structure) else str(s.id), s.title, s.colour)
+        for s in STRUCTURES
+        if s.id in present
+    ]
 
 
 def axial_levels(evidence: ReportEvidence, count: int) -> list[int]:
@@ -249,7 +320,7 @@ def volume_change_map(evidence: ReportEvidence, *, scale_percent: float, dpi: in
             extent=piece.extent,
             interpolation="nearest",
         )
-        _outline(axes, piece.labels, piece.extent, _BACKGROUND)
+        _outline(axes, piece.labels, piece.extent, BACKGROUND)
         _colour_bar(
             figure, shown, "left larger \N{LEFTWARDS ARROW} % \N{RIGHTWARDS ARROW} right larger"
         )
@@ -389,13 +460,13 @@ def _montage(
     panel_height = panel_width * tallest / widest
     lines = -(-len(slices) // columns)
     height = lines * panel_height + (lines - 1) * gap + foot_inches
-    figure = Figure(figsize=(width, height), dpi=dpi, facecolor=_BACKGROUND)
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor=BACKGROUND)
     panels = []
     for n, piece in enumerate(slices):
         x = (n % columns) * (panel_width + gap)
         y = height - (n // columns + 1) * panel_height - (n // columns) * gap
         axes = figure.add_axes((x / width, y / height, panel_width / width, panel_height / height))
-        axes.set_facecolor(_BACKGROUND)
+        axes.set_facecolor(BACKGROUND)
         axes.set_axis_off()
         axes.set_autoscale_on(False)
         axes.set_xlim(0.0, piece.size_mm[0])
@@ -486,7 +557,7 @@ def _show_labels(axes: Axes, piece: _Slice, *, numbered: bool) -> None:
 
 def _seam() -> list[withStroke]:
     """A dark seam around letters, so that they read on any tissue."""
-    return [withStroke(linewidth=1.6, foreground=_BACKGROUND)]
+    return [withStroke(linewidth=1.6, foreground=BACKGROUND)]
 
 
 def _outline(

@@ -164,6 +164,11 @@ def lead_key(lead: Lead) -> str:
     return "asymmetry" if lead == "lean_volume" else "asymmetry_total_volume"
 
 
+def who(measures: Measures) -> str:
+    """Subject and session, as they stand on everything that leaves the folder."""
+    return " ".join(part for part in (measures.subject, measures.session) if part)
+
+
 def cross_section(of: set[Lead]) -> str:
     """What the cross-sections of all muscles together are called."""
     if of == {"lean_volume"}:

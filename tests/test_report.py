@@ -46,6 +46,7 @@ from pipeline.report.format import Style, decimals, show, tsv
 from pipeline.report.numbers import Numbers
 
 CONFIG = default_config().report
+SIDES = ("right", "left")
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -480,6 +481,19 @@ class TestHonesty:
         for text in (page, pdf[0]):
             assert "1 more, but not surely" in text
 
+    def test_a_confidence_names_its_side_and_a_missing_one_is_told_once(self, measures):
+        muscles = [
+            m.model_copy(
+                update={s: getattr(m, s).model_copy(update={"confidence": 0.9}) for s in SIDES}
+            )
+            for m in without_profiles(measures).measures.muscles
+        ]
+        limb = measures.measures.model_copy(update={"muscles": tuple(muscles)})
+        sure = measures.model_copy(update={"measures": limb})
+        text = Page(render_report(sure, None, config=CONFIG).html).text
+        assert text.count("right 90 left 90") == len(muscles)
+        assert "left n/a" not in text
+
     def test_without_a_caveat_none_is_said(self, measures, rendered):
         assert words.caveats(measures) == []
         assert "caveat" not in Page(rendered.html).text.lower()
@@ -487,6 +501,25 @@ class TestHonesty:
     def test_muscles_without_a_number_are_listed_not_drawn(self, rendered):
         assert "Popliteus" not in rendered.figures["asymmetry.svg"].decode()
         assert "Without a number, so without a bar: Popliteus" in Page(rendered.html).text
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast of two colours #rrggbb by WCAG 2."""
+
+    def luminance(colour: str) -> float:
+        shares = np.array([int(colour[i : i + 2], 16) / 255.0 for i in (1, 3, 5)])
+        linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("colours", [drawing.COLOURS, drawing.DARK_COLOURS])
+@pytest.mark.parametrize("letters", ["ink", "muted", "left", "right"])
+def test_letters_have_enough_contrast_on_every_paper(colours, letters):
+    for paper in ("paper", "band"):
+        assert contrast(colours[letters], colours[paper]) >= 4.5
 
 
 class TestCharts:

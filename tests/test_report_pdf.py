@@ -151,8 +151,8 @@ def test_whatever_went_wrong_every_line_lies_on_a_sheet_and_every_reason_is_told
     for places in text_places(content):
         assert max(y for _, y in places) <= 287.5
         assert all(15.0 < x < 195.0 for x, _ in places)
-        # The foot stands alone: no other line has run into it.
-        assert sum(y > 283.0 for _, y in places) == 1
+        # The foot and the number of the page stand alone: no other line has run into them.
+        assert sum(y > 283.0 for _, y in places) == 2
     pages = [page.extract_text() for page in PdfReader(io.BytesIO(content)).pages]
     text = " ".join(" ".join(pages).split())
     told = [m.right.reason for m in muscles if "confidence" in (m.right.reason or "")]
@@ -162,6 +162,11 @@ def test_whatever_went_wrong_every_line_lies_on_a_sheet_and_every_reason_is_told
     for k in range(3):
         assert f"Error: Fault {k}." in " ".join(pages[0].split())
     assert bad.registration.reason in text
+
+
+def test_every_page_says_which_of_how_many_it_is(pages):
+    for number, text in enumerate(pages, start=1):
+        assert f"page {number} of {len(pages)}" in text
 
 
 def test_no_letter_is_too_small_for_paper(content):

@@ -160,7 +160,8 @@ def _registration(measures: Measures) -> str:
             f"Laying the mirrored left leg onto the right one failed{reason}: what rests on it, "
             "parts that both legs show and differences along a muscle, is withheld."
         )
-    judged = f" and judged on the {quality.similar_image} image" if quality.similar_image else ""
+    image = quality.similar_image
+    judged = f" and judged on the {words.image_title(image)} image" if image else ""
     return (
         "The mirrored left leg was laid onto the right one: thigh and shank as rigid bodies that "
         "bend at the knee, then affinely, then by a smooth deformation in which both legs meet "

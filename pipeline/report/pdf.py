@@ -84,13 +84,18 @@ def render_pdf(
     lead = measures.measures.lead
     buffer = io.BytesIO()
     with drawing(), PdfPages(buffer, metadata=_metadata(measures)) as pages:
-        for flow in (
+        flows = (
             _first(measures, views, lead, num, largest=largest, scale_percent=scale_percent),
             _muscles(measures, lead, num),
             _groups_and_methods(measures, lead, num),
-        ):
-            for sheet in flow.sheets:
-                pages.savefig(sheet.figure)
+        )
+        sheets = [sheet for flow in flows for sheet in flow.sheets]
+        for number, sheet in enumerate(sheets, start=1):
+            # A sheet that is lost on the way from the printer is missed.
+            place = (WIDTH_MM - MARGIN_MM, FOOT_MM)
+            text = f"page {number} of {len(sheets)}"
+            sheet.text(*place, text, size=SMALL, colour="muted", align="right")
+            pages.savefig(sheet.figure)
     return buffer.getvalue()
 
 

@@ -27,6 +27,7 @@ from pipeline.core.transform import AffineTransform, SpatialTransform, interpola
 from pipeline.report.drawing import COLOURS, Pixels, deepest, drawing, to_pixels
 from pipeline.report.evidence import ReportEvidence
 from pipeline.report.head import Entry, Head
+from pipeline.report.words import image_title
 
 #: Around the pictures and between them.
 BACKGROUND = "#0b0e12"
@@ -77,7 +78,9 @@ def heads(evidence: ReportEvidence, who: str) -> Mapping[str, Head]:
     """
     sides = f"{who}. R: the patient's right leg, shown on the left; L: the left leg."
     slices = f"{sides} Axial slices seen from the feet, the front of the body on top."
-    over = "" if evidence.image is None else f" over the {evidence.image.quantity} image"
+    over = (
+        "" if evidence.image is None else f" over the {image_title(evidence.image.quantity)} image"
+    )
     legend = [
         (Patch(facecolor=colour, edgecolor=_TEXT, linewidth=0.5), f"{number} {title}".strip())
         for number, title, colour in labels_shown(evidence)

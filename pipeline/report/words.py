@@ -21,6 +21,7 @@ from pipeline.core.results import (
     Verdict,
     leading,
 )
+from pipeline.core.volume import Quantity
 from pipeline.report.format import NO_BREAK
 from pipeline.report.numbers import Numbers
 from pipeline.report.reach import drawn_values, goes_on
@@ -162,6 +163,11 @@ class Unjudged:
 def lead_key(lead: Lead) -> str:
     """Name of the field of a muscle or group that holds the leading asymmetry."""
     return "asymmetry" if lead == "lean_volume" else "asymmetry_total_volume"
+
+
+def image_title(quantity: str) -> str:
+    """What an image shows, as people write it."""
+    return "fat fraction" if quantity == Quantity.FAT_FRACTION else quantity
 
 
 def who(measures: Measures) -> str:

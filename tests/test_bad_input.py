@@ -143,6 +143,17 @@ def no_forms(folder: Path) -> None:
     save(folder / "a_T1w.nii.gz", affine=None)
 
 
+def no_affine(folder: Path) -> None:
+    save(folder / "a_T1w.nii.gz", affine=np.eye(4))
+
+
+def in_an_atlas(folder: Path) -> None:
+    image = save(folder / "a_T1w.nii.gz")
+    image.set_qform(None, code=0)
+    image.set_sform(AFFINE, code=4)
+    nib.save(image, folder / "a_T1w.nii.gz")
+
+
 def unit(code: int) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         save(folder / "a_T1w.nii.gz")
@@ -243,6 +254,8 @@ CASES = {
     "determinant 0": (flat_affine, "does not span a volume"),
     "qform and sform disagree": (forms_disagree, r"disagree.*12\.5 mm; first corner \[0"),
     "neither qform nor sform": (no_forms, "does not say how it lies.*sform code 0"),
+    "the identity in the place of an affine": (no_affine, "no size and no position.*identity"),
+    "stretched to an atlas": (in_an_atlas, "space of an atlas.*sform code 4"),
     "metres": (unit(1), "states its lengths in metres.*millimetres"),
     "microns": (unit(3), "states its lengths in microns"),
     "absurd size": (absurd, "declares a size that cannot be right.*32000 x 32000 x 32000"),
@@ -350,6 +363,15 @@ def test_patterns_for_an_image_that_does_not_exist(tmp_path: Path) -> None:
 def test_settings_that_cannot_work_are_refused(section: str, key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=section):
         load_config(overrides={section: {key: value}})
+
+
+def test_an_atlas_named_beside_the_scanner_is_no_reason(tmp_path: Path) -> None:
+    good(tmp_path / "sub-01")
+    for path in (tmp_path / "sub-01").iterdir():
+        image = nib.load(path)
+        image.set_sform(AFFINE, code=4)
+        nib.save(image, path)
+    process(tmp_path)
 
 
 def test_good_input_is_not_refused(tmp_path: Path) -> None:

@@ -98,9 +98,9 @@ def test_a_fourth_axis_of_one_is_no_fourth_axis(tmp_path: Path) -> None:
 
 def test_the_sform_counts_before_the_qform(tmp_path: Path) -> None:
     image = nib.Nifti1Image(values("i2"), None)
-    shifted = np.diag([1.0, 1.0, 1.0, 1.0])
+    shifted = np.diag([2.0, 2.0, 3.0, 1.0])
     shifted[0, 3] = 0.3
-    image.header.set_sform(np.eye(4), code=1)
+    image.header.set_sform(np.diag([2.0, 2.0, 3.0, 1.0]), code=1)
     image.header.set_qform(shifted, code=1)
     nib.save(image, tmp_path / "x.nii")
     assert open_(tmp_path / "x.nii").grid.affine[0, 3] == 0.0
@@ -194,7 +194,7 @@ def test_a_long_file_is_read_without_holding_all_of_it(tmp_path: Path) -> None:
         header = nib.Nifti1Header()
         header.set_data_shape(shape)
         header.set_data_dtype(np.int16)
-        header.set_sform(np.eye(4), code=1)
+        header.set_sform(np.diag([2.0, 2.0, 3.0, 1.0]), code=1)
         header["magic"], header["vox_offset"] = b"n+1", 352
         stream.write(header.binaryblock + bytes(4 + 2 * 100 * 100 * 400))
     source = open_(path)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from pipeline import Side, canonicalise, default_config, load_subject, separate_legs
-from pipeline.core.errors import SubjectUnusableError
+from pipeline.core.errors import InputError, SubjectUnusableError
+from pipeline.core.grid import Grid
 from pipeline.core.scan import ArraySource, CanonicalScan, LegPair
-from pipeline.core.volume import Quantity
+from pipeline.core.volume import Quantity, Volume
 from pipeline.imaging.body import hulls
 from pipeline.imaging.separation import lattice_for, mask_at_full_size
 from pipeline.phantom import Acquisition, Pose, Scan, acquire, grid_for, make_body
@@ -84,6 +85,35 @@ def test_one_leg_alone_is_refused():
     one = canonicalise(replace(subject, images=images), config=default_config().canonicalise).value
     with pytest.raises(SubjectUnusableError):
         separate_legs(one, config=default_config().separate)
+
+
+@pytest.mark.parametrize("factor", [0.001, 0.1, 1000.0], ids=["m", "cm", "microns"])
+def test_sizes_that_were_not_written_in_mm_are_refused(factor):
+    scan = canonicalise(loaded(small_scan()), config=default_config().canonicalise).value
+    affine = scan.grid.affine.copy()
+    affine[:3] *= factor
+    grid = Grid(scan.grid.shape, affine, scan.grid.space)
+    images = {q: Volume(v.data, grid, q, v.unit) for q, v in scan.images.items()}
+    wrong = replace(scan, grid=grid, images=images, labels=None, dixon=None)
+    with pytest.raises(InputError, match="of a size that no pair of legs has") as caught:
+        separate_legs(wrong, config=default_config().separate)
+    assert "in mm" in caught.value.action
+
+
+def test_a_person_on_the_side_is_told_so():
+    scan = small_scan()
+    turn = np.eye(4)
+    turn[:2, :2] = [[0.0, -1.0], [1.0, 0.0]]
+    subject = loaded(scan, labels=False)
+    images = {
+        q: ArraySource(image.data, Grid(image.grid.shape, turn @ image.grid.affine, "scanner"))
+        for q, image in subject.images.items()
+    }
+    turned = canonicalise(
+        replace(subject, images=images), config=default_config().canonicalise
+    ).value
+    with pytest.raises(SubjectUnusableError, match="lay on the side"):
+        separate_legs(turned, config=default_config().separate)
 
 
 def noisy(data: np.ndarray, sd: float, rng: np.random.Generator) -> np.ndarray:

@@ -28,6 +28,10 @@ _LARGEST_REST_BYTES = 2**26
 #: Corners of a qform further than this from the sform mean that the affine is sheared.
 _SHEAR_MM = 0.1
 _UNITS_NOT_MM = {1: "metres", 3: "microns"}
+#: Codes of positions in an atlas (Talairach, MNI, another template), to which bodies are stretched.
+_TEMPLATE_CODES = frozenset({3, 4, 5})
+#: Programs write this where they know no position: 1 mm voxels at the origin.
+_NO_POSITION = np.eye(4)
 #: Deflate never makes more of one byte than this (zlib.net/zlib_tech.html).
 _LARGEST_GZIP_RATIO = 1032
 
@@ -127,8 +131,8 @@ def open_nifti(
         largest_image_million_voxels: declared sizes above are taken for a broken header.
 
     Raises:
-        InputError: not a NIfTI image, 4D, no or contradicting orientation, singular affine,
-            units other than mm, absurd size, data that cannot be numbers.
+        InputError: not a NIfTI image, 4D, no or contradicting orientation, an atlas's position,
+            singular affine, units other than mm, absurd size, data that cannot be numbers.
     """
     size, image = _open_header(path, called)
     header: Any = image.header
@@ -253,6 +257,25 @@ def _affine(
     except (HeaderDataError, ValueError):
         qform, qcode = None, 0
     stated = [form for form in (sform, qform) if form is not None]
+    codes = {int(code) for form, code in ((sform, scode), (qform, qcode)) if form is not None}
+    if codes and codes <= _TEMPLATE_CODES:
+        raise InputError(
+            f"{called.name} lies in the space of an atlas",
+            expected="a position in the scanner (qform or sform code 1 or 2)",
+            found=f"qform code {int(qcode)}, sform code {int(scode)}: stretched to a template, "
+            "where volumes are not the person's",
+            action="give the image as it was scanned; if it was never stretched, set the code to 1",
+            private=called.file,
+        )
+    if any(np.allclose(form, _NO_POSITION, atol=1e-6) for form in stated):
+        raise InputError(
+            f"{called.name} states no size and no position",
+            expected="the affine of the scan: voxel sizes, directions and origin in mm",
+            found="the identity, which programs write where they know nothing: sides and volumes "
+            "would be guesses",
+            action="convert the scan again from DICOM, or write its true affine",
+            private=called.file,
+        )
     if not stated:
         raise InputError(
             f"{called.name} does not say how it lies in space",

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from pipeline.config import SeparateConfig
 from pipeline.core.anatomy import LEG_SCHEME, Side
-from pipeline.core.errors import SubjectUnusableError
+from pipeline.core.errors import InputError, SubjectUnusableError
 from pipeline.core.grid import Grid
 from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import CanonicalScan, Index3, Leg, LegPair, StageResult
@@ -42,6 +42,9 @@ from pipeline.imaging.threads import one_thread
 Flags = NDArray[np.bool_]
 
 _SPACES = {Side.RIGHT: "right-leg", Side.LEFT: "left-leg-mirrored"}
+#: Both legs of a newborn side by side are wider than the one, no magnet shows more than the other.
+#: What lies beyond was not written in mm.
+_NARROWEST_SCAN_MM, _WIDEST_SCAN_MM = 60.0, 1500.0
 #: Levels with less body than this show no leg, mm^2.
 _SMALLEST_SECTION_MM2 = 100.0
 #: Fat can be so much brighter than muscle there that muscle is taken for air.
@@ -59,8 +62,10 @@ def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult
     views of the scan's: nothing is copied or resampled.
 
     Raises:
+        InputError: a scan far smaller or larger than legs.
         SubjectUnusableError: fewer than two legs in view, or labels of one side only.
     """
+    _check_width(scan.grid)
     findings: list[Finding] = []
     given = None
     if scan.labels is not None:
@@ -93,6 +98,19 @@ def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult
     findings += aside
     caveats = (*scan.caveats, *(finding.code for finding in aside))
     return StageResult(LegPair(legs[Side.RIGHT], legs[Side.LEFT], doubt, caveats), tuple(findings))
+
+
+def _check_width(grid: Grid) -> None:
+    """Refuse metres, centimetres or microns in the place of mm: volumes would be absurd."""
+    sizes = [count * size for count, size in zip(grid.shape, grid.voxel_sizes_mm, strict=True)]
+    if _NARROWEST_SCAN_MM <= sizes[0] <= _WIDEST_SCAN_MM:
+        return
+    raise InputError(
+        "The scan is of a size that no pair of legs has",
+        expected=f"{_NARROWEST_SCAN_MM:g} to {_WIDEST_SCAN_MM:g} mm from right to left",
+        found=" x ".join(f"{size:.4g}" for size in sizes) + " mm (right-left, front-back, up-down)",
+        action="check the voxel size in the files: it has to be in mm, not in m, cm or microns",
+    )
 
 
 def _off_isocentre(middle_mm: float, config: SeparateConfig) -> list[Finding]:
@@ -260,8 +278,10 @@ def _check_two_legs(body: Flags, middle: NDArray[np.float64]) -> None:
         raise SubjectUnusableError(
             "The scan does not show two legs side by side",
             expected="two legs with a gap or a valley between them at some level",
-            found="one piece of body without a valley (one leg, or a trunk)",
-            action="give a scan that shows both legs; a side difference needs both",
+            found="one piece of body without a valley (one leg, a trunk, or one leg in front of "
+            "the other, as of a person who lay on the side)",
+            action="give a scan that shows both legs, with an affine in which right and left are "
+            "those of the person; a side difference needs both",
         )
 
 

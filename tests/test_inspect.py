@@ -73,3 +73,36 @@ def test_a_label_map_of_the_folder_that_another_one_replaces_is_told(tmp_path):
     said = " ".join(f.message for f in result.findings if f.code == "left_out")
     assert "NIfTI files: 1 file left out: another label map was named" in said
     assert result.value.unused["sub-01_dseg.nii.gz"] == "another label map was named"
+
+
+def test_files_that_nothing_reads_are_told(tmp_path, capsys):
+    nifti(tmp_path / "sub-01/x_water.nii.gz")
+    (tmp_path / "sub-01/x_fat.nrrd").write_bytes(b"NRRD0004")
+    (tmp_path / "sub-01/x_fat.hdr").write_bytes(bytes(348))
+    (tmp_path / "sub-01/20201_2_0.zip").write_bytes(b"PK")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "sub-01/dicom").symlink_to(tmp_path / "elsewhere")
+    # A DICOM file may be called anything.
+    series(tmp_path / "sub-01", "W", 1)
+    next((tmp_path / "sub-01").glob("DOE_*")).rename(tmp_path / "sub-01/1.img")
+    assert cli.main(["inspect", str(tmp_path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)[0]["left_out"]
+    for words in (
+        "DICOM files: 6 files",
+        "Images of another format (.hdr): 1 file left out: only NIfTI",
+        "Images of another format (.nrrd): 1 file left out: only NIfTI",
+        "Packed files: 1 file left out: nothing is unpacked",
+        "Links to folders: 1 file left out: they are not followed",
+    ):
+        assert any(words in text for text in said), words
+    assert len(said) == 5
+
+
+def test_a_scan_beside_the_sessions_is_told(tmp_path, capsys):
+    for folder in ("anat", "ses-2"):
+        nifti(tmp_path / f"sub-01/{folder}/x_water.nii.gz")
+    assert cli.main(["inspect", str(tmp_path), "--json"]) == 0
+    (second,) = json.loads(capsys.readouterr().out)
+    assert second["session"] == "ses-2"
+    said = " ".join(second["findings"])
+    assert "Beside the sessions of sub-01 lie folders or NIfTI files (1)" in said

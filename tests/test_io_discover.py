@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from pipeline.core.anatomy import Side
 from pipeline.core.errors import InputError, UsageError
 from pipeline.core.scan import Participant
 from pipeline.io.discover import (
+    beside_sessions,
     by_pattern,
+    files_below,
     list_sessions,
     list_subjects,
     read_participant,
@@ -107,3 +110,38 @@ def test_participants_in_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "participants.tsv").write_bytes("participant_id\tsex\nsub-01\té".encode("latin-1"))
     with pytest.raises(InputError, match="UTF-8"):
         read_participant(tmp_path, "sub-01")
+
+
+def test_a_folder_that_may_not_be_read_is_no_empty_one(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "sub-01" / "station-2").mkdir(parents=True)
+
+    def refused(path: str) -> object:
+        if str(path).endswith("station-2"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        files_below(tmp_path / "sub-01")
+    assert caught.value.private.endswith("station-2")
+
+
+def test_a_subject_that_may_not_be_read_is_no_bug(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "sub-01").mkdir()
+
+    def refused(path: Path) -> object:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    for look in (list_subjects, lambda data: list_sessions(data, "01")):
+        with pytest.raises(InputError, match="cannot be read"):
+            look(tmp_path)
+
+
+def test_what_belongs_to_no_session_is_counted(tmp_path: Path) -> None:
+    for name in ("ses-1", "anat", ".hidden"):
+        (tmp_path / "sub-01" / name).mkdir(parents=True)
+    for name in ("sub-01_sessions.tsv", "x_water.nii.gz"):
+        (tmp_path / "sub-01" / name).write_text("")
+    assert beside_sessions(tmp_path, "sub-01") == 2

@@ -54,7 +54,15 @@ def list_sessions(data: Path, subject: str) -> list[str]:
     folder = data / subject_labels(subject, None)[0]
     if not folder.is_dir():
         return []
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name.startswith("ses-"))
+    return [p.name for p in _entries(folder) if p.is_dir() and p.name.startswith("ses-")]
+
+
+def beside_sessions(data: Path, subject: str) -> int:
+    """How many folders and NIfTI files of a subject (with its prefix) belong to no session."""
+    return sum(
+        not path.name.startswith(("ses-", ".")) and (path.is_dir() or nifti_stem(path) is not None)
+        for path in _entries(data / subject)
+    )
 
 
 def with_sessions(data: Path, subjects: Sequence[str]) -> list[tuple[str, str | None]]:
@@ -74,13 +82,14 @@ def _list(data: Path, prefix: str, what: str) -> list[str]:
             found="nothing" if not data.exists() else "a file",
             action="check the path",
         )
-    names = sorted(p.name for p in data.iterdir() if p.is_dir() and p.name.startswith(prefix))
+    entries = _entries(data)
+    names = [p.name for p in entries if p.is_dir() and p.name.startswith(prefix)]
     if not names:
         raise InputError(
             f"There is no {what} in {data}",
             expected=f"folders named {prefix}...",
             # Other names may be those of patients.
-            found=f"{sum(1 for _ in data.iterdir())} entries, none of them named so",
+            found=f"{len(entries)} entries, none of them named so",
             action=f"give the folder that holds the {prefix}... folders",
         )
     return names
@@ -127,15 +136,50 @@ def subject_folder(data: Path, subject: str, session: str | None) -> Path:
 def files_below(folder: Path) -> list[Path]:
     """All files below a folder, in order; links to folders are not followed, so no loops.
 
-    Links that lead nowhere are among them, so that they are told; pipes and devices, which may
-    never end, are not.
+    Links that lead nowhere and links to folders are among them, so that they are told; pipes and
+    devices, which may never end, are not.
+
+    Raises:
+        InputError: a folder that this user may not read.
     """
-    found = []
-    for parent, folders, names in os.walk(folder, followlinks=False):
-        folders.sort()
-        paths = [Path(parent) / name for name in sorted(names) if not name.startswith(".")]
-        found += [path for path in paths if path.is_file() or not path.exists()]
+    found: list[Path] = []
+    try:
+        for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=False):
+            folders.sort()
+            links = [name for name in folders if (Path(parent) / name).is_symlink()]
+            paths = [Path(parent) / name for name in sorted([*names, *links]) if name[0] != "."]
+            found += [
+                path for path in paths if not path.exists() or path.is_file() or path.is_dir()
+            ]
+    except PermissionError as error:
+        raise _not_readable(str(error.filename)) from error
     return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, in order.
+
+    Raises:
+        InputError: this user may not read it.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except PermissionError as error:
+        raise _not_readable(str(folder)) from error
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _not_readable(folder: str) -> InputError:
+    return InputError(
+        "A folder with data cannot be read",
+        expected="permission to read it and all that it holds",
+        found="no permission",
+        action="ask for it, or change it (chmod -R u+rX)",
+        private=folder,
+    )
 
 
 def by_pattern(
@@ -161,6 +205,26 @@ def nifti_stem(path: Path) -> str | None:
         if name.endswith(suffix):
             return path.name[: -len(suffix)]
     return None
+
+
+#: Images of formats that are not read, and packed files, by their endings (lower case).
+_OTHER_FORMATS = (
+    *(".img", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd"),
+    *(".mgz", ".mgh", ".mnc", ".par", ".rec"),
+)
+_PACKED = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar", ".dcm.gz")
+
+
+def not_read(path: Path) -> tuple[str, str] | None:
+    """What a file is called that may hold images and, unless it is DICOM, is of no kind that is
+    read, and why not; None for other files."""
+    name = path.name.lower()
+    if path.is_symlink() and path.is_dir():
+        return "Links to folders", "they are not followed; put the files themselves there"
+    if name.endswith(_OTHER_FORMATS):
+        kind = f"Images of another format ({path.suffix.lower()})"
+        return kind, "only NIfTI (.nii, .nii.gz) and DICOM are read"
+    return ("Packed files", "nothing is unpacked") if name.endswith(_PACKED) else None
 
 
 def sidecar_of(path: Path) -> Path:

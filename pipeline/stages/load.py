@@ -35,9 +35,11 @@ from pipeline.io.dicom_planes import SideTags, is_dicom
 from pipeline.io.digest import file_digest, files_digest, text_digest
 from pipeline.io.discover import (
     PARTICIPANTS,
+    beside_sessions,
     by_pattern,
     files_below,
     nifti_stem,
+    not_read,
     read_participant,
     sidecar_of,
     some,
@@ -101,6 +103,20 @@ def load_subject(
     if not found.images and given is None:
         raise _nothing_usable(subject, files, found, config)
     findings = list(found.findings)
+    apart = 0 if session is None else beside_sessions(data, subject)
+    if apart:
+        findings.append(
+            Finding(
+                code="beside_sessions",
+                severity=Severity.WARNING,
+                stage="load",
+                message=f"Beside the sessions of {subject} lie folders or NIfTI files ({apart}) "
+                "that belong to none of them; nobody looks at them. If they are a scan, put them "
+                "into a session folder of their own (ses-...).",
+                value=float(apart),
+                unit="entries",
+            )
+        )
     stations = _stations(found.images, findings)
     used = [image for station in stations for image in station]
     scheme = None if given is None else load_label_scheme(label_scheme)
@@ -206,6 +222,10 @@ def _look_for(
         unused, given = given, None
     evidence = ["position stated by the NIfTI affine"]
     others = [path for path in files if nifti_stem(path) is None]
+    unread = {path: said for path in others if (said := not_read(path)) and not is_dicom(path)}
+    others = [path for path in others if path not in unread]
+    for (what, reason), count in sorted(Counter(unread.values()).items()):
+        findings.append(_left_out(what, count, reason))
     if images:
         beside = sum(map(is_dicom, others))
         if beside:
@@ -604,6 +624,7 @@ def _findings(loaded: LoadedSubject, unused: _Image | None) -> tuple[Finding, ..
 def _what_is_there(files: Sequence[Path], left_out: Sequence[Finding]) -> str:
     """What a folder holds, without names of files that may name a person."""
     others = sum(nifti_stem(path) is None for path in files)
-    parts = [f"{others} other files, none of them DICOM of a known contrast"] if others else []
-    parts += [finding.message.rstrip(".") for finding in left_out[:5]]
+    parts = [finding.message.rstrip(".") for finding in left_out[:5]]
+    if others:
+        parts.append(f"{others} other files, none of them DICOM of a known contrast")
     return "; ".join(parts) or "an empty folder"

@@ -374,6 +374,14 @@ def test_an_atlas_named_beside_the_scanner_is_no_reason(tmp_path: Path) -> None:
     process(tmp_path)
 
 
+@pytest.mark.parametrize(("spelt", "told"), [("sub-01", False), ("1", True)])
+def test_a_person_who_is_not_listed_is_told(tmp_path: Path, spelt: str, told: bool) -> None:
+    good(tmp_path / "sub-01")
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tsex\n{spelt}\tf\n")
+    found = load_subject(tmp_path, "01", config=default_config().load).findings
+    assert ("participant_not_listed" in [finding.code for finding in found]) == told
+
+
 def test_good_input_is_not_refused(tmp_path: Path) -> None:
     good(tmp_path / "sub-01" / "anat")
     process(tmp_path)

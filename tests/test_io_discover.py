@@ -17,10 +17,15 @@ from pipeline.io.discover import (
     files_below,
     list_sessions,
     list_subjects,
-    read_participant,
+    participant_in,
+    participant_rows,
     subject_folder,
     subject_labels,
 )
+
+
+def read_participant(data: Path, subject: str) -> Participant:
+    return participant_in(participant_rows(data), subject)
 
 
 def test_labels_with_and_without_prefix() -> None:
@@ -104,6 +109,22 @@ def test_participants_are_read_where_present(tmp_path: Path) -> None:
 def test_values_that_cannot_be_right(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match=r"participants\.tsv"):
         read_participant(participants(tmp_path, text), "sub-01")
+
+
+@pytest.mark.parametrize(
+    "text", ["participant_id,sex\nsub-01,f\n", "Participant\tsex\nsub-01\tf\n", "sub-01\nsub-02\n"]
+)
+def test_a_table_that_does_not_say_whose_its_rows_are(tmp_path: Path, text: str) -> None:
+    (tmp_path / "participants.tsv").write_text(text)
+    with pytest.raises(InputError, match="does not say whose") as caught:
+        participant_rows(tmp_path)
+    assert "sub-01" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "participant_id\tsex\n"])
+def test_an_empty_table_is_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "participants.tsv").write_text(text)
+    assert participant_rows(tmp_path) == {}
 
 
 def test_participants_in_another_encoding(tmp_path: Path) -> None:

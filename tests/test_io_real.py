@@ -98,9 +98,9 @@ TRANSFER_SYNTAXES = range(1, 10)
 BAD = (
     ("gantrytilting/001", "sheared"),
     ("slicecount/001", "too few slices"),
-    ("notavolume/001", "missing, doubled or unevenly"),
-    ("sliceincrement/001", "missing, doubled or unevenly"),
-    ("sliceincrement/002", "missing, doubled or unevenly"),
+    ("notavolume/001", "several slices at one level"),
+    ("sliceincrement/001", "missing or unevenly"),
+    ("sliceincrement/002", "missing or unevenly"),
     ("sliceorientation/001", "mixes slices"),
 )
 

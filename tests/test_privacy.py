@@ -19,7 +19,7 @@ from scanner import save, slice_of
 from pipeline import cli, flow
 from pipeline.core.errors import InputError
 from pipeline.core.volume import Quantity
-from pipeline.io.discover import read_participant
+from pipeline.io.discover import participant_in, participant_rows
 from pipeline.io.nifti import write_label_map, write_volume
 
 NAME = "Doe_John_1970"
@@ -160,7 +160,7 @@ def test_the_terminal_names_the_file(tmp_path, monkeypatch, capsys):
 def test_a_cell_of_the_wrong_column_is_not_part_of_the_message(tmp_path):
     (tmp_path / "participants.tsv").write_text(f"participant_id\tsex\nsub-01\t{NAME}\n")
     with pytest.raises(InputError) as caught:
-        read_participant(tmp_path, "sub-01")
+        participant_in(participant_rows(tmp_path), "sub-01")
     assert NAME not in str(caught.value)
     assert NAME in caught.value.private
 

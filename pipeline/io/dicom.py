@@ -539,10 +539,19 @@ def _stack(series: DicomSeries) -> DicomSource:
     steps = np.diff(along[order])
     step = float(np.median(steps))
     uneven = np.abs(steps - step)
-    if step <= 0 or uneven.max() > max(_UNEVEN_SHARE * step, _UNEVEN_MM):
+    doubled = int(np.count_nonzero(steps <= _UNEVEN_MM))
+    if doubled:
+        raise InputError(
+            f"{name} has several slices at one level",
+            expected="one slice at each level",
+            found=f"{doubled} of {len(order)} slices at the level of another one",
+            action="keep one of them: the series was exported twice, or holds several repetitions "
+            "or echoes that its headers do not tell apart",
+        )
+    if uneven.max() > max(_UNEVEN_SHARE * step, _UNEVEN_MM):
         worst = int(np.argmax(uneven))
         raise InputError(
-            f"{name} has missing, doubled or unevenly spaced slices",
+            f"{name} has missing or unevenly spaced slices",
             expected=f"{step:.3f} mm from each slice to the next",
             found=f"{steps[worst]:.3f} mm between slices {worst + 1} and {worst + 2} "
             f"of {len(order)}",

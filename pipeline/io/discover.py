@@ -232,26 +232,28 @@ def sidecar_of(path: Path) -> Path:
     return path.with_name(f"{nifti_stem(path)}.json")
 
 
-def read_participant(data: Path, subject: str) -> Participant:
-    """The row of a subject in participants.tsv; every column and the file are optional.
-
-    Raises:
-        InputError: a value that cannot be right.
-    """
-    return participant_in(participant_rows(data), subject)
-
-
 def participant_rows(data: Path) -> dict[str, list[dict[str, str]]]:
-    """Rows of participants.tsv by subject (with its prefix); empty without the file.
+    """Rows of participants.tsv by subject (with its prefix); empty without the file. All columns
+    but participant_id are optional.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or does not say whose its rows are.
     """
     path = data / PARTICIPANTS
     if not path.is_file():
         return {}
+    rows = read_table(path)
+    if rows and "participant_id" not in rows[0]:
+        raise InputError(
+            f"{PARTICIPANTS} does not say whose its rows are",
+            expected="a column participant_id, columns parted by tabs",
+            found=f"{len(rows[0])} columns with other names",
+            action="name the column so, and save the table with tabs in place of commas",
+            # Without a header the first row of a person stands here.
+            private=", ".join(map(str, rows[0])),
+        )
     found: dict[str, list[dict[str, str]]] = {}
-    for row in read_table(path):
+    for row in rows:
         name = (row.get("participant_id") or "").strip()
         found.setdefault("sub-" + name.removeprefix("sub-"), []).append(row)
     return found

@@ -40,7 +40,8 @@ from pipeline.io.discover import (
     files_below,
     nifti_stem,
     not_read,
-    read_participant,
+    participant_in,
+    participant_rows,
     sidecar_of,
     some,
     subject_folder,
@@ -120,7 +121,19 @@ def load_subject(
     stations = _stations(found.images, findings)
     used = [image for station in stations for image in station]
     scheme = None if given is None else load_label_scheme(label_scheme)
-    participant = read_participant(data, subject)
+    people = participant_rows(data)
+    if people and subject not in people:
+        findings.append(
+            Finding(
+                code="participant_not_listed",
+                severity=Severity.INFO,
+                stage="load",
+                message=f"{PARTICIPANTS} has no row of {subject}: height, mass, sex, dominant and "
+                "injured side are not known. If there should be one, look how its participant_id "
+                "is spelt.",
+            )
+        )
+    participant = participant_in(people, subject)
     loaded = LoadedSubject(
         subject=subject,
         session=session,
@@ -624,7 +637,6 @@ def _findings(loaded: LoadedSubject, unused: _Image | None) -> tuple[Finding, ..
 def _what_is_there(files: Sequence[Path], left_out: Sequence[Finding]) -> str:
     """What a folder holds, without names of files that may name a person."""
     others = sum(nifti_stem(path) is None for path in files)
-    parts = [finding.message.rstrip(".") for finding in left_out[:5]]
-    if others:
-        parts.append(f"{others} other files, none of them DICOM of a known contrast")
+    parts = [f"{others} other files, none of them DICOM of a known contrast"] if others else []
+    parts += [finding.message.rstrip(".") for finding in left_out[:5]]
     return "; ".join(parts) or "an empty folder"

@@ -35,7 +35,7 @@ def save(
 
 def good(folder: Path) -> None:
     save(folder / "a_water.nii.gz")
-    save(folder / "a_fat.nii.gz")
+    save(folder / "a_fat.nii.gz", np.random.default_rng(9).integers(1, 500, SHAPE).astype(np.int16))
 
 
 def rewrite_header(path: Path, change: Callable[[nib.Nifti1Header], None]) -> None:
@@ -141,6 +141,12 @@ def forms_disagree(folder: Path) -> None:
 
 def no_forms(folder: Path) -> None:
     save(folder / "a_T1w.nii.gz", affine=None)
+
+
+def copied(folder: Path) -> None:
+    good(folder)
+    image = save(folder / "a_water.nii.gz")
+    save(folder / "a_fat.nii.gz", np.asarray(image.dataobj) * 3)
 
 
 def no_affine(folder: Path) -> None:
@@ -254,6 +260,7 @@ CASES = {
     "determinant 0": (flat_affine, "does not span a volume"),
     "qform and sform disagree": (forms_disagree, r"disagree.*12\.5 mm; first corner \[0"),
     "neither qform nor sform": (no_forms, "does not say how it lies.*sform code 0"),
+    "water copied as fat": (copied, "one and the same image.*correlation of 1.0000"),
     "the identity in the place of an affine": (no_affine, "no size and no position.*identity"),
     "stretched to an atlas": (in_an_atlas, "space of an atlas.*sform code 4"),
     "metres": (unit(1), "states its lengths in metres.*millimetres"),

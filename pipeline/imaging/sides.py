@@ -17,6 +17,8 @@ from pipeline.core.grid import FloatArray, Grid
 _SPECK_SHARE = 0.2
 #: A piece with more than this share of its voxels beyond the midline is cut there.
 _CROSSING_SHARE = 0.1
+#: Nearer to the midline than this a voxel lies on it, whatever the rounding, mm.
+_ON_LINE_MM = 1e-6
 
 
 def midline(
@@ -72,7 +74,8 @@ def place_sides(
 ) -> NDArray[np.uint8]:
     """Known labels with those added whose value names no side, each on the side it lies on.
 
-    A connected piece goes to one side as a whole, unless it reaches over the midline.
+    A connected piece goes to one side as a whole, unless it reaches over the midline. There it is
+    cut, and voxels on the line itself stay unlabelled: giving them to one side would prefer it.
 
     Args:
         own, labels, values, grid: as for `midline`.
@@ -90,16 +93,14 @@ def place_sides(
         for box, piece in zip(ndimage.find_objects(pieces), range(1, count + 1), strict=True):
             index = np.argwhere(pieces[box] == piece) + [part.start for part in box]
             world = grid.index_to_world(index)
-            beyond = world[:, 0] > offset + slope * world[:, 2]
-            share = float(beyond.mean())
-            if min(share, 1.0 - share) <= _CROSSING_SHARE:
-                beyond[:] = share > 0.5
-            ids = np.where(
-                beyond,
-                OWN_SCHEME.value_of(name, Side.RIGHT),
-                OWN_SCHEME.value_of(name, Side.LEFT),
-            )
-            out[tuple(index.T)] = ids
+            beyond_mm = world[:, 0] - (offset + slope * world[:, 2])
+            there = {Side.RIGHT: beyond_mm > _ON_LINE_MM, Side.LEFT: beyond_mm < -_ON_LINE_MM}
+            counts = {side: int(np.count_nonzero(mask)) for side, mask in there.items()}
+            larger = max(counts, key=counts.__getitem__)
+            if counts[larger.other] <= _CROSSING_SHARE * sum(counts.values()) < counts[larger]:
+                there = {larger: np.ones_like(there[larger])}
+            for side, mask in there.items():
+                out[tuple(index[mask].T)] = OWN_SCHEME.value_of(name, side)
     return out
 
 

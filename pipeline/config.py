@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from functools import cache
@@ -23,6 +24,10 @@ from pydantic import (
 from pipeline.core.anatomy import GROUPS, MUSCLES
 from pipeline.core.errors import ConfigError
 from pipeline.core.scan import GIVEN
+from pipeline.core.volume import Quantity
+
+#: Key of the file name endings of label maps, beside those of images.
+LABELS = "labels"
 
 DEFAULT_PATH = Path(__file__).with_name("default.yaml")
 #: What is kept of a label scheme that the user named by a path.
@@ -115,6 +120,15 @@ class LoadConfig(_Section):
     distortion_marks: tuple[DistortionMark, ...]
     affine_tolerance_mm: Positive
     largest_image_million_voxels: Positive
+
+    @field_validator("patterns")
+    @classmethod
+    def _known_images(cls, values: dict[str, Any]) -> dict[str, Any]:
+        known = [*map(str, Quantity), LABELS]
+        unknown = sorted(values.keys() - set(known))
+        if unknown:
+            raise ValueError(f"keys among {', '.join(known)}; unknown: {', '.join(unknown)}")
+        return values
 
     @property
     def contrast_rules(self) -> list[tuple[str, tuple[ContrastRule, ...]]]:
@@ -357,18 +371,20 @@ def load_config(path: Path | None = None, *, overrides: dict[str, Any] | None = 
     """The default configuration with the values of a file, then of overrides, in their place.
 
     Args:
-        path: a YAML file that needs only the keys it changes; None: the default alone.
+        path: a YAML file that needs only the keys it changes, at any depth; an empty list takes
+            an entry out of use. None: the default alone.
         overrides: nested mapping of the same form, e.g. {"segment": {"engine": "given"}}.
 
     Raises:
         ConfigError: unreadable file, unknown key (with the nearest known one), bad value.
     """
-    values = _read_yaml(DEFAULT_PATH)
+    shipped = _read_yaml(DEFAULT_PATH)
+    values = copy.deepcopy(shipped)
     where = str(path) if path else "the command line"
     if path is not None:
-        _merge(values, _read_yaml(path), where=where, trail=())
+        _merge(values, _read_yaml(path), shipped, where=where, trail=())
     if overrides:
-        _merge(values, overrides, where="the command line", trail=())
+        _merge(values, overrides, shipped, where="the command line", trail=())
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -418,22 +434,45 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _merge(
-    base: dict[str, Any], changes: dict[str, Any], *, where: str, trail: tuple[str, ...]
+    base: dict[str, Any],
+    changes: dict[str, Any],
+    shipped: dict[str, Any],
+    *,
+    where: str,
+    trail: tuple[str, ...],
+    otherwise: str = "remove it",
 ) -> None:
-    """Put changes into base in place; every key must already be there."""
+    """Put changes into base in place; every key must be among those shipped.
+
+    Args:
+        base: values so far, changed in place.
+        changes: nested values that take their place.
+        shipped: what the default says there.
+        where, trail: file and section, for messages.
+        otherwise: what to do about a key that resembles none.
+    """
     for key, value in changes.items():
         name = ".".join((*trail, str(key)))
-        if key not in base:
-            near = difflib.get_close_matches(str(key), [str(k) for k in base], n=1)
+        if key not in shipped:
+            near = difflib.get_close_matches(str(key), [str(k) for k in shipped], n=1)
             raise ConfigError(
                 f"Unknown configuration key {name} in {where}",
-                expected=f"one of {', '.join(str(k) for k in base)}",
+                expected=f"one of {', '.join(str(k) for k in shipped)}",
                 found=str(key),
-                action=f"write {near[0]}, if that is what was meant" if near else "remove it",
+                action=f"write {near[0]}, if that is what was meant" if near else otherwise,
             )
-        # A mapping that is empty as shipped is the user's to fill.
-        fillable = trail == ("load",) or base[key] == {}
-        if isinstance(base[key], dict) and isinstance(value, dict) and not fillable:
-            _merge(base[key], value, where=where, trail=(*trail, str(key)))
-        else:
+        if not all(isinstance(at, dict) for at in (shipped[key], base[key], value)):
             base[key] = value
+        elif not shipped[key]:
+            # A mapping that is empty as shipped is the user's to fill, with keys of any name.
+            base[key] = {**base[key], **value}
+        else:
+            own = f"own_{key}"
+            _merge(
+                base[key],
+                value,
+                shipped[key],
+                where=where,
+                trail=(*trail, str(key)),
+                otherwise=f"put it below {own}, or remove it" if own in shipped else "remove it",
+            )

@@ -349,10 +349,40 @@ def test_a_dangling_link(tmp_path: Path) -> None:
     assert caught.value.private == "b_T1w.nii.gz"
 
 
-def test_patterns_for_an_image_that_does_not_exist(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("load", "told"),
+    [
+        ({"patterns": {"watter": ["_W"]}}, r"load\.patterns\.watter.*write water"),
+        ({"dicom_contrasts": {"acme": []}}, r"contrasts\.acme.*put it below own_dicom_contrasts"),
+    ],
+)
+def test_entries_that_do_not_exist(load: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigError, match=f"(?s){told}"):
+        load_config(overrides={"load": load})
+
+
+def test_a_configuration_needs_only_the_entries_it_changes(tmp_path: Path) -> None:
+    shipped = default_config().load
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "load:\n  patterns: {water: [_w2], labels: []}\n"
+        "  dicom_contrasts: {philips: [{shows: water, image_type: [w]}]}\n"
+        "measure:\n  own_limits_percent: {soleus: 9}\n",
+        encoding="utf-8",
+    )
+    config = load_config(mine, overrides={"measure": {"own_limits_percent": {"gracilis": 7}}})
+    assert config.load.patterns == {**shipped.patterns, "water": ("_w2",), "labels": ()}
+    assert config.load.dicom_contrasts.keys() == shipped.dicom_contrasts.keys()
+    assert len(config.load.dicom_contrasts["philips"]) == 1
+    assert config.load.dicom_contrasts["siemens"] == shipped.dicom_contrasts["siemens"]
+    assert config.measure.own_limits_percent == {"soleus": 9, "gracilis": 7}
+
+
+def test_endings_can_be_taken_out_of_use(tmp_path: Path) -> None:
     good(tmp_path / "sub-01")
-    config = load_config(overrides={"load": {"patterns": {"watter": ["_W"]}}})
-    with pytest.raises(ConfigError, match="watter"):
+    patterns = {kind: [] for kind in default_config().load.patterns}
+    config = load_config(overrides={"load": {"patterns": patterns}})
+    with pytest.raises(InputError, match="no image that can be used"):
         load_subject(tmp_path, "01", config=config.load)
 
 

@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.config import LoadConfig
+from pipeline.config import LABELS, LoadConfig
 from pipeline.core.anatomy import LabelScheme
-from pipeline.core.errors import ConfigError, InputError
+from pipeline.core.errors import InputError
 from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import (
     ImageSource,
@@ -51,7 +51,6 @@ from pipeline.io.nifti import Called, open_nifti
 from pipeline.io.schemes import load_label_scheme
 from pipeline.io.settings import settings_of_sidecar
 
-_LABELS = "labels"
 #: What is said of series that are not known for certain to be of one examination.
 _ORIGIN_DOUBTS = {
     Origins.OTHER_FRAMES: (
@@ -93,7 +92,7 @@ def load_subject(
     Raises:
         UsageError: a label that is no plain name; a session must be chosen.
         InputError: missing, broken or contradicting files.
-        ConfigError: unknown label scheme or pattern key.
+        ConfigError: unknown label scheme.
     """
     data, labels = Path(data), None if labels is None else Path(labels)
     subject, session = subject_labels(subject, session)
@@ -261,7 +260,7 @@ def _nothing_usable(
     return InputError(
         f"{subject} has no image that can be used",
         expected="files ending in "
-        + ", ".join(f"{endings[0]}.nii.gz" for endings in config.patterns.values())
+        + ", ".join(f"{endings[0]}.nii.gz" for endings in config.patterns.values() if endings)
         + ", or DICOM files of such images",
         found="a label map alone" if unused else _what_is_there(files, found.findings),
         action="use the label map with --engine given"
@@ -311,7 +310,7 @@ def _nifti(
     known = {path for paths in named.values() for path in paths}
     unused = [path for path in files if nifti_stem(path) is not None and path not in known]
     # One named on the command line takes the place of a label map of the folder.
-    maps = by_pattern(unused, config.patterns).get(_LABELS, [])
+    maps = by_pattern(unused, config.patterns).get(LABELS, [])
     for paths, reason in (
         (maps, "another label map was named"),
         (
@@ -322,7 +321,7 @@ def _nifti(
         if paths:
             left_out |= dict.fromkeys(_within(folder, paths), reason)
             findings.append(_left_out("NIfTI files", len(paths), reason))
-    shown = [Quantity(kind) for kind in named if kind != _LABELS]
+    shown = [Quantity(kind) for kind in named if kind != LABELS]
     beside = _not_needed(Quantity.OTHER, shown)
     if Quantity.OTHER in shown and beside is not None:
         others = named.pop(Quantity.OTHER)
@@ -333,13 +332,13 @@ def _nifti(
             (file,) = _within(folder, [path])
             source = open_nifti(
                 path,
-                Called("The label map" if kind == _LABELS else f"The {kind} image", file),
+                Called("The label map" if kind == LABELS else f"The {kind} image", file),
                 affine_tolerance_mm=config.affine_tolerance_mm,
                 largest_image_million_voxels=config.largest_image_million_voxels,
             )
             reason = f"{kind} by the end of its name"
             image = _Image(kind, source, f"nifti:{kind}", file_digest(path), reason, file)
-            if kind == _LABELS:
+            if kind == LABELS:
                 given = image
             else:
                 images.append(_with_sidecar(image, path, findings))
@@ -376,14 +375,6 @@ def _nifti_files(
     folder: Path, files: Sequence[Path], labels: Path | None, config: LoadConfig
 ) -> dict[str, list[Path]]:
     """NIfTI files per kind of image, several only for stations, and the label map."""
-    unknown = config.patterns.keys() - {*map(str, Quantity), _LABELS}
-    if unknown:
-        raise ConfigError(
-            "load.patterns names images that do not exist",
-            expected=f"keys among {', '.join([*map(str, Quantity), _LABELS])}",
-            found=", ".join(sorted(unknown)),
-            action="correct the key in the configuration",
-        )
     named = by_pattern(files, config.patterns)
     if labels is not None:
         if not labels.is_file():
@@ -394,10 +385,10 @@ def _nifti_files(
                 action="check the path given to --labels",
                 private=str(labels),
             )
-        named[_LABELS] = [labels]
+        named[LABELS] = [labels]
     for kind, paths in named.items():
         named_so = [re.search(config.station_pattern, path.name, re.IGNORECASE) for path in paths]
-        if len(paths) > 1 and (kind == _LABELS or not all(named_so)):
+        if len(paths) > 1 and (kind == LABELS or not all(named_so)):
             raise InputError(
                 f"There is more than one {kind} file",
                 expected="one file per contrast",

@@ -52,7 +52,7 @@ from pipeline.io.derivatives import (
     write_json,
     write_text,
 )
-from pipeline.io.discover import subject_labels
+from pipeline.io.discover import input_state, subject_folder, subject_labels
 from pipeline.io.nifti import write_label_map
 from pipeline.io.stage_results import (
     confidences,
@@ -157,6 +157,9 @@ def _process(
     force: bool,
 ) -> ProcessedSubject:
     run.begin("load")
+    begun_with = input_state(
+        subject_folder(data, folder.subject, folder.session), folder.manual_labels
+    )
     manual = folder.manual_labels if folder.manual_labels.is_file() else None
     if manual is not None:
         config = with_given_labels(config, OWN_SCHEME.name)
@@ -174,6 +177,7 @@ def _process(
     with exclusive(folder), _logged_to(folder.run_log):
         loaded = run.note(found)
         folder.failure_record.unlink(missing_ok=True)
+        write_json(folder.input_record, begun_with)
         finished = None if force else _finished(folder, config, loaded)
         if finished is not None:
             logger.info("%s: nothing has changed, results are kept", folder.stem)

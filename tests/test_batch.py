@@ -20,10 +20,11 @@ from pipeline.batch.jobs import Job, list_jobs
 from pipeline.batch.norms import write_norms
 from pipeline.batch.results import read_outcome
 from pipeline.batch.status import State, job_states
-from pipeline.config import default_config, load_config
+from pipeline.config import default_config, load_config, with_given_labels
 from pipeline.core.errors import ConfigError, InputError, UsageError
 from pipeline.core.results import CONSENSUS, Measures, Severity
 from pipeline.io.derivatives import SubjectFolder, write_json, write_text
+from pipeline.io.discover import input_state
 from pipeline.provenance import provenance
 from pipeline.report.tables import wide_table
 
@@ -352,7 +353,12 @@ def finished(data: Path, out: Path, name: str, *, config=CONFIG) -> SubjectFolde
     water.write_bytes(b"water")
     os.utime(water, (1e9, 1e9))
     folder = SubjectFolder(out, name, None)
+<<<<<<< HEAD
     record = provenance(config, {"nifti:water": "0" * 64, "participants.tsv": "1" * 64})
+=======
+    record = provenance(config, {water.name: "0" * 64})
+    write_json(folder.input_record, input_state(water.parent, folder.manual_labels))
+>>>>>>> e57b360 (Status: any change of the input files or of a person's row makes results stale)
     write_json(folder.run_record, record.model_dump(mode="json"))
     write_text(folder.measures, "{}")
     return folder
@@ -360,6 +366,7 @@ def finished(data: Path, out: Path, name: str, *, config=CONFIG) -> SubjectFolde
 
 def test_states_of_jobs(tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
+<<<<<<< HEAD
     names = ("sub-complete", "sub-newer", "sub-beside", "sub-changed", "sub-failed", "sub-begun")
     names = (*names, "sub-none")
     other = load_config(overrides={"measure": {"profile_step_mm": 3.0}})
@@ -369,19 +376,71 @@ def test_states_of_jobs(tmp_path):
     (data / "sub-beside/sub-beside_water.json").write_text("{}")
     # Not among what the results were made of.
     (data / "sub-complete/sub-complete_dseg.nii.gz").write_bytes(b"labels")
+=======
+    names = ("sub-complete", "sub-changed", "sub-failed", "sub-begun", "sub-none")
+    other = load_config(overrides={"measure": {"profile_step_mm": 3.0}})
+    for name in names[:2]:
+        finished(data, out, name, config=other if name == "sub-changed" else CONFIG)
+>>>>>>> e57b360 (Status: any change of the input files or of a person's row makes results stale)
     failed = SubjectFolder(out, "sub-failed", None)
     write_json(failed.failure_record, {"stage": "load", "problem": "No images.", "found": "a file"})
     write_text(SubjectFolder(out, "sub-begun", None).run_log, "load\n")
     states = job_states(data, out, [Job(name, None) for name in names], CONFIG)
     assert [(s.state, s.reason) for s in states] == [
         (State.COMPLETE, None),
+<<<<<<< HEAD
         (State.STALE, "nifti:water is newer than the results"),
         (State.STALE, "nifti:water is newer than the results"),
+=======
+>>>>>>> e57b360 (Status: any change of the input files or of a person's row makes results stale)
         (State.STALE, "the configuration has changed since"),
         (State.FAILED, "load: No images (found: a file)"),
         (State.MISSING, "begun and stopped before its end"),
         (State.MISSING, "not begun"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda sub: os.utime(sub / "sub-01_water.nii.gz"), "input files have changed since"),
+        (
+            lambda sub: (sub / "sub-01_water.nii.gz").rename(sub / "a_water.nii.gz"),
+            "input files have changed since",
+        ),
+        (
+            lambda sub: (sub / "sub-01_fat.nii.gz").write_bytes(b"fat"),
+            "there are 2 input files in place of 1",
+        ),
+        (
+            lambda sub: (sub / "sub-01_water.nii.gz").unlink(),
+            "there are 0 input files in place of 1",
+        ),
+        (
+            lambda sub: (sub.parent / "participants.tsv").write_text(
+                "participant_id\theight_m\nsub-01\t1.7\n"
+            ),
+            "what participants.tsv says has changed since",
+        ),
+    ],
+)
+def test_any_change_of_the_inputs_makes_results_stale(tmp_path, change, reason):
+    data, out = tmp_path / "data", tmp_path / "out"
+    finished(data, out, "sub-01")
+    change(data / "sub-01")
+    (state,) = job_states(data, out, [Job("sub-01", None)], CONFIG)
+    assert (state.state, state.reason) == (State.STALE, reason)
+
+
+def test_a_corrected_label_map_of_another_time_makes_results_stale(tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    given = with_given_labels(CONFIG, "myosymmetry")
+    manual = SubjectFolder(out, "sub-01", None).manual_labels
+    write_text(manual, "labels")
+    finished(data, out, "sub-01", config=given)
+    assert job_states(data, out, [Job("sub-01", None)], CONFIG)[0].state is State.COMPLETE
+    os.utime(manual, (1e9, 1e9))
+    assert job_states(data, out, [Job("sub-01", None)], CONFIG)[0].state is State.STALE
 
 
 def test_how_groups_are_summed_up_makes_no_result_stale(tmp_path):

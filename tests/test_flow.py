@@ -60,6 +60,7 @@ def test_everything_promised_is_written(processed):
         "sub-01/xfm/sub-01_from-left_to-right_xfm.json",
         "sub-01/xfm/sub-01_from-left_to-right_desc-velocity_xfm.nii.gz",
         "sub-01/xfm/sub-01_from-left_to-right_desc-logjacobian_map.nii.gz",
+        "sub-01/log/sub-01_inputs.json",
         "sub-01/log/sub-01_run.json",
         "sub-01/log/sub-01_run.log",
         "sub-01/figures/sub-01_asymmetry.svg",
@@ -184,6 +185,7 @@ def test_a_run_that_fails_leaves_no_numbers_of_an_earlier_one(data, processed, t
         path.write_text("mine")
     kept = {folder.labels, folder.label_table, folder.label_record, folder.transform}
     kept |= {folder.velocity, folder.log_jacobian, folder.lock, folder.run_log, *own}
+    kept |= {folder.input_record}
     kept |= set(folder.path.glob("anat/*_desc-canonical_*"))
     strict = {"separate": {"smallest_leg_share": 0.9999}, "segment": {"engine": "given"}}
     with pytest.raises(SubjectUnusableError):

@@ -12,9 +12,17 @@ from pydantic import ValidationError
 from pipeline.batch.jobs import Job
 from pipeline.config import Config, with_given_labels
 from pipeline.core.anatomy import OWN_SCHEME
+from pipeline.core.errors import InputError
 from pipeline.core.results import Provenance
 from pipeline.io.derivatives import SubjectFolder, read_json, refuse_output_in_input
-from pipeline.io.discover import by_pattern, files_below, sidecar_of
+from pipeline.io.discover import (
+    PARTICIPANTS,
+    ParticipantRows,
+    input_state,
+    participant_digest,
+    participant_in,
+    participant_rows,
+)
 from pipeline.provenance import provenance
 
 
@@ -48,7 +56,7 @@ _CHANGED = {
 
 
 def job_states(data: Path, out: Path, jobs: Sequence[Job], config: Config) -> list[JobState]:
-    """How far each job is; reads a few small files per job and no image.
+    """How far each job is; reads a few small files per job, lists its inputs and reads no image.
 
     Args:
         data: folder with one folder per subject.
@@ -58,25 +66,27 @@ def job_states(data: Path, out: Path, jobs: Sequence[Job], config: Config) -> li
 
     Returns:
         one state per job, in their order. Stale: there are results, but the program, the
-        configuration or an input (by its date) has changed since. Of inputs the NIfTI files in the
-        subject's folder are looked at: series of DICOM files and rows of participants.tsv are not.
+        configuration or an input has changed since. Inputs are the files of the subject's folder
+        (by names, sizes and times of change) and what participants.tsv says of the person.
 
     Raises:
         UsageError: results would lie among the data; before a batch writes its logs there.
+        InputError: participants.tsv cannot be read.
     """
     given = with_given_labels(config, OWN_SCHEME.name)
     today = {manual: provenance(c, {}) for manual, c in ((False, config), (True, given))}
+    people = participant_rows(data)
     found = []
     for job in jobs:
         folder = SubjectFolder(out, job.subject, job.session)
         refuse_output_in_input(folder, data)
-        state, reason = _state(data, folder, today[folder.manual_labels.is_file()], config)
+        state, reason = _state(data, folder, today[folder.manual_labels.is_file()], people)
         found.append(JobState(job, state, reason, folder.measures))
     return found
 
 
 def _state(
-    data: Path, folder: SubjectFolder, today: Provenance, config: Config
+    data: Path, folder: SubjectFolder, today: Provenance, people: ParticipantRows
 ) -> tuple[State, str | None]:
     failure = read_json(folder.failure_record)
     if isinstance(failure, dict):
@@ -91,10 +101,8 @@ def _state(
     for field, words in _CHANGED.items():
         if getattr(made, field) != getattr(today, field):
             return State.STALE, words
-    newer = _newer_input(data, folder, made, config)
-    if newer is not None:
-        return State.STALE, f"{newer} is newer than the results"
-    return State.COMPLETE, None
+    changed = _changed_input(data, folder, made, people)
+    return (State.COMPLETE, None) if changed is None else (State.STALE, changed)
 
 
 def failure_reason(failure: dict[str, object]) -> str:
@@ -104,27 +112,22 @@ def failure_reason(failure: dict[str, object]) -> str:
     return " ".join((f"{text} (found: {found})" if found else text).split())
 
 
-def _newer_input(data: Path, folder: SubjectFolder, made: Provenance, config: Config) -> str | None:
-    """What was written after the results of what they were made from, or None."""
-    finished = folder.run_record.stat().st_mtime
-
-    def newer(path: Path) -> bool:
-        return path.is_file() and path.stat().st_mtime > finished
-
-    if newer(folder.manual_labels):
-        return folder.manual_labels.name
-    # Series of DICOM files are not looked through: they may be thousands of files.
-    kinds = {kind: name for name in made.inputs for kind in _nifti_kind(name)}
-    if not kinds:
-        return None
-    files = files_below(data / folder.subject / (folder.session or ""))
-    for kind, paths in by_pattern(files, config.load.patterns).items():
-        if kind in kinds and any(newer(path) or newer(sidecar_of(path)) for path in paths):
-            return kinds[kind]
+def _changed_input(
+    data: Path, folder: SubjectFolder, made: Provenance, people: ParticipantRows
+) -> str | None:
+    """What of the inputs is not as the last run found it, or None."""
+    before = read_json(folder.input_record)
+    if not isinstance(before, dict):
+        return f"{folder.input_record.name} is missing or cut off"
+    now = input_state(data / folder.subject / (folder.session or ""), folder.manual_labels)
+    if now["files"] != before.get("files"):
+        return f"there are {now['files']} input files in place of {before.get('files')}"
+    if now != before:
+        return "input files have changed since"
+    try:
+        facts = participant_digest(participant_in(people, folder.subject))
+    except InputError as error:
+        return error.problem
+    if facts != made.inputs.get(PARTICIPANTS):
+        return f"what {PARTICIPANTS} says has changed since"
     return None
-
-
-def _nifti_kind(name: str) -> list[str]:
-    """What a NIfTI file among the inputs was taken for; nothing for other inputs."""
-    source, _, rest = name.partition(":")
-    return [rest.partition(":")[0]] if source == "nifti" else []

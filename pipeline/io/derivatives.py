@@ -185,6 +185,11 @@ class SubjectFolder:
         return self._file("run.json", "log")
 
     @property
+    def input_record(self) -> Path:
+        """State of the input folder (`io.discover.input_state`) that the last run began with."""
+        return self._file("inputs.json", "log")
+
+    @property
     def run_log(self) -> Path:
         """Plain log lines of the last run."""
         return self._file("run.log", "log")

@@ -7,14 +7,20 @@ import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.anatomy import Side
 from pipeline.core.errors import InputError, UsageError
 from pipeline.core.scan import Participant
+from pipeline.io.digest import text_digest
 
 #: The table of people beside the subjects' folders (BIDS).
 PARTICIPANTS = "participants.tsv"
+#: Its rows by subject (with prefix).
+ParticipantRows = Mapping[str, Sequence[Mapping[str, str]]]
+
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_.-]*")
 _MISSING = {"", "n/a", "na", "nan", "none"}
 
@@ -156,6 +162,7 @@ def files_below(folder: Path) -> list[Path]:
     return found
 
 
+<<<<<<< HEAD
 def _entries(folder: Path) -> list[Path]:
     """What lies in a folder, in order.
 
@@ -180,6 +187,28 @@ def _not_readable(folder: str) -> InputError:
         action="ask for it, or change it (chmod -R u+rX)",
         private=folder,
     )
+=======
+def input_state(folder: Path, manual: Path) -> dict[str, Any]:
+    """Which files an input folder holds, without their contents, as JSON-like values.
+
+    Args:
+        folder: of a subject and session.
+        manual: a corrected label map, which may be missing.
+
+    Returns:
+        how many files there are, and a digest of their names, sizes and times of change. The
+        names themselves, which may be those of patients, are not in it. Times count in seconds:
+        archives keep no finer ones.
+    """
+    found = []
+    for path in [*files_below(folder), manual]:
+        # A link that leads nowhere has neither size nor time.
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            name = path.name if path == manual else path.relative_to(folder).as_posix()
+            found.append(f"{name}\t{stat.st_size}\t{int(stat.st_mtime)}")
+    return {"files": len(found), "digest": text_digest("\n".join(found))}
+>>>>>>> e57b360 (Status: any change of the input files or of a person's row makes results stale)
 
 
 def by_pattern(
@@ -277,7 +306,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         ) from error
 
 
-def participant_in(rows: Mapping[str, Sequence[Mapping[str, str]]], subject: str) -> Participant:
+def participant_in(rows: ParticipantRows, subject: str) -> Participant:
     """What the rows of participants.tsv say of a subject (with its prefix).
 
     Raises:
@@ -301,6 +330,11 @@ def participant_in(rows: Mapping[str, Sequence[Mapping[str, str]]], subject: str
         dominant_side=_side(row, "dominant_side", subject),
         injured_side=_side(row, "injured_side", subject),
     )
+
+
+def participant_digest(participant: Participant) -> str | None:
+    """Digest of what is known of a person; None where nothing is."""
+    return None if participant == Participant() else text_digest(repr(participant))
 
 
 def present(row: Mapping[str, str | None], column: str) -> str | None:

@@ -39,10 +39,15 @@ from pipeline.io.discover import (
     by_pattern,
     files_below,
     nifti_stem,
+<<<<<<< HEAD
     not_read,
     participant_in,
     participant_rows,
     sidecar_of,
+=======
+    participant_digest,
+    read_participant,
+>>>>>>> e57b360 (Status: any change of the input files or of a person's row makes results stale)
     some,
     subject_folder,
     subject_labels,
@@ -282,8 +287,9 @@ def _inputs(
     if given is not None:
         inputs[given.name] = given.digest
     # Facts that lie beside the images change results too.
-    if participant != Participant():
-        inputs[PARTICIPANTS] = text_digest(repr(participant))
+    facts = participant_digest(participant)
+    if facts is not None:
+        inputs[PARTICIPANTS] = facts
     if scheme is not None:
         inputs["label scheme"] = text_digest(repr(sorted(scheme.structures.items())))
     return inputs

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +30,7 @@ from pipeline import (
     separate_legs,
 )
 from pipeline.core.anatomy import LEFT_OFFSET, LEG_SCHEME, MUSCLES, OWN_SCHEME
+from pipeline.core.frozen import FrozenDict
 from pipeline.core.results import Finding, Measurement
 from pipeline.core.transform import identity
 from pipeline.engines import Engine
@@ -42,7 +42,7 @@ Images = Mapping[Quantity, Volume]
 Labels = NDArray[np.integer]
 
 #: Files of each real scan by what they show. A diffusion-weighted image shows water.
-REAL: Mapping[str, Mapping[Quantity, str]] = MappingProxyType(
+REAL: Mapping[str, Mapping[Quantity, str]] = FrozenDict(
     {
         "thigh_dixon_a": {
             Quantity.WATER: "thigh_dixon_a_water",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from skimage.morphology import convex_hull_image
 
 from pipeline import OWN_SCHEME, Grid, LabelMap, Quantity, Side, Volume
 from pipeline.core.anatomy import BONES, LEFT_OFFSET, MUSCLES
+from pipeline.core.frozen import FrozenDict
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.uint8]
@@ -172,9 +172,9 @@ def simulate(tissue: Tissue, protocol: Protocol) -> Simulated:
     shape = (labels.shape[0], labels.shape[1], labels.shape[2])
     grid = _scan_grid(tissue.grid, protocol.voxel_mm, shape)
     return Simulated(
-        MappingProxyType(_images(water, fat, grid, protocol)),
+        FrozenDict(_images(water, fat, grid, protocol)),
         LabelMap(labels, grid, OWN_SCHEME),
-        MappingProxyType(true_volumes(tissue)),
+        FrozenDict(true_volumes(tissue)),
     )
 
 

@@ -353,12 +353,8 @@ def finished(data: Path, out: Path, name: str, *, config=CONFIG) -> SubjectFolde
     water.write_bytes(b"water")
     os.utime(water, (1e9, 1e9))
     folder = SubjectFolder(out, name, None)
-<<<<<<< HEAD
-    record = provenance(config, {"nifti:water": "0" * 64, "participants.tsv": "1" * 64})
-=======
     record = provenance(config, {water.name: "0" * 64})
     write_json(folder.input_record, input_state(water.parent, folder.manual_labels))
->>>>>>> e57b360 (Status: any change of the input files or of a person's row makes results stale)
     write_json(folder.run_record, record.model_dump(mode="json"))
     write_text(folder.measures, "{}")
     return folder
@@ -366,33 +362,16 @@ def finished(data: Path, out: Path, name: str, *, config=CONFIG) -> SubjectFolde
 
 def test_states_of_jobs(tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
-<<<<<<< HEAD
-    names = ("sub-complete", "sub-newer", "sub-beside", "sub-changed", "sub-failed", "sub-begun")
-    names = (*names, "sub-none")
-    other = load_config(overrides={"measure": {"profile_step_mm": 3.0}})
-    for name in names[:4]:
-        finished(data, out, name, config=other if name == "sub-changed" else CONFIG)
-    os.utime(data / "sub-newer/sub-newer_water.nii.gz")
-    (data / "sub-beside/sub-beside_water.json").write_text("{}")
-    # Not among what the results were made of.
-    (data / "sub-complete/sub-complete_dseg.nii.gz").write_bytes(b"labels")
-=======
     names = ("sub-complete", "sub-changed", "sub-failed", "sub-begun", "sub-none")
     other = load_config(overrides={"measure": {"profile_step_mm": 3.0}})
     for name in names[:2]:
         finished(data, out, name, config=other if name == "sub-changed" else CONFIG)
->>>>>>> e57b360 (Status: any change of the input files or of a person's row makes results stale)
     failed = SubjectFolder(out, "sub-failed", None)
     write_json(failed.failure_record, {"stage": "load", "problem": "No images.", "found": "a file"})
     write_text(SubjectFolder(out, "sub-begun", None).run_log, "load\n")
     states = job_states(data, out, [Job(name, None) for name in names], CONFIG)
     assert [(s.state, s.reason) for s in states] == [
         (State.COMPLETE, None),
-<<<<<<< HEAD
-        (State.STALE, "nifti:water is newer than the results"),
-        (State.STALE, "nifti:water is newer than the results"),
-=======
->>>>>>> e57b360 (Status: any change of the input files or of a person's row makes results stale)
         (State.STALE, "the configuration has changed since"),
         (State.FAILED, "load: No images (found: a file)"),
         (State.MISSING, "begun and stopped before its end"),

@@ -20,6 +20,8 @@ from test_report import Page
 
 import pipeline
 from pipeline import cli
+from pipeline.batch.jobs import Job
+from pipeline.batch.status import State, job_states
 from pipeline.config import load_config
 from pipeline.core.errors import InputError, SubjectUnusableError, UsageError
 from pipeline.core.results import Measures, ScannerSettings, Status
@@ -92,7 +94,11 @@ def test_a_second_run_changes_nothing(data, processed):
     before = (processed / "sub-01/sub-01_measures.json").stat().st_mtime_ns
     record = SubjectFolder(processed, "sub-01", None).failure_record
     record.write_text("{}")
+    os.utime(data / "sub-01/sub-01_water.nii.gz", (1e9, 1e9))
+    jobs = [Job("sub-01", None)]
+    assert job_states(data, processed, jobs, GIVEN)[0].state is State.STALE
     assert process_subject(data, processed, "01", config=GIVEN).reused
+    assert job_states(data, processed, jobs, GIVEN)[0].state is State.COMPLETE
     assert not record.exists(), "of a failure that is over"
     assert (processed / "sub-01/sub-01_measures.json").stat().st_mtime_ns == before
 

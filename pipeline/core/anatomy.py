@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 
 from pipeline.core.errors import InvariantError
+from pipeline.core.frozen import FrozenDict
 
 #: A left structure carries the id of its right twin plus this.
 LEFT_OFFSET = 100
@@ -170,7 +170,7 @@ class MuscleGroup:
 HEALTHY_LIMIT_PEOPLE = 21
 
 #: Published limits of functional groups (J Orthop Res 2018;36:963), percent.
-_GROUP_LIMITS: Mapping[str, float] = MappingProxyType({"quadriceps": 8.8, "hamstrings": 11.4})
+_GROUP_LIMITS: Mapping[str, float] = FrozenDict({"quadriceps": 8.8, "hamstrings": 11.4})
 
 
 def _groups() -> tuple[MuscleGroup, ...]:
@@ -191,8 +191,8 @@ def _groups() -> tuple[MuscleGroup, ...]:
     return tuple(MuscleGroup(*group, limits.get(group[2])) for group in found)
 
 
-MUSCLES_BY_NAME: Mapping[str, Muscle] = MappingProxyType({m.name: m for m in MUSCLES})
-MUSCLES_BY_ID: Mapping[int, Muscle] = MappingProxyType({m.id: m for m in MUSCLES})
+MUSCLES_BY_NAME: Mapping[str, Muscle] = FrozenDict({m.name: m for m in MUSCLES})
+MUSCLES_BY_ID: Mapping[int, Muscle] = FrozenDict({m.id: m for m in MUSCLES})
 GROUPS: tuple[MuscleGroup, ...] = _groups()
 
 
@@ -240,7 +240,7 @@ class LabelScheme:
                 expected="names of muscles, bones or unions of pipeline.core.anatomy",
                 found=", ".join(sorted(unknown)),
             )
-        object.__setattr__(self, "structures", MappingProxyType(dict(self.structures)))
+        object.__setattr__(self, "structures", FrozenDict(dict(self.structures)))
 
     def value_of(self, name: str, side: Side | None) -> int:
         """The label value of a structure and side.
@@ -255,7 +255,7 @@ class LabelScheme:
 
 
 STRUCTURES: tuple[Muscle | Structure, ...] = (*MUSCLES, *BONES, *UNIONS)
-STRUCTURE_IDS: Mapping[str, int] = MappingProxyType({s.name: s.id for s in STRUCTURES})
+STRUCTURE_IDS: Mapping[str, int] = FrozenDict({s.name: s.id for s in STRUCTURES})
 
 #: The project's own ids: right 1-30, 41-47, 51-53; left + 100.
 OWN_SCHEME = LabelScheme(

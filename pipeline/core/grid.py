@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.core.errors import InvariantError
+from pipeline.core.frozen import Checked
 
 FloatArray = NDArray[np.float64]
 
@@ -17,7 +18,7 @@ SAME_GRID_TOLERANCE_MM = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class Grid(Checked):
     """A regular lattice of voxel centres in a named RAS+ millimetre space.
 
     Attributes:

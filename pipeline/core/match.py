@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from pipeline.core.anatomy import Side
 from pipeline.core.errors import InvariantError
+from pipeline.core.frozen import FrozenDict
 from pipeline.core.transform import SpatialTransform
 
 #: Fields of a match that hold one value by structure name.
@@ -89,4 +89,4 @@ class LegMatch:
         if self.succeeded == (self.reason is not None):
             raise InvariantError("A failed registration says why; a successful one has no reason")
         for name in BY_STRUCTURE:
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+            object.__setattr__(self, name, FrozenDict(dict(getattr(self, name))))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.anatomy import LEG_SCHEME, LabelScheme, Side
 from pipeline.core.errors import InvariantError
+from pipeline.core.frozen import FrozenDict
 from pipeline.core.grid import Grid
 from pipeline.core.results import Finding
 from pipeline.core.soft import Confidence
@@ -141,12 +141,12 @@ class LoadedSubject:
             raise InvariantError(f"{self.subject} has neither an image nor a label map")
         if (self.labels is None) != (self.label_scheme is None):
             raise InvariantError("A label map and its scheme come together")
-        object.__setattr__(self, "images", MappingProxyType(dict(self.images)))
-        object.__setattr__(self, "inputs", MappingProxyType(dict(self.inputs)))
-        object.__setattr__(self, "reasons", MappingProxyType(dict(self.reasons)))
-        object.__setattr__(self, "files", MappingProxyType(dict(self.files)))
-        object.__setattr__(self, "unused", MappingProxyType(dict(self.unused)))
-        object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
+        object.__setattr__(self, "images", FrozenDict(dict(self.images)))
+        object.__setattr__(self, "inputs", FrozenDict(dict(self.inputs)))
+        object.__setattr__(self, "reasons", FrozenDict(dict(self.reasons)))
+        object.__setattr__(self, "files", FrozenDict(dict(self.files)))
+        object.__setattr__(self, "unused", FrozenDict(dict(self.unused)))
+        object.__setattr__(self, "settings", FrozenDict(dict(self.settings)))
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class CanonicalScan:
                 raise InvariantError(f"The {quantity} image is not on the canonical grid")
         if self.labels is not None and not self.labels.grid.same_as(self.grid):
             raise InvariantError("The given labels are not on the canonical grid")
-        object.__setattr__(self, "images", MappingProxyType(dict(self.images)))
+        object.__setattr__(self, "images", FrozenDict(dict(self.images)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,9 +235,9 @@ class Leg:
             )
         if self.tissue.shape != self.grid.shape or self.seen.shape != (self.grid.shape[2],):
             raise InvariantError(f"The masks of the {self.side} leg do not fit its grid")
-        if self.given is not None and self.given.scheme is not LEG_SCHEME:
+        if self.given is not None and self.given.scheme != LEG_SCHEME:
             raise InvariantError("Labels of a leg are in the scheme of a leg in right-leg pose")
-        object.__setattr__(self, "images", MappingProxyType(dict(self.images)))
+        object.__setattr__(self, "images", FrozenDict(dict(self.images)))
 
     @property
     def canonical_box(self) -> tuple[slice, slice, slice]:
@@ -313,9 +313,9 @@ class SegmentedLeg:
     def __post_init__(self) -> None:
         if not self.labels.grid.same_as(self.leg.grid):
             raise InvariantError("The labels of a leg lie on the grid of the leg")
-        if self.labels.scheme is not LEG_SCHEME:
+        if self.labels.scheme != LEG_SCHEME:
             raise InvariantError("Labels of a leg are in the scheme of a leg in right-leg pose")
-        object.__setattr__(self, "confidence", MappingProxyType(dict(self.confidence)))
+        object.__setattr__(self, "confidence", FrozenDict(dict(self.confidence)))
 
 
 @dataclass(frozen=True)

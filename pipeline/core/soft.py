@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.anatomy import LEG_SCHEME
 from pipeline.core.errors import InvariantError
+from pipeline.core.frozen import FrozenDict
 from pipeline.core.grid import Grid
 
 
@@ -99,5 +99,5 @@ class SoftLabels:
                 expected=f"within 0 to {self.grid.shape[2]}",
                 found=f"{low} to {high}",
             )
-        object.__setattr__(self, "memberships", MappingProxyType(dict(self.memberships)))
-        object.__setattr__(self, "confidence", MappingProxyType(dict(self.confidence)))
+        object.__setattr__(self, "memberships", FrozenDict(dict(self.memberships)))
+        object.__setattr__(self, "confidence", FrozenDict(dict(self.confidence)))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import linalg, ndimage
 
 from pipeline.core.errors import InvariantError
+from pipeline.core.frozen import Checked
 from pipeline.core.grid import Grid
 
 Points = NDArray[np.float64]
@@ -53,7 +54,7 @@ class SpatialTransform(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class AffineTransform(SpatialTransform):
+class AffineTransform(Checked, SpatialTransform):
     """x -> A x + t, as a 4x4 matrix in mm."""
 
     matrix: NDArray[np.float64]
@@ -321,7 +322,7 @@ def on_lattice(transform: SpatialTransform, grid: Grid) -> tuple[Points, Grid]:
 
 
 @dataclass(frozen=True, eq=False)
-class FlowTransform(SpatialTransform):
+class FlowTransform(Checked, SpatialTransform):
     """Where points are after unit time in a flow whose velocity does not change: exp(v).
 
     Such a map is smooth and one-to-one, and its inverse is the flow backwards (Arsigny et al.,

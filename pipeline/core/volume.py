@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.anatomy import LabelScheme
 from pipeline.core.errors import InvariantError
+from pipeline.core.frozen import Checked
 from pipeline.core.grid import Grid
 
 
@@ -31,7 +32,7 @@ class Quantity(StrEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Volume:
+class Volume(Checked):
     """An image on a grid.
 
     Attributes:
@@ -70,7 +71,7 @@ class Volume:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelMap:
+class LabelMap(Checked):
     """Integers on a grid with their meaning. It has no interpolation order: never resampled
     by anything but nearest neighbour.
 
@@ -104,7 +105,7 @@ class LabelMap:
 
 
 @dataclass(frozen=True, eq=False)
-class DixonPair:
+class DixonPair(Checked):
     """Water and fat on one grid, and where their fraction means anything.
 
     Attributes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Protocol
 
 from pipeline.config import SegmentConfig
 from pipeline.core.errors import ConfigError
+from pipeline.core.frozen import FrozenDict
 from pipeline.core.scan import GIVEN, EngineInfo, Leg, LegPair
 from pipeline.core.soft import SoftLabels
 from pipeline.engines.embedded import EmbeddedEngine
@@ -31,7 +31,7 @@ class Engine(Protocol):
         ...
 
 
-_ENGINES: Mapping[str, Callable[[SegmentConfig], Engine]] = MappingProxyType(
+_ENGINES: Mapping[str, Callable[[SegmentConfig], Engine]] = FrozenDict(
     {
         "embedded": lambda config: EmbeddedEngine(config.embedded),
         GIVEN: lambda config: GivenEngine(),

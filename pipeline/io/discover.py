@@ -162,7 +162,6 @@ def files_below(folder: Path) -> list[Path]:
     return found
 
 
-<<<<<<< HEAD
 def _entries(folder: Path) -> list[Path]:
     """What lies in a folder, in order.
 
@@ -187,7 +186,8 @@ def _not_readable(folder: str) -> InputError:
         action="ask for it, or change it (chmod -R u+rX)",
         private=folder,
     )
-=======
+
+
 def input_state(folder: Path, manual: Path) -> dict[str, Any]:
     """Which files an input folder holds, without their contents, as JSON-like values.
 
@@ -208,7 +208,6 @@ def input_state(folder: Path, manual: Path) -> dict[str, Any]:
             name = path.name if path == manual else path.relative_to(folder).as_posix()
             found.append(f"{name}\t{stat.st_size}\t{int(stat.st_mtime)}")
     return {"files": len(found), "digest": text_digest("\n".join(found))}
->>>>>>> e57b360 (Status: any change of the input files or of a person's row makes results stale)
 
 
 def by_pattern(

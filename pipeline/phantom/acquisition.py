@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from scipy import ndimage
 
 from pipeline.core.anatomy import BONES, LEFT_OFFSET, MUSCLES, OWN_SCHEME, Side
 from pipeline.core.errors import InvariantError
+from pipeline.core.frozen import FrozenDict
 from pipeline.core.grid import Grid
 from pipeline.core.volume import LabelMap, Quantity, Volume
 from pipeline.phantom.body import Body, MuscleTruth, Truth
@@ -30,7 +30,7 @@ Singles = NDArray[np.float32]
 #: Signal of pure lean tissue in the water image, arbitrary units.
 LEAN_SIGNAL = 1000.0
 #: Water and fat share of tissues other than muscle; cortical bone and air give next to none.
-_TISSUE: Mapping[int, tuple[float, float]] = MappingProxyType(
+_TISSUE: Mapping[int, tuple[float, float]] = FrozenDict(
     {
         FAT: (0.06, 0.92),
         SUBCUTANEOUS: (0.03, 0.97),
@@ -129,7 +129,7 @@ def acquire(body: Body, acquisition: Acquisition) -> Scan:
             imaginary *= np.float32(noise_sd)
             np.hypot(signal, imaginary, out=signal)
         images[quantity] = Volume(signal, grid, quantity)
-    return Scan(MappingProxyType(images), LabelMap(labels, grid, OWN_SCHEME), truth, noise_sd)
+    return Scan(FrozenDict(images), LabelMap(labels, grid, OWN_SCHEME), truth, noise_sd)
 
 
 def _contrast(quantity: Quantity, water: Singles, fat: Singles) -> Singles:
@@ -285,7 +285,7 @@ def _truth_on_grid(
                 mean = float(sums[m.id + offset]) / n
                 volume = n * grid.voxel_volume_ml
                 out[m.name, side] = MuscleTruth(volume, volume * (1.0 - mean), mean)
-    return MappingProxyType(out)
+    return FrozenDict(out)
 
 
 def _bias(acquisition: Acquisition) -> Singles | None:
@@ -345,5 +345,5 @@ def split_into_stations(
             for q, v in scan.images.items()
         }
         labels = LabelMap(scan.labels.data[:, :, start:stop], part, OWN_SCHEME)
-        stations.append(replace(scan, images=MappingProxyType(images), labels=labels))
+        stations.append(replace(scan, images=FrozenDict(images), labels=labels))
     return stations

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy import ndimage
 
 from pipeline.core.anatomy import MUSCLES, Side
 from pipeline.core.errors import InvariantError
+from pipeline.core.frozen import FrozenDict
 from pipeline.core.grid import Grid
 from pipeline.core.scan import SCANNER_SPACE
 from pipeline.phantom.leg import (
@@ -254,9 +254,7 @@ def make_body(parameters: BodyParameters, *, detail: Literal["full", "reduced"] 
             x, y, z = placed.axis_point(level)
             x = sign * x + pose.sway_mm * float(bent(np.array(z), model))
             landmarks[name, side] = (x, y, z)
-    return Body(
-        parameters, MappingProxyType(legs), MappingProxyType(truth), MappingProxyType(landmarks)
-    )
+    return Body(parameters, FrozenDict(legs), FrozenDict(truth), FrozenDict(landmarks))
 
 
 def _key(parameters: BodyParameters, side: Side, detail: str) -> LegKey:

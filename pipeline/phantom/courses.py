@@ -17,7 +17,8 @@ ellipses. No contour is stored.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
+
+from pipeline.core.frozen import FrozenDict
 
 Row = tuple[float, float, float, float, float, float]
 
@@ -27,7 +28,7 @@ REFERENCE_VOLUME_ML = 5000.0
 REFERENCE_LENGTH_MM = 727.0
 
 # fmt: off
-MUSCLE_COURSES: Mapping[str, tuple[Row, ...]] = MappingProxyType({
+MUSCLE_COURSES: Mapping[str, tuple[Row, ...]] = FrozenDict({
     "gluteus_maximus": (
         (-0.295, -1.8, -76.5, 0.0, 2.88, 69.0),
         (-0.214, 8.6, -74.8, 17.36, 3.41, 68.0),

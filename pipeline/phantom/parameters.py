@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 
 from pipeline.core.anatomy import MUSCLES, MUSCLES_BY_NAME, Side
 from pipeline.core.errors import InvariantError
+from pipeline.core.frozen import FrozenDict
 
 FatKey = str | tuple[str, Side]
 
@@ -128,7 +128,7 @@ class BodyParameters:
                     found=f"{value}",
                 )
         for name in ("asymmetry_percent", "fat_fraction"):
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+            object.__setattr__(self, name, FrozenDict(dict(getattr(self, name))))
 
     def volumes_ml(self, side: Side) -> dict[str, float]:
         """Prescribed volume of each muscle on a side, mL, with the asymmetry in it."""

@@ -7,7 +7,6 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.core.anatomy import Side
+from pipeline.core.frozen import FrozenDict
 from pipeline.core.results import (
     Asymmetry,
     Lead,
@@ -51,7 +51,7 @@ from pipeline.report.reach import drawn_values, goes_on, shared_reach
 _NARROW_PX = 600
 
 #: Names of levels, counted in half segments from the hip.
-_HALF_SEGMENTS: Mapping[int, str] = MappingProxyType(
+_HALF_SEGMENTS: Mapping[int, str] = FrozenDict(
     {0: "hip", 1: "mid-thigh", 2: "knee", 3: "mid-calf", 4: "ankle"}
 )
 

@@ -9,7 +9,6 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import MappingProxyType
 
 import matplotlib
 import numpy as np
@@ -24,6 +23,7 @@ from PIL import Image
 from scipy import ndimage
 
 from pipeline.core.errors import InvariantError
+from pipeline.core.frozen import FrozenDict
 from pipeline.report.format import Style, show
 from pipeline.report.reach import goes_on
 
@@ -35,7 +35,7 @@ FONT = "DejaVu Sans"
 #: Colours of the page and its charts, by the name of their variable in the style sheet. Blue
 #: and orange stay apart for every kind of colour vision; letters in them, in ink and muted have the
 #: contrast of WCAG AA on every paper.
-COLOURS: Mapping[str, str] = MappingProxyType(
+COLOURS: Mapping[str, str] = FrozenDict(
     {
         "ink": "#1c2733",
         "muted": "#5d6b7a",
@@ -50,7 +50,7 @@ COLOURS: Mapping[str, str] = MappingProxyType(
 )
 
 #: The same for dark screens.
-DARK_COLOURS: Mapping[str, str] = MappingProxyType(
+DARK_COLOURS: Mapping[str, str] = FrozenDict(
     {
         "ink": "#e6ebf1",
         "muted": "#9aa8b7",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.anatomy import OWN_SCHEME
 from pipeline.core.errors import InvariantError
+from pipeline.core.frozen import FrozenDict
 from pipeline.core.grid import Grid
 from pipeline.core.transform import AffineTransform, SpatialTransform
 from pipeline.core.volume import LabelMap, Volume
@@ -42,7 +42,7 @@ class ReportEvidence:
 
     def __post_init__(self) -> None:
         grid = self.labels.grid
-        if self.labels.scheme is not OWN_SCHEME:
+        if self.labels.scheme != OWN_SCHEME:
             raise InvariantError(
                 "The labels of a report are in the project's own scheme",
                 expected=OWN_SCHEME.name,
@@ -86,4 +86,4 @@ class RenderedReport:
     figures: Mapping[str, bytes]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "figures", MappingProxyType(dict(self.figures)))
+        object.__setattr__(self, "figures", FrozenDict(dict(self.figures)))

@@ -64,7 +64,7 @@ class Head:
     def draw(self, figure: Figure) -> list[Artist]:
         """Write it at the upper edge of a figure; returns what was drawn."""
         width, height = (POINTS_PER_INCH * inches for inches in figure.get_size_inches())
-        colour = {} if self.ink is None else {"color": self.ink}
+        colour: dict[str, Any] = {} if self.ink is None else {"color": self.ink}
         drawn: list[Artist] = []
         y = height - _EDGE
         titles, notes = self._lines(width)

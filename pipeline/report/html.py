@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,6 +15,7 @@ from markupsafe import Markup
 
 from pipeline.config import ReportConfig
 from pipeline.core.anatomy import Side
+from pipeline.core.frozen import FrozenDict
 from pipeline.core.results import (
     Compared,
     Finding,
@@ -43,8 +43,8 @@ from pipeline.report.pdf import render_pdf
 from pipeline.report.reach import drawn_values, goes_on, shared_reach
 
 #: Charts are drawn twice, for a desk and for a phone; the style sheet shows one of them.
-_WIDTHS_PX: Mapping[str, int] = MappingProxyType({"wide": 980, "narrow": 350})
-_PROFILE_COLUMNS: Mapping[str, int] = MappingProxyType({"wide": 5, "narrow": 2})
+_WIDTHS_PX: Mapping[str, int] = FrozenDict({"wide": 980, "narrow": 350})
+_PROFILE_COLUMNS: Mapping[str, int] = FrozenDict({"wide": 5, "narrow": 2})
 
 _TEMPLATES = Path(__file__).with_name("templates")
 #: The page's only script.

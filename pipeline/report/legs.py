@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Literal
 
 import matplotlib
@@ -21,6 +20,7 @@ from PIL import Image
 from scipy import ndimage
 
 from pipeline.core.anatomy import LEFT_OFFSET, MUSCLES_BY_ID, STRUCTURE_IDS, UNIONS, Side
+from pipeline.core.frozen import FrozenDict
 from pipeline.core.results import (
     Compared,
     Lead,
@@ -120,7 +120,7 @@ def paints(measures: Measures, lead: Lead) -> Mapping[int, Paint]:
                 certain=a.verdict not in (None, Verdict.WITHIN_ERROR),
                 judged=a.verdict is not None,
             )
-    return MappingProxyType(found)
+    return FrozenDict(found)
 
 
 def draw_view(
@@ -220,7 +220,7 @@ def place_pins(
         placed[best.view].append(
             Pin(number, 100.0 * (column + 0.5) / width, 100.0 * (row + 0.5) / height)
         )
-    return MappingProxyType({view: tuple(pins) for view, pins in placed.items()})
+    return FrozenDict({view: tuple(pins) for view, pins in placed.items()})
 
 
 def hidden(views: Sequence[LegsView], measures: Measures) -> tuple[str, ...]:

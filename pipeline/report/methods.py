@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
+from pipeline.core.frozen import FrozenDict
 from pipeline.core.results import CONSENSUS, Finding, Lead, Measures
 from pipeline.core.volume import Quantity
 from pipeline.report import words
 
 #: What became of the T1 bias of the fat fraction, by the code of the finding that says so.
-_T1_BIAS: Mapping[str, str] = MappingProxyType(
+_T1_BIAS: Mapping[str, str] = FrozenDict(
     {
         "t1_bias_corrected": "with the gain g of fat over water that the T1 of both gives at this "
         "repetition time and flip angle, it is fat / (fat + g water)",

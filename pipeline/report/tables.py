@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 
 from pipeline.core.anatomy import LEFT_OFFSET, STRUCTURES, Side
+from pipeline.core.frozen import FrozenDict
 from pipeline.core.results import (
     Asymmetry,
     Compared,
@@ -36,7 +36,7 @@ _PER_SIDE: tuple[tuple[str, str, str, int], ...] = (
 _LONG_ONLY = frozenset({"name", "kind", "reason"})
 
 #: Customary abbreviations where the rule of _abbreviation would give one twice.
-_ABBREVIATIONS: Mapping[str, str] = MappingProxyType(
+_ABBREVIATIONS: Mapping[str, str] = FrozenDict(
     {
         "gluteus_maximus": "GMAX",
         "gluteus_medius": "GMED",

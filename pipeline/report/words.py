@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
 from markupsafe import Markup
 
 from pipeline.core.anatomy import Side, title_of
+from pipeline.core.frozen import FrozenDict
 from pipeline.core.results import (
     Compared,
     Finding,
@@ -27,7 +27,7 @@ from pipeline.report.numbers import Numbers
 from pipeline.report.reach import drawn_values, goes_on
 
 #: Groups by names that a person without anatomy knows; the anatomical name stands beside them.
-_PLAIN_GROUPS: Mapping[str, str] = MappingProxyType(
+_PLAIN_GROUPS: Mapping[str, str] = FrozenDict(
     {
         "gluteal": "Buttock",
         "thigh_anterior": "Front of the thigh",
@@ -46,9 +46,9 @@ _PLAIN_GROUPS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-_REGIONS: Mapping[str, str] = MappingProxyType({"hip": "Hip", "thigh": "Thigh", "leg": "Lower leg"})
+_REGIONS: Mapping[str, str] = FrozenDict({"hip": "Hip", "thigh": "Thigh", "leg": "Lower leg"})
 
-_KINDS: Mapping[str, str] = MappingProxyType(
+_KINDS: Mapping[str, str] = FrozenDict(
     {
         "compartment": "compartment",
         "functional_group": "functional group",
@@ -58,7 +58,7 @@ _KINDS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-_VERDICTS: Mapping[Verdict, str] = MappingProxyType(
+_VERDICTS: Mapping[Verdict, str] = FrozenDict(
     {
         Verdict.WITHIN_ERROR: "within measurement error",
         Verdict.MEASURABLE: "measurable",
@@ -69,7 +69,7 @@ _VERDICTS: Mapping[Verdict, str] = MappingProxyType(
 )
 
 #: Measurable differences by how they compare with those of healthy legs, the largest first.
-_SPREAD: Mapping[Verdict, str] = MappingProxyType(
+_SPREAD: Mapping[Verdict, str] = FrozenDict(
     {
         Verdict.OUTSIDE_HEALTHY: "surely more than healthy legs do",
         Verdict.NOT_SURELY_OUTSIDE: "more, but not surely",
@@ -79,7 +79,7 @@ _SPREAD: Mapping[Verdict, str] = MappingProxyType(
 )
 
 #: What the verdicts mean, for whoever meets them first.
-VERDICT_KEY: Mapping[str, str] = MappingProxyType(
+VERDICT_KEY: Mapping[str, str] = FrozenDict(
     {
         "Within measurement error": "may be no difference at all.",
         "Measurable": "larger than that error.",
@@ -96,7 +96,7 @@ INTERVAL_KEY = (
 _LEAN_ALONE = "beyond the limit in lean volume alone"
 
 #: Short names for style sheets.
-_VERDICT_CLASSES: Mapping[Verdict, str] = MappingProxyType(
+_VERDICT_CLASSES: Mapping[Verdict, str] = FrozenDict(
     {
         Verdict.WITHIN_ERROR: "error",
         Verdict.MEASURABLE: "measurable",
@@ -107,7 +107,7 @@ _VERDICT_CLASSES: Mapping[Verdict, str] = MappingProxyType(
 )
 
 #: What each stage does, for a reader who decides where to look.
-_STAGES: Mapping[str, str] = MappingProxyType(
+_STAGES: Mapping[str, str] = FrozenDict(
     {
         "load": "reading the files",
         "canonicalise": "images on one grid, how they were scanned",

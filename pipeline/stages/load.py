@@ -39,15 +39,11 @@ from pipeline.io.discover import (
     by_pattern,
     files_below,
     nifti_stem,
-<<<<<<< HEAD
     not_read,
+    participant_digest,
     participant_in,
     participant_rows,
     sidecar_of,
-=======
-    participant_digest,
-    read_participant,
->>>>>>> e57b360 (Status: any change of the input files or of a person's row makes results stale)
     some,
     subject_folder,
     subject_labels,

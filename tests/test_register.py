@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from legs import ENGINE, changed, file_legs, moved_copy, phantom_legs, segmented, swapped
 from scipy import ndimage
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from pipeline.config import RegisterConfig, default_config
 from pipeline.core.anatomy import MUSCLES, STRUCTURE_IDS, Side
@@ -165,6 +167,27 @@ def test_the_number_of_threads_changes_nothing(
         with one_thread():
             ends.append(match.left_to_right.apply(points))
     assert np.array_equal(*ends)
+
+
+def test_overlapping_blocks_leave_the_settings_as_they_found_them() -> None:
+    """As two Python threads have them: the first to enter leaves first."""
+
+    def blas_threads() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    process = sitk.ProcessObject
+    before = process.GetGlobalDefaultNumberOfThreads()
+    try:
+        process.SetGlobalDefaultNumberOfThreads(4)
+        with threadpool_limits(2, user_api="blas"):
+            found = blas_threads()
+            with ExitStack() as later:
+                with one_thread():
+                    later.enter_context(one_thread())
+                assert (process.GetGlobalDefaultNumberOfThreads(), blas_threads()) == (1, {1})
+            assert (process.GetGlobalDefaultNumberOfThreads(), blas_threads()) == (4, found)
+    finally:
+        process.SetGlobalDefaultNumberOfThreads(before)
 
 
 def test_a_tilted_grid_changes_little(right: SegmentedLeg) -> None:

@@ -23,6 +23,7 @@ from pydantic import (
 
 from pipeline.core.anatomy import GROUPS, MUSCLES
 from pipeline.core.errors import ConfigError
+from pipeline.core.frozen import FrozenDict
 from pipeline.core.scan import GIVEN
 from pipeline.core.volume import Quantity
 
@@ -40,10 +41,21 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
-    """A section of the configuration; of the keys in `_ascending` none is larger than the next."""
+    """A section of the configuration; nothing in it can be changed.
+
+    Of the keys in `_ascending` none is larger than the next.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     _ascending: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="after")
+    def _mappings_are_frozen(self) -> Self:
+        # One default serves every run of a process.
+        for key, value in self.__dict__.items():
+            if isinstance(value, dict):
+                self.__dict__[key] = FrozenDict(value)
+        return self
 
     @model_validator(mode="after")
     def _ascends(self) -> Self:

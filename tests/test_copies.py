@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -15,8 +16,10 @@ from bodies import GIVEN, small_scan, write_subject
 
 from pipeline import (
     OWN_SCHEME,
+    Config,
     Quantity,
     canonicalise,
+    default_config,
     load_subject,
     measure,
     register,
@@ -56,6 +59,19 @@ def arrays_in(value: object) -> Iterator[np.ndarray]:
     elif is_dataclass(value):
         for field in fields(value):
             yield from arrays_in(getattr(value, field.name))
+
+
+def test_a_configuration_cannot_be_changed_and_is_written_as_before():
+    config = default_config()
+    with pytest.raises(TypeError, match="cannot be changed"):
+        config.load.patterns["water"] = ("_other",)
+    with pytest.raises(TypeError, match="cannot be changed"):
+        config.measure.own_limits_percent["soleus"] = 1.0
+    for copied in COPIES.values():
+        assert copied(config) == config
+    dumped = config.model_dump(mode="json", by_alias=True)
+    assert type(dumped["load"]["patterns"]) is dict
+    assert Config.model_validate(dumped) == Config.model_validate_json(json.dumps(dumped)) == config
 
 
 @pytest.mark.parametrize("way", COPIES)

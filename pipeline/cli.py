@@ -561,13 +561,27 @@ def _group(options: argparse.Namespace) -> int:
     from pipeline.config import load_config
     from pipeline.io.discover import subject_labels
 
+    refused = {
+        "--session-label": options.session_label,
+        "--labels": options.labels,
+        "--report-only": options.report_only,
+    }
+    given = [name for name, value in refused.items() if value]
+    if given:
+        raise UsageError(
+            f"The level group knows no {' and no '.join(given)}",
+            expected="--participant-label, --config, --nprocs and --mem",
+            found=", ".join(given),
+            action="leave it out: every session of the subjects named is put together",
+        )
     labels = options.participant_label
     group = group_results(
         options.data,
         options.out,
         subjects=None if labels is None else [subject_labels(s, None)[0] for s in labels],
-        config=load_config(options.config).group,
-        workers=_workers(options.nprocs, None, options.nprocs),
+        # A batch hands every call the same configuration, engine included; all is made anew.
+        config=load_config(options.config, overrides=_overrides(options)).group,
+        workers=_workers(options.nprocs, options.mem, options.nprocs),
     )
     for note in group.notes:
         sys.stderr.write(f"myosymmetry: {note}\n")

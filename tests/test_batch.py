@@ -301,6 +301,22 @@ def test_a_group_without_results_says_so(tmp_path, capsys):
     assert "no results" in capsys.readouterr().err
 
 
+def test_a_label_of_nobody_is_not_dropped_from_the_group(tmp_path, capsys):
+    write_people(tmp_path / "data", tmp_path / "out", 2)
+    call = [str(tmp_path / "data"), str(tmp_path / "out"), "group"]
+    assert cli.main([*call, "--participant-label", "0000", "sub-00001"]) == 2
+    assert "There is nothing of sub-00001 to put together" in capsys.readouterr().err
+    assert not (tmp_path / "out/group").exists()
+    assert cli.main([*call, "--participant-label", "0000"]) == 0
+
+
+@pytest.mark.parametrize("option", ["--session-label=1", "--labels=a.nii.gz", "--report-only"])
+def test_options_that_a_group_does_not_have_are_refused(tmp_path, option, capsys):
+    write_people(tmp_path / "data", tmp_path / "out", 1)
+    assert cli.main([str(tmp_path / "data"), str(tmp_path / "out"), "group", option]) == 2
+    assert f"knows no {option.split('=')[0]}" in capsys.readouterr().err
+
+
 def test_workers_give_the_same_tables(tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     write_people(data, out, 3)

@@ -19,7 +19,7 @@ from pipeline.core.errors import UsageError
 from pipeline.core.scan import Participant
 from pipeline.io.atomic import atomic_write
 from pipeline.io.derivatives import SubjectFolder, write_json, write_text
-from pipeline.io.discover import participant_in, participant_rows
+from pipeline.io.discover import participant_in, participant_rows, some
 from pipeline.report.format import MISSING, tsv
 
 #: Folder of the group's files in the output folder.
@@ -92,9 +92,20 @@ def group_results(
         workers: processes that read results.
 
     Raises:
-        UsageError: there are no results, or the tables cannot be written.
+        UsageError: there are no results, or nothing of a named subject, or the tables cannot be
+            written.
     """
-    folders = [f for f in subject_folders(out) if subjects is None or f.subject in subjects]
+    folders = subject_folders(out)
+    if subjects is not None:
+        missing = sorted(set(subjects) - {folder.subject for folder in folders})
+        if missing:
+            raise UsageError(
+                f"There is nothing of {some(missing)} to put together",
+                expected=f"labels of subjects with a folder in {out}",
+                found=f"{len(folders)} folders, none of that name",
+                action="check --participant-label, or process these subjects first",
+            )
+        folders = [folder for folder in folders if folder.subject in subjects]
     if not any(folder.measures.is_file() for folder in folders):
         raise UsageError(
             "There are no results to put together",

@@ -442,6 +442,27 @@ def test_a_structure_beside_levels_nobody_scanned_is_cut(bottom, top, where):
     assert extent.cut_aside == (where == "gap")
 
 
+def test_a_large_cross_section_at_an_end_that_nothing_cuts_is_told():
+    """Of a bar of 1, 2, 4 and 4 voxels a level, the upper end; it is cut where labels end too."""
+    mask = np.zeros((2, 2, 4), dtype=bool)
+    mask[0, 0], mask[:, 0, 1:], mask[:, :, 2:] = True, True, True
+    for top, blunt, cut in ((12, {"upper": 1.0}, None), (8, {}, "labelled levels")):
+        labelled = np.zeros(20, dtype=bool)
+        labelled[2:top] = True
+        extent = structure_extent(
+            mask,
+            lower_index=(4, 4, 4),
+            box_shape=(12, 12, 20),
+            seen=np.ones(20, dtype=bool),
+            labelled=labelled,
+            edges={},
+            blunt_end_share=0.25,
+            largest_edge_share=0.02,
+        )
+        assert extent.blunt == blunt
+        assert (extent.cut is None) == (cut is None)
+
+
 def test_a_hole_in_the_labels_is_noticed():
     mask = np.ones((2, 2, 10), dtype=bool)
     mask[:, :, 4] = False

@@ -16,13 +16,14 @@ from scipy import ndimage
 from pipeline.config import Config, default_config
 from pipeline.core.anatomy import STRUCTURE_IDS, Side
 from pipeline.core.match import LegMatch
-from pipeline.core.results import LimbMeasures, LocalDifference, MuscleResult
+from pipeline.core.results import LimbMeasures, LocalDifference, MuscleResult, Status
 from pipeline.core.scan import SegmentedLeg, SegmentedLegs
 from pipeline.core.volume import Quantity, Volume
 from pipeline.imaging.limb_axis import axis_mm
 from pipeline.imaging.local_difference import (
     MatchedCourse,
     Placement,
+    going_on,
     matched_levels,
     thirds,
 )
@@ -296,6 +297,92 @@ def test_a_part_cut_by_the_view_is_compared_less_surely_the_shorter_it_is(plain:
     assert standard_errors[1] > 2.0 * standard_errors[0]
     whole = [m for m in large(found) if m.asymmetry.extent == "whole"]
     assert all(m.asymmetry.se_method_percent is None for m in whole)
+
+
+def broken_off(leg: SegmentedLeg, name: str, end: str, share: float) -> SegmentedLeg:
+    """A leg without the labels of one end of a muscle, a share of its length."""
+    muscle = leg.labels.data == STRUCTURE_IDS[name]
+    levels = np.flatnonzero(muscle.any(axis=(0, 1)))
+    count = round(share * levels.size)
+    gone = np.zeros(muscle.shape[2], dtype=bool)
+    gone[levels[-count:] if end == "upper" else levels[:count]] = True
+    labels = np.where(muscle & gone, 0, leg.labels.data)
+    return with_fat(segmented(labels, leg.leg.grid.affine, leg.leg.side))
+
+
+@pytest.mark.parametrize("side", list(Side))
+@pytest.mark.parametrize(("end", "share"), [("lower", 0.25), ("lower", 0.5), ("upper", 0.5)])
+def test_labels_that_break_off_where_the_other_side_goes_on_are_not_judged(
+    plain: Results, side: Side, end: str, share: float
+) -> None:
+    legs, match, before = plain
+    name = "biceps_femoris_short"
+    pair = {s: broken_off(legs[s], name, end, share) if s is side else legs[s] for s in Side}
+    broken = SegmentedLegs(pair[Side.RIGHT], pair[Side.LEFT], ENGINE)
+    result = measure(broken, match, config=CONFIG.measure)
+    muscle, was = by_name(result.value)[name], by_name(before)[name]
+    assert (was.right.status, was.left.status) == (Status.OK, Status.OK)
+    here, there = getattr(muscle, side), getattr(muscle, side.other)
+    assert (here.status, there.status) == (Status.UNRELIABLE, Status.OK)
+    # It may be so: the values stay.
+    assert here.volume_whole_ml < 0.95 * getattr(was, side).volume_whole_ml
+    for asymmetry in (muscle.asymmetry, muscle.asymmetry_total_volume):
+        assert asymmetry.index_percent is not None
+        assert asymmetry.verdict is None
+        assert f"the {side} side is unreliable: its labels end at z = " in asymmetry.reason
+    (finding,) = (f for f in result.findings if f.code == "labels_broken_off")
+    assert finding.side is side
+    assert f"biceps femoris short end at z = {broken_at(pair[side], name, end):.0f} mm" in (
+        finding.message
+    )
+    assert finding.value > 0.8
+    assert f"where the {side.other} side goes on" in finding.message
+    others = [m for m in result.value.muscles if m.name != name]
+    assert [m.right.status for m in others] == [
+        m.right.status for m in before.muscles if m.name != name
+    ]
+
+
+def broken_at(leg: SegmentedLeg, name: str, end: str) -> float:
+    """Height of the last level of a muscle."""
+    levels = np.flatnonzero((leg.labels.data == STRUCTURE_IDS[name]).any(axis=(0, 1)))
+    return leg.leg.grid.index_to_world([0, 0, levels[-1 if end == "upper" else 0]])[2]
+
+
+def test_ends_of_muscles_are_not_taken_for_broken_labels(plain: Results) -> None:
+    legs, match, measures = plain
+    assert any(m.right.status is Status.OK for m in measures.muscles)
+    assert all(Status.UNRELIABLE not in (m.right.status, m.left.status) for m in measures.muscles)
+    # Both sides broken off at the same place do not differ by it.
+    both = [broken_off(legs[side], "biceps_femoris_short", "lower", 0.4) for side in Side]
+    pair = SegmentedLegs(*sorted(both, key=lambda leg: leg.leg.side is Side.LEFT), ENGINE)
+    result = measure(pair, match, config=CONFIG.measure)
+    assert "labels_broken_off" not in {f.code for f in result.findings}
+
+
+@pytest.mark.parametrize("slice_mm", [2.0, 12.0, 24.0])
+def test_what_goes_on_is_told_from_what_tapers(slice_mm: float) -> None:
+    """A spindle 240 mm long, whole and broken off, in slices that lie differently."""
+
+    def spindle(first_mm: float, last_mm: float) -> MatchedCourse:
+        at = np.arange(first_mm + slice_mm / 2.0, last_mm, slice_mm)
+        return MatchedCourse(
+            at, at, slice_mm * (120.0**2 - (at - 120.0) ** 2) + 1e-6, voxel_extent_mm=slice_mm
+        )
+
+    whole, shifted = spindle(0.0, 240.0), spindle(slice_mm / 3.0, 240.0)
+    for end in ("upper", "lower"):
+        assert (
+            max(
+                going_on(a, b, end, step_mm=5.0)
+                for a, b in ((whole, whole), (whole, shifted), (shifted, whole))
+            )
+            < 0.5
+        )
+    assert going_on(spindle(0.0, 168.0), shifted, "lower", step_mm=5.0) > 0.7
+    assert going_on(spindle(72.0, 240.0), whole, "upper", step_mm=5.0) > 0.7
+    # The longer side is not the one that was broken off.
+    assert going_on(whole, spindle(72.0, 240.0), "upper", step_mm=5.0) == 0.0
 
 
 def course(own: np.ndarray, matched: np.ndarray, area_mm2: np.ndarray) -> MatchedCourse:

@@ -14,6 +14,7 @@ from benchmarks.perturb import foreground, like_t1, noisy, resized
 from benchmarks.scans import Images, label, real_scan
 from pipeline import Quantity, default_config, load_subject, process_subject
 from pipeline.core.anatomy import STRUCTURE_IDS, UNIONS, Side
+from pipeline.core.results import LimbMeasures
 from pipeline.engines.embedded import EmbeddedEngine
 from pipeline.io.derivatives import read_measures
 from pipeline.report.check import check_results
@@ -21,7 +22,7 @@ from pipeline.report.check import check_results
 QUICK = ["hua_003_t1", "hua_026_water", "hel_123_stir"]
 
 
-def check_against_count(folder: Path, labels: Path) -> None:
+def check_against_count(folder: Path, labels: Path) -> LimbMeasures:
     """Every muscle's (and union's) in-view volume equals labelled voxels times voxel volume."""
     subject = load_subject(folder.parent, folder.name, config=default_config().load).value
     measures, match, _ = run_stages(subject)
@@ -43,6 +44,7 @@ def check_against_count(folder: Path, labels: Path) -> None:
                 seen += 1
     assert seen > 10
     assert match.succeeded, match.reason
+    return measures
 
 
 def link(folder: Path, *files: tuple[Path, str]) -> Path:
@@ -66,7 +68,16 @@ def test_real_scans_with_labels(shared_data, tmp_path, image, labels):
 @pytest.mark.parametrize("name", QUICK)
 def test_real_label_maps_without_an_image(shared_data, tmp_path, name):
     path = shared_data / "anatomy" / f"{name}.nii.gz"
-    check_against_count(link(tmp_path / "data/sub-real", (path, "dseg")), path)
+    measures = check_against_count(link(tmp_path / "data/sub-real", (path, "dseg")), path)
+    broken = {
+        (muscle.name, side)
+        for muscle in measures.muscles
+        for side in Side
+        if "goes on with" in (getattr(muscle, side).reason or "")
+    }
+    # In slices of 18 and 24 mm no end of a muscle is taken for labels that break off, but for
+    # those that do: of this sartorius the two uppermost slices of 15 were not labelled.
+    assert broken == ({("sartorius", Side.LEFT)} if name == "hel_123_stir" else set())
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.imaging.unseen import EDGES
 
 Flags = NDArray[np.bool_]
+End = Literal["lower", "upper"]
 
 #: Labels interpolated between levels end so many of them, at most, before levels nobody scanned.
 _GAP_REACH = 2
@@ -25,11 +27,15 @@ class Extent:
         cut_aside: it is cut along its length, so that no level of it is known to be whole, or by a
             gap, so that what both legs show of it is not known: of neither a part is compared.
         gap_share: share of its volume missing on levels between its ends, by interpolation.
+        blunt: ends that neither the field of view nor the labelling cuts and where its
+            cross-section is large all the same, by that as a share of its largest one. Between
+            thick slices an end may well be so.
     """
 
     cut: str | None
     cut_aside: bool
     gap_share: float
+    blunt: Mapping[End, float]
 
 
 def structure_extent(
@@ -62,12 +68,17 @@ def structure_extent(
     seen_levels = np.flatnonzero(seen)
     labelled_levels = np.flatnonzero(labelled & seen)
     reasons: list[str] = []
-    for level, last, end in ((bottom, 0, "lower"), (top, -1, "upper")):
+    blunt: dict[End, float] = {}
+    ends: tuple[tuple[int, int, End], ...] = ((bottom, 0, "lower"), (top, -1, "upper"))
+    for level, last, end in ends:
         area_share = areas[level - lower_index[2]] / areas.max()
         if level <= seen_levels[0] if last == 0 else level >= seen_levels[-1]:
             reasons.append(f"cut by the {end} end of the field of view")
-        elif level == labelled_levels[last] and area_share > blunt_end_share:
-            reasons.append(f"cut by the {end} end of the labelled levels")
+        elif area_share > blunt_end_share:
+            if level == labelled_levels[last]:
+                reasons.append(f"cut by the {end} end of the labelled levels")
+            else:
+                blunt[end] = float(area_share)
     gap = gap_beside(seen, bottom, top)
     if gap:
         reasons.append("cut by a gap in the scan")
@@ -80,7 +91,7 @@ def structure_extent(
         if at_face or near > largest_edge_share:
             aside.append(f"cut by the {name} edge of the field of view")
     cut = " and ".join([*reasons, *aside]) or None
-    return Extent(cut, gap or bool(aside), _gap_share(areas))
+    return Extent(cut, gap or bool(aside), _gap_share(areas), blunt)
 
 
 def gap_beside(seen: Flags, bottom: int, top: int) -> bool:

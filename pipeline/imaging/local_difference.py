@@ -31,6 +31,7 @@ from pipeline.core.results import (
 from pipeline.core.scan import LimbAxis, SegmentedLegs
 from pipeline.core.transform import interpolate, on_lattice
 from pipeline.imaging.asymmetry import Z95, index_from_log_ratio
+from pipeline.imaging.extent import End
 from pipeline.imaging.limb_axis import axis_mm, position_at, position_scale
 from pipeline.imaging.surfaces import window_of
 from pipeline.imaging.tissue import amount_below, slab_weights
@@ -121,6 +122,11 @@ class MatchedCourse:
         self._knots = _knots(self._own, matched_mm[counted], voxel_extent_mm)
 
     @property
+    def voxel_extent_mm(self) -> float:
+        """Length a voxel covers along the limb."""
+        return self._extent
+
+    @property
     def total_mm3(self) -> float:
         """Everything counted."""
         return float(self._amounts.sum())
@@ -208,6 +214,27 @@ def matched_levels(right: MatchedCourse, left: MatchedCourse, *, step_mm: float)
     first = np.floor(min(low for low, _ in ends) / step_mm)
     last = np.ceil(max(high for _, high in ends) / step_mm)
     return between(right, left, np.arange(first, last + 1) * step_mm)
+
+
+def going_on(own: MatchedCourse, other: MatchedCourse, end: End, *, step_mm: float) -> float:
+    """How much of a structure goes on in the other leg beyond the level where it ends in this one.
+
+    Args:
+        own, other: the structure in both legs.
+        end: which end of this leg's.
+        step_mm: length over which cross-sections are taken; thicker slices set it themselves.
+
+    Returns:
+        mean cross-section of the other side over a step beyond that matched level, as a share of
+        this side's over the last step before it: about 1 where a structure that goes on was broken
+        off, less where both taper.
+    """
+    step = max(step_mm, own.voxel_extent_mm, other.voxel_extent_mm)
+    low, high = own.ends()
+    edges = (low if end == "upper" else high) + step * np.array([-1.0, 0.0, 1.0])
+    amounts = between(own, other, edges).amount_mm3
+    before, beyond = (1, 0) if end == "upper" else (0, 1)
+    return float(amounts[1, beyond] / amounts[0, before])
 
 
 def thirds(right: MatchedCourse, left: MatchedCourse) -> tuple[Floats, MatchedLevels]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,10 +18,10 @@ from pipeline.core.scan import SegmentedLeg, SegmentedLegs
 from pipeline.core.soft import Confidence
 from pipeline.core.volume import Quantity
 from pipeline.imaging.asymmetry import se_of_counting
-from pipeline.imaging.extent import Extent, structure_extent
+from pipeline.imaging.extent import End, Extent, structure_extent
 from pipeline.imaging.labels import is_muscle
 from pipeline.imaging.limb_axis import axis_mm, position_at
-from pipeline.imaging.local_difference import Placed, Placement
+from pipeline.imaging.local_difference import MatchedCourse, Placed, Placement
 from pipeline.imaging.single_contrast import split_tissue
 from pipeline.imaging.swaps import doubted_swaps
 from pipeline.imaging.tissue import (
@@ -53,6 +53,8 @@ _FROM_PHASES = (
 class Structure:
     """Raw values of one structure in one leg, in mm and mL.
 
+    course: all of it along the matched levels; None where the legs are not registered.
+    ends_mm: height (z) of its lowest and its highest level.
     void_share: share of it that lies beside a part of the leg without signal.
     counting_se: standard error of ln(volume) because slices stand for the whole.
     cut_mm2: where the matched part ends because the other leg is not shown further, the
@@ -63,6 +65,8 @@ class Structure:
     matched: TissueSums | None
     cut_mm2: tuple[float, float]
     placed: Placed | None
+    course: MatchedCourse | None
+    ends_mm: Mapping[End, float]
     fractions: NDArray[np.float32] | None
     extent: Extent
     length_mm: float
@@ -125,10 +129,16 @@ def measure_leg(
             fat_free_below=config.fat_free_below_percent / 100.0,
             smallest_core_share=config.smallest_core_share,
         )
-        matched = placed = None
+        matched = placed = course = None
         cut = (0.0, 0.0)
         if placement is not None:
             placed = placement.of(points)
+            course = MatchedCourse(
+                placed.own_mm,
+                placed.matched_mm,
+                np.full(len(points), leg.grid.voxel_volume_mm3),
+                voxel_extent_mm=voxel_mm[2],
+            )
             matched = sums(weights=placed.shared) if placed.shared.any() else None
             per_mm = (placed.at_upper.sum(), placed.at_lower.sum())
             cut = (
@@ -141,6 +151,11 @@ def measure_leg(
             matched=matched,
             cut_mm2=cut,
             placed=placed,
+            course=course,
+            ends_mm={
+                "lower": float(points[index[:, 2] == box[2].start, 2].mean()),
+                "upper": float(points[index[:, 2] == box[2].stop - 1, 2].mean()),
+            },
             fractions=values,
             extent=structure_extent(
                 mask,

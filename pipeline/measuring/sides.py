@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from pipeline.config import MeasureConfig
 from pipeline.core.anatomy import UNIONS, Side
 from pipeline.core.match import LegMatch
 from pipeline.core.results import Measurement, Status
 from pipeline.imaging.asymmetry import se_of_repeat
+from pipeline.imaging.extent import End
+from pipeline.imaging.local_difference import going_on
 from pipeline.measuring.one_leg import Structure
+
+
+@dataclass(frozen=True)
+class BrokenEnd:
+    """An end of a structure that is none of a muscle's, held against the other side.
+
+    Attributes:
+        side: where it is.
+        end: which end.
+        z_mm: height of its last level.
+        area_share: its last cross-section as a share of its largest.
+        going_on: how much of that the other side goes on with beyond the matched level.
+    """
+
+    side: Side
+    end: End
+    z_mm: float
+    area_share: float
+    going_on: float
+
+    def describe(self) -> str:
+        """Where it ends, and what is wrong with that."""
+        return (
+            f"end at z = {self.z_mm:.0f} mm (its {self.end} end) with {100 * self.area_share:.0f} "
+            f"% of its largest cross-section, where the {self.side.other} side goes on with "
+            f"{100 * self.going_on:.0f} % of that"
+        )
 
 
 class Sides:
@@ -34,12 +64,31 @@ class Sides:
         )
         return right, left
 
+    def broken_ends(self, name: str) -> tuple[BrokenEnd, ...]:
+        """Ends of a structure at which its labels break off while the other side goes on.
+
+        The images go on there, so that the field of view does not cut it. Whether labels are
+        missing or the muscle ends (torn, or taken by a surgeon) cannot be told from labels.
+        """
+        found = []
+        for side, structures in self._raw.items():
+            own, other = structures.get(name), self._raw[side.other].get(name)
+            if own is None or other is None or own.course is None or other.course is None:
+                continue
+            for end, area_share in own.extent.blunt.items():
+                share = going_on(
+                    own.course, other.course, end, step_mm=self._config.profile_step_mm
+                )
+                if share > self._config.broken_off_share:
+                    found.append(BrokenEnd(side, end, own.ends_mm[end], area_share, share))
+        return tuple(found)
+
     def _measurement(self, name: str, side: Side, *, both_whole: bool) -> Measurement:
         raw = self._raw[side].get(name)
         if raw is None:
             return absent(self._absent_reason(name, side))
         confidence = self._confidence(name, raw)
-        doubts = "; ".join(self._doubts(name, raw, confidence)) or None
+        doubts = "; ".join(self._doubts(name, side, confidence)) or None
         status = Status.OK if doubts is None else Status.UNRELIABLE
         if raw.extent.cut is not None:
             status = Status.TRUNCATED
@@ -105,9 +154,9 @@ class Sides:
         inside = 1.0 - max(self._outside.get(name, 0.0), usual)
         return raw.confidence.agreement * inside / (1.0 - usual)
 
-    def _doubts(self, name: str, raw: Structure, confidence: float | None) -> list[str]:
+    def _doubts(self, name: str, side: Side, confidence: float | None) -> list[str]:
         """Why nothing may rest on what was measured of a structure."""
-        config = self._config
+        raw, config = self._raw[side][name], self._config
         if raw.swap is not None:
             return [raw.swap]
         reasons = []
@@ -136,6 +185,9 @@ class Sides:
                 f"its labels are missing on levels between its ends "
                 f"({100 * raw.extent.gap_share:.0f} % of its volume)"
             )
+        reasons += [
+            f"its labels {end.describe()}" for end in self.broken_ends(name) if end.side is side
+        ]
         return reasons
 
     def _absent_reason(self, name: str, side: Side) -> str:

@@ -40,7 +40,7 @@ from pipeline.measuring.images import (
 )
 from pipeline.measuring.limits import HealthyLimit, healthy_limit
 from pipeline.measuring.one_leg import measure_leg
-from pipeline.measuring.sides import Sides
+from pipeline.measuring.sides import BrokenEnd, Sides
 
 Row = TypeVar("Row", MuscleResult, GroupResult)
 _OFS: tuple[Of, ...] = ("lean_volume", "total_volume")
@@ -126,6 +126,7 @@ def measure(
         *noise,
         *_findings(muscles),
         *own_reference_used(config),
+        *_broken_off(sums, config),
         *_labels_disagree(muscles, match, config),
         *_lean_estimated(muscles),
         *unlikely_volumes(muscles, groups, participant, config),
@@ -182,6 +183,30 @@ def _with_caveats(row: Row, caveats: tuple[str, ...], of_lean: tuple[str, ...]) 
             if codes and getattr(row, name).index_percent is not None
         }
     )
+
+
+def _broken_off(sums: Sides, config: MeasureConfig) -> Iterator[Finding]:
+    """Muscles whose labels end on one side where the other side goes on."""
+    found: dict[Side, list[tuple[str, BrokenEnd]]] = {side: [] for side in Side}
+    for name in (*(m.name for m in MUSCLES), *(u.name for u in UNIONS)):
+        for end in sums.broken_ends(name):
+            found[end.side].append((name.replace("_", " "), end))
+    for side, ends in found.items():
+        if ends:
+            listed = "; ".join(f"labels of {name} {end.describe()}" for name, end in ends)
+            yield Finding(
+                code="labels_broken_off",
+                severity=Severity.WARNING,
+                stage="measure",
+                side=side,
+                message=f"On the {side}, {listed}. A muscle tapers to its end: either labels are "
+                "missing in the next slices (add them and run again), or it really ends there "
+                "(a tear, an operation). Volumes are those of the labels; nothing is concluded "
+                "from them.",
+                value=max(end.going_on for _, end in ends),
+                threshold=config.broken_off_share,
+                unit="share",
+            )
 
 
 def _labels_disagree(

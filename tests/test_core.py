@@ -439,7 +439,7 @@ def test_a_structure_beside_levels_nobody_scanned_is_cut(bottom, top, where):
     )
     assert (extent.cut is not None) == (where is not None)
     assert where is None or where in extent.cut
-    assert extent.cut_aside == (where == "gap")
+    assert not extent.cut_aside
 
 
 def test_a_large_cross_section_at_an_end_that_nothing_cuts_is_told():
@@ -478,6 +478,25 @@ def test_a_hole_in_the_labels_is_noticed():
     )
     assert extent.cut is None
     assert extent.gap_share == pytest.approx(0.1)
+
+
+def test_levels_nobody_scanned_are_no_hole_in_the_labels():
+    mask = np.ones((2, 2, 10), dtype=bool)
+    mask[:, :, 4:6] = False
+    seen = np.ones(20, dtype=bool)
+    seen[8:10] = False
+    extent = structure_extent(
+        mask,
+        lower_index=(4, 4, 4),
+        box_shape=(12, 12, 20),
+        seen=seen,
+        labelled=np.ones(20, dtype=bool),
+        edges={},
+        blunt_end_share=2.0,
+        largest_edge_share=0.02,
+    )
+    assert extent.cut == "cut by a gap in the scan"
+    assert (extent.gap_share, extent.cut_aside) == (0.0, False)
 
 
 def test_hard_labels_survive_the_decision_and_soft_ones_keep_their_volume():

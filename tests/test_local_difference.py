@@ -299,6 +299,41 @@ def test_a_part_cut_by_the_view_is_compared_less_surely_the_shorter_it_is(plain:
     assert all(m.asymmetry.se_method_percent is None for m in whole)
 
 
+def with_gap(leg: SegmentedLeg, first: int, last: int) -> SegmentedLeg:
+    """A leg of which some levels were not scanned; labels reach one level into the gap."""
+    labels, seen = leg.labels.data.copy(), np.ones(leg.labels.data.shape[2], dtype=bool)
+    labels[:, :, first + 1 : last - 1], seen[first:last] = 0, False
+    return with_fat(segmented(labels, leg.leg.grid.affine, leg.leg.side, seen))
+
+
+def test_around_a_gap_what_both_legs_show_is_compared(plain: Results) -> None:
+    """Legs that differ in pose only, in other parts of which 40 mm were not scanned."""
+    legs, _, uncut = plain
+    pair = SegmentedLegs(with_gap(legs.right, 40, 50), with_gap(legs.left, 43, 53), ENGINE)
+    _, match, measures = run(pair)
+    assert match.succeeded
+    compared = 0
+    for m, was in zip(measures.muscles, uncut.muscles, strict=True):
+        if not all("cut by a gap in the scan" in (s.reason or "") for s in (m.right, m.left)):
+            continue
+        assert m.right.status is m.left.status is Status.TRUNCATED
+        assert m.right.volume_whole_ml is None
+        assert m.asymmetry.extent == "matched"
+        assert m.asymmetry.verdict is not None
+        apart = m.asymmetry.index_percent - was.asymmetry.index_percent
+        assert abs(apart) < 2.0 * m.asymmetry.se_total_percent
+        # Ends of what both show lie at the gap: it is known to a mm or two where.
+        assert m.right.matched_cut_lower_mm2 + m.left.matched_cut_lower_mm2 > 0.0
+        assert m.asymmetry.se_method_percent > 0.5
+        assert m.right.matched_share < 0.97
+        compared += 1
+        # Of levels that neither side shows nothing is said.
+        assert all(
+            p.area_right_mm2 > 0.0 or p.area_left_mm2 > 0.0 for p in m.local_difference.levels
+        )
+    assert compared >= 8
+
+
 def broken_off(leg: SegmentedLeg, name: str, end: str, share: float) -> SegmentedLeg:
     """A leg without the labels of one end of a muscle, a share of its length."""
     muscle = leg.labels.data == STRUCTURE_IDS[name]

@@ -155,7 +155,8 @@ class Measurement(Record):
     matched_cut_upper_mm2: Annotated[float, Field(ge=0)] | None = Field(
         default=None,
         description="Cross-section at which the matched part ends above because the other leg is "
-        "not shown further, mm^2; 0 where it ends by itself, null where there is no matched part.",
+        "not shown further, mm^2, of all parts together where a gap in the scan parts it; 0 where "
+        "it ends by itself, null where there is no matched part.",
     )
     matched_cut_lower_mm2: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="The same below, mm^2."

@@ -24,9 +24,10 @@ class Extent:
 
     Attributes:
         cut: why it is not whole, in words ("cut by the lower end of the field of view"), or None.
-        cut_aside: it is cut along its length, so that no level of it is known to be whole, or by a
-            gap, so that what both legs show of it is not known: of neither a part is compared.
-        gap_share: share of its volume missing on levels between its ends, by interpolation.
+        cut_aside: it is cut along its length, so that no level of it is known to be whole and no
+            part of it is compared.
+        gap_share: share of its volume missing on levels between its ends that were imaged, by
+            interpolation.
         blunt: ends that neither the field of view nor the labelling cuts and where its
             cross-section is large all the same, by that as a share of its largest one. Between
             thick slices an end may well be so.
@@ -79,8 +80,7 @@ def structure_extent(
                 reasons.append(f"cut by the {end} end of the labelled levels")
             else:
                 blunt[end] = float(area_share)
-    gap = gap_beside(seen, bottom, top)
-    if gap:
+    if gap_beside(seen, bottom, top):
         reasons.append("cut by a gap in the scan")
     box = tuple(slice(a, a + n) for a, n in zip(lower_index, mask.shape, strict=True))
     total = np.count_nonzero(mask)
@@ -91,7 +91,7 @@ def structure_extent(
         if at_face or near > largest_edge_share:
             aside.append(f"cut by the {name} edge of the field of view")
     cut = " and ".join([*reasons, *aside]) or None
-    return Extent(cut, gap or bool(aside), _gap_share(areas), blunt)
+    return Extent(cut, bool(aside), _gap_share(areas, seen[bottom : top + 1]), blunt)
 
 
 def gap_beside(seen: Flags, bottom: int, top: int) -> bool:
@@ -109,11 +109,13 @@ def gap_beside(seen: Flags, bottom: int, top: int) -> bool:
     return not seen[low : high + 1].all()
 
 
-def _gap_share(areas: NDArray[np.float64]) -> float:
-    """Share of a structure on empty levels between its ends, its areas interpolated there."""
+def _gap_share(areas: NDArray[np.float64], seen: Flags) -> float:
+    """Share of a structure on empty levels between its ends, its areas interpolated there; what
+    nobody scanned is no fault of its labels."""
     present = areas > 0
-    if present.all():
+    missing = ~present & seen
+    if not missing.any():
         return 0.0
     level = np.arange(areas.size)
     filled = np.interp(level, level[present], areas[present])
-    return float(filled[~present].sum() / filled.sum())
+    return float(filled[missing].sum() / filled.sum())

@@ -53,9 +53,9 @@ class Placed:
     Attributes:
         own_mm: distance down the leg's own axis (n,).
         matched_mm: matched level (n,): mean of own_mm and of the partner's in the other leg.
-        shared: share of each voxel that the other leg shows too (n,), 0 to 1.
-        at_lower, at_upper: change of that share (n,), per mm that the lower (upper) end of what
-            the other leg shows would lie further out: not 0 where that end cuts.
+        shared: share of each voxel that both legs show (n,), 0 to 1.
+        at_lower, at_upper: change of that share (n,), per mm that the lower (upper) ends of what
+            the other leg shows would lie further out: not 0 where such an end cuts.
     """
 
     own_mm: Floats
@@ -75,7 +75,8 @@ class Placement:
         match: correspondence of the legs.
         """
         leg, other = legs[side], legs[side.other]
-        self._leg, self._window = leg, window_of(other)
+        window = window_of(other)
+        self._leg, self._parts = leg, [] if window is None else window.parts()
         partner, self._lattice = on_lattice(match.out_of(side), leg.leg.grid)
         level = other.leg.grid.world_to_index(partner)[..., 2]
         self._field = np.stack([axis_mm(other.axis, partner), level], axis=-1)
@@ -86,14 +87,17 @@ class Placement:
         """Place voxel centres (n, 3), RAS mm in the leg's space."""
         own = axis_mm(self._leg.axis, points)
         there, level = interpolate(self._field, self._lattice, points).T
-        if self._window is None:
-            nothing = np.zeros(len(points))
-            return Placed(own, 0.5 * (own + there), nothing, nothing, nothing)
-        low, high = self._window.edge_levels()
+        own_level = np.rint(self._leg.leg.grid.world_to_index(points)[:, 2]).astype(np.intp)
+        # Labels reach a little into a gap that nobody scanned.
+        seen = self._leg.leg.seen[own_level].astype(np.float64)
 
         def shared(below: float, above: float) -> Floats:
             """Share of each voxel between the ends of what the other leg shows, moved outwards."""
-            return slab_weights(level, low - below, high + above, self._extent)
+            parts = [
+                slab_weights(level, low - below, high + above, self._extent)
+                for low, high in self._parts
+            ]
+            return seen * sum(parts, np.zeros(len(points)))
 
         step = 1.0 / self._other_mm
         return Placed(
@@ -371,6 +375,8 @@ def describe_difference(
                 log_ratio=ratios[k],
             )
             for k in range(areas.shape[1])
+            # In a gap that nobody scanned neither side has anything to show.
+            if areas[:, k].any()
         ),
         thirds=described,
         largest=LargestDifference(

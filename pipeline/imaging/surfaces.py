@@ -28,11 +28,19 @@ _BLUNT_SHARE = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """The part of a leg's space that was imaged and labelled: its grid between two levels."""
+    """The part of a leg's space that was imaged and labelled: its grid between two levels, but for
+    levels among them that nobody scanned.
+
+    Attributes:
+        grid: grid of the leg.
+        first, last: the levels, both included.
+        seen: boolean per level of the grid: it was imaged.
+    """
 
     grid: Grid
     first: int
     last: int
+    seen: Flags
 
     def contains(self, points: Floats, margin: float = 0.5) -> Flags:
         """Whether points (..., 3) of the leg's space lie in the window.
@@ -44,11 +52,15 @@ class Window:
         index = self.grid.world_to_index(points)
         low = np.array([0, 0, self.first]) - margin
         high = np.array([self.grid.shape[0] - 1, self.grid.shape[1] - 1, self.last]) + margin
-        return np.asarray(np.all((index >= low) & (index <= high), axis=-1))
+        inside = np.all((index >= low) & (index <= high), axis=-1)
+        level = np.clip(np.rint(index[..., 2]), self.first, self.last).astype(np.intp)
+        return np.asarray(inside & self.seen[level])
 
-    def edge_levels(self) -> tuple[float, float]:
-        """Lower and upper edge as fractional index of the third axis."""
-        return self.first - 0.5, self.last + 0.5
+    def parts(self) -> list[tuple[float, float]]:
+        """Lower and upper edges, as fractional index of the third axis, of what lies between gaps
+        that nobody scanned; one part where there is no gap."""
+        runs = ndimage.find_objects(ndimage.label(self.seen[self.first : self.last + 1])[0])
+        return [(self.first + run.start - 0.5, self.first + run.stop - 0.5) for (run,) in runs]
 
 
 def window_of(leg: SegmentedLeg) -> Window | None:
@@ -56,7 +68,7 @@ def window_of(leg: SegmentedLeg) -> Window | None:
     levels = np.flatnonzero(leg.leg.seen & leg.labelled)
     if levels.size == 0:
         return None
-    return Window(leg.leg.grid, int(levels[0]), int(levels[-1]))
+    return Window(leg.leg.grid, int(levels[0]), int(levels[-1]), leg.leg.seen)
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,7 +52,7 @@ from pipeline.io.derivatives import (
     write_json,
     write_text,
 )
-from pipeline.io.discover import input_state, subject_folder, subject_labels
+from pipeline.io.discover import input_state, subject_and_session, subject_folder
 from pipeline.io.nifti import write_label_map
 from pipeline.io.stage_results import (
     confidences,
@@ -111,7 +111,7 @@ def process_subject(
     Args:
         data: folder with one folder per subject.
         out: folder for the results; another than data, so that nothing is written among the scans.
-        subject, session: labels, with or without their prefix.
+        subject, session: labels, with or without their prefix; None: the only session, if any.
         labels: a label map made elsewhere, used in place of the configured engine. One that lies
             in the subject's folder is used when the engine is "given".
         config: configuration; None: the default.
@@ -126,7 +126,7 @@ def process_subject(
     data, out, labels = Path(data), Path(out), None if labels is None else Path(labels)
     # An unknown one is refused before any work is done.
     get_engine(config.segment)
-    subject, session = subject_labels(subject, session)
+    subject, session = subject_and_session(data, subject, session)
     folder = SubjectFolder(out, subject, session)
     refuse_output_in_input(folder, data)
     run = _Run(folder, force=force, progress=progress)
@@ -229,7 +229,7 @@ def rebuild_report(
 
     Args:
         out: folder with results.
-        subject, session: labels, with or without their prefix.
+        subject, session: labels, with or without their prefix; None: the only session, if any.
         config: what is shown; None: the default.
         surfaces: also write the page with both legs to turn.
 
@@ -237,7 +237,7 @@ def rebuild_report(
         UsageError: there are no valid results to build it from.
     """
     config = config if config is not None else default_config()
-    folder = SubjectFolder(out, *subject_labels(subject, session))
+    folder = SubjectFolder(out, *subject_and_session(out, subject, session))
     results = finished_measures(folder)
     with exclusive(folder):
         evidence = report.load_evidence(folder)

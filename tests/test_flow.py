@@ -527,7 +527,8 @@ def test_other_commands(data, processed, capsys):
 def test_sessions_have_folders_and_names_of_their_own(tmp_path):
     write_subject(tmp_path / "data/sub-03/ses-1/sub-03_ses-1", small_scan())
     out = tmp_path / "out"
-    process_subject(tmp_path / "data", out, "03", session="1", config=GIVEN)
+    # The only session need not be named, here no more than on the command line.
+    process_subject(tmp_path / "data", out, "03", config=GIVEN)
     results = out / "sub-03/ses-1/sub-03_ses-1_measures.json"
     assert Measures.model_validate_json(results.read_text()).session == "ses-1"
 

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 from test_io_dicom import PERSON, series
 
-from pipeline import cli
+from pipeline import cli, load_config, process_subject
+from pipeline.core.errors import InputError
+from pipeline.flow import inspect_subject
 
 
 def nifti(path: Path) -> None:
@@ -46,6 +49,15 @@ def test_a_subject_that_cannot_be_used_stops_no_other(tmp_path, capsys):
     assert "sub-02_water.nii.gz" in broken["error"]
     assert dicom["reasons"]["dicom:fat"].startswith("Series 32, 6 files: fat by ImageType f (rule ")
     assert "Series 9: 6 files left out: its contrast is not known" in useless["error"]
+
+
+def test_the_only_session_need_not_be_named(tmp_path):
+    nifti(tmp_path / "data/sub-01/ses-2/sub-01_ses-2_T1w.nii.gz")
+    assert inspect_subject(tmp_path / "data", "01")["session"] == "ses-2"
+    config = load_config(overrides={"load": {"patterns": {"T1w": []}}})
+    with pytest.raises(InputError, match="no image that can be used"):
+        process_subject(tmp_path / "data", tmp_path / "out", "01", config=config)
+    assert (tmp_path / "out/sub-01/ses-2/log/sub-01_ses-2_failure.json").is_file()
 
 
 def test_the_same_is_said_in_words(tmp_path, capsys):

@@ -19,6 +19,7 @@ from pipeline.io.discover import (
     list_subjects,
     participant_in,
     participant_rows,
+    subject_and_session,
     subject_folder,
     subject_labels,
 )
@@ -48,6 +49,10 @@ def test_sessions_are_asked_for(tmp_path: Path) -> None:
         subject_folder(tmp_path, "sub-01", None)
     assert subject_folder(tmp_path, "sub-01", "ses-2").name == "ses-2"
     assert subject_folder(tmp_path, "sub-03", None).name == "sub-03"
+    assert subject_and_session(tmp_path, "02", None) == ("sub-02", "ses-1")
+    assert subject_and_session(tmp_path, "02", "7") == ("sub-02", "ses-7")
+    assert subject_and_session(tmp_path, "01", None) == ("sub-01", None)
+    assert subject_and_session(tmp_path, "none", None) == ("sub-none", None)
     with pytest.raises(InputError, match="no session ses-9"):
         subject_folder(tmp_path, "sub-01", "ses-9")
 

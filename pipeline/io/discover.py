@@ -34,6 +34,21 @@ def subject_labels(subject: str, session: str | None) -> tuple[str, str | None]:
     return _label(subject, "sub-"), None if session is None else _label(session, "ses-")
 
 
+def subject_and_session(folder: Path, subject: str, session: str | None) -> tuple[str, str | None]:
+    """Labels with their prefixes; the only session of a subject need not be named.
+
+    Args:
+        folder: with one folder per subject: data, or results.
+        subject, session: labels, with or without their prefix.
+
+    Raises:
+        UsageError: a label that is no plain name.
+    """
+    subject, session = subject_labels(subject, session)
+    sessions = list_sessions(folder, subject) if session is None else []
+    return subject, sessions[0] if len(sessions) == 1 else session
+
+
 def _label(text: str, prefix: str) -> str:
     bare = text.removeprefix(prefix)
     if not _LABEL.fullmatch(bare) or ".." in bare:

@@ -45,8 +45,8 @@ from pipeline.io.discover import (
     participant_rows,
     sidecar_of,
     some,
+    subject_and_session,
     subject_folder,
-    subject_labels,
 )
 from pipeline.io.nifti import Called, open_nifti
 from pipeline.io.schemes import load_label_scheme
@@ -83,7 +83,7 @@ def load_subject(
 
     Args:
         data: folder with one folder per subject.
-        subject, session: labels, with or without their prefix.
+        subject, session: labels, with or without their prefix; None: the only session, if any.
         labels: a label map to use in place of one in the subject's folder.
         label_scheme: name of a ready scheme or path of a mapping file.
         use_labels: whether a label map in the subject's folder is read; one named by `labels`
@@ -96,7 +96,7 @@ def load_subject(
         ConfigError: unknown label scheme.
     """
     data, labels = Path(data), None if labels is None else Path(labels)
-    subject, session = subject_labels(subject, session)
+    subject, session = subject_and_session(data, subject, session)
     folder = subject_folder(data, subject, session)
     files = files_below(folder)
     found = _look_for(folder, files, labels, config, use_labels=use_labels)

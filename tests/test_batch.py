@@ -471,4 +471,9 @@ def test_arithmetic_of_a_cohort():
     # Median 2.5, absolute deviations 1.5 0.5 0.5 6.5: their median is 1.
     assert distances[4] == pytest.approx(6.5 / 1.4826)
     assert np.isnan(distances[3])
-    assert np.isnan(robust_distances([1.0, 1.0, 1.0, 5.0])).all()
+    # Most have nothing wrong: the mean deviation is the scale.
+    apart = robust_distances([0.0] * 17 + [1.0, 2.0, 60.0])
+    assert apart[-1] > CONFIG.group.outlier_distance > apart[-2]
+    assert apart[0] == 0.0
+    assert apart[-1] == pytest.approx(60.0 / (1.2533 * 63.0 / 20.0))
+    assert np.isnan(robust_distances([1.0, 1.0, 1.0])).all()

@@ -14,8 +14,9 @@ from pipeline.measuring.limits import se_of_limit
 
 Floats = NDArray[np.float64]
 
-#: Standard deviation of a normal distribution divided by its median absolute deviation.
-_SD_OVER_MAD = 1.4826
+#: Standard deviation of a normal distribution divided by its median absolute deviation, and by its
+#: mean absolute deviation.
+_SD_OVER_MAD, _SD_OVER_MEAN_AD = 1.4826, 1.2533
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,18 @@ def size_line(sizes_m_kg: Sequence[float], volumes_ml: Sequence[float]) -> SizeL
 def robust_distances(values: Sequence[float | None]) -> Floats:
     """How far each value lies from the median, in robust standard deviations.
 
+    Where half of the values or more are equal the median absolute deviation is 0 and the mean one
+    gives the scale (Iglewicz and Hoaglin 1993, How to Detect and Handle Outliers).
+
     Returns:
-        one distance per value, >= 0; NaN where the value is None, and for all values where more
-        than half of them are equal, since then there is no scale.
+        one distance per value, >= 0; NaN where the value is None, and for all values where all are
+        equal, since then there is no scale.
     """
     array = np.array([math.nan if v is None else v for v in values], dtype=np.float64)
     known = array[~np.isnan(array)]
     if known.size == 0:
         return array
     middle = np.median(known)
-    scale = _SD_OVER_MAD * float(np.median(np.abs(known - middle)))
+    apart = np.abs(known - middle)
+    scale = _SD_OVER_MAD * float(np.median(apart)) or _SD_OVER_MEAN_AD * float(apart.mean())
     return np.abs(array - middle) / scale if scale > 0 else np.full(array.shape, np.nan)

@@ -278,6 +278,22 @@ def test_a_second_attempt_has_twice_the_memory(tmp_path):
     assert (tmp_path / "limits_kb").read_text().split() == [str(350 * 1024), str(700 * 1024)]
 
 
+@needs_snakemake
+def test_jobs_inside_an_allocation_do_not_take_all_of_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "16")
+    program = tmp_path / "program"
+    ask = "from pipeline.engines import session; print(session.allocated_threads())"
+    program.write_text(
+        f'#!/bin/bash\n"{sys.executable}" -c "{ask}" >> {tmp_path}/threads\n'
+        "mkdir -p $2/$5 && touch $2/$5/$5_measures.json\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    result = snakemake(tmp_path, write_plan(tmp_path, 1, 4000), program=program, memory_mb=4000)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "threads").read_text().split() == ["1"]
+
+
 def noting(folder: Path, name: str, rest: str = "") -> Path:
     """A program that writes down what it was called with, and then does the rest."""
     program = folder / name

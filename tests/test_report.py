@@ -582,7 +582,7 @@ class TestCharts:
                 "difference between the sides, % of their mean",
                 *("\N{LEFTWARDS ARROW} left larger", "right larger \N{RIGHTWARDS ARROW}"),
                 *("larger than the measurement error", "may be nothing but measurement error"),
-                *("95 % interval", "95 % of healthy young adults (total volume)"),
+                *("95 % interval", "95 % of healthy people (total volume)"),
             ),
             "profiles": (
                 "Lean cross-section of every muscle in cm², from hip over knee to ankle",

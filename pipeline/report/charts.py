@@ -172,7 +172,7 @@ def _meanings_of_bars(rows: Sequence[_Row], reach: float) -> list[Entry]:
             any(row.limit_percent is not None for row in rows),
             (
                 Patch(facecolor=COLOURS["band"], edgecolor=COLOURS["muted"], linewidth=0.8),
-                "95 % of healthy young adults (total volume)",
+                "95 % of healthy people (total volume)",
             ),
         ),
         (

@@ -74,7 +74,7 @@ _SPREAD: Mapping[Verdict, str] = FrozenDict(
         Verdict.OUTSIDE_HEALTHY: "surely more than healthy legs do",
         Verdict.NOT_SURELY_OUTSIDE: "more, but not surely",
         Verdict.WITHIN_HEALTHY: "no more than healthy legs do",
-        Verdict.MEASURABLE: "where no published limit decides",
+        Verdict.MEASURABLE: "where no limit decides",
     }
 )
 
@@ -83,8 +83,9 @@ VERDICT_KEY: Mapping[str, str] = FrozenDict(
     {
         "Within measurement error": "may be no difference at all.",
         "Measurable": "larger than that error.",
-        "Healthy spread": "how much the sides of healthy young adults differ in total volume, "
-        "where published; outside it only if the whole interval is, and that of total volume too.",
+        "Healthy spread": "how much the sides of healthy people differ in total volume, "
+        "where that is known; outside it only if the whole interval is, and that of total volume "
+        "too.",
     }
 )
 

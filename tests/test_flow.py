@@ -391,7 +391,7 @@ def test_results_in_a_folder_beside_the_subjects_are_welcome(data, tmp_path):
         (["--config", "missing.yaml"], 2, "missing.yaml"),
         (["--nprocs", "0"], 2, "--nprocs"),
         (["--mem", "lots"], 2, "--mem"),
-        (["--labels", "missing.nii.gz"], 3, "missing.nii.gz"),
+        (["--labels", "missing.nii.gz"], 3, "label map is not there"),
         (["--label-scheme", "nobodys", *WITH_LABELS], 2, "nobodys"),
     ],
 )
@@ -465,7 +465,7 @@ def test_several_subjects_at_once_one_of_them_broken(data, tmp_path):
     assert not list((tmp_path / "out").rglob("sub-02_measures.json"))
     failure = json.loads((tmp_path / "out/sub-02/log/sub-02_failure.json").read_text())
     assert (failure["exit_code"], failure["stage"]) == (3, "load")
-    assert "sub-02_water.nii.gz" in failure["problem"]
+    assert "The water image is empty" in failure["problem"]
     assert not (tmp_path / "out/sub-01/log/sub-01_failure.json").exists()
 
 
@@ -499,7 +499,9 @@ def test_what_no_command_expected_has_its_exit_code(monkeypatch, capsys, error, 
     assert cli.main(["validate", "out"]) == code
     said = capsys.readouterr().err
     assert words in said
-    assert ("ZeroDivisionError: seven" in said) == (code == 70)
+    assert ("ZeroDivisionError" in said) == (code == 70)
+    # The words of an exception may name a person, and this is no terminal.
+    assert "seven" not in said
 
 
 def test_a_reader_that_wants_no_more_is_no_bug():

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 
 from pipeline.report.drawing import (
+    COLOURS,
     POINTS_PER_INCH,
     Pixels,
     drawing,
@@ -44,7 +45,7 @@ class Head:
         key: the meaning of lines and colours.
         columns: of the key.
         size: of the letters, points.
-        ink: colour of the letters; None: that of charts.
+        ink: colour of the letters.
     """
 
     title: str
@@ -52,7 +53,7 @@ class Head:
     key: Sequence[Entry] = ()
     columns: int = 1
     size: float = 10.0
-    ink: str | None = None
+    ink: str = COLOURS["ink"]
 
     def height(self, width: float) -> float:
         """In points, above a figure of a width in points."""
@@ -64,7 +65,6 @@ class Head:
     def draw(self, figure: Figure) -> list[Artist]:
         """Write it at the upper edge of a figure; returns what was drawn."""
         width, height = (POINTS_PER_INCH * inches for inches in figure.get_size_inches())
-        colour: dict[str, Any] = {} if self.ink is None else {"color": self.ink}
         drawn: list[Artist] = []
         y = height - _EDGE
         titles, notes = self._lines(width)
@@ -81,7 +81,7 @@ class Head:
                         fontsize=size,
                         fontweight=weight,
                         parse_math=False,
-                        **colour,
+                        color=self.ink,
                     )
                 )
                 y -= _LINE * size

@@ -111,7 +111,7 @@ def test_total_volume_leads_where_there_is_no_lean_volume():
     content = render_pdf(single, [], largest=5, scale_percent=20)
     text = " ".join(PdfReader(io.BytesIO(content)).pages[0].extract_text().split())
     assert "Compared: total volume" in text
-    assert single.measures.muscles[0].right.lean_reason in text
+    assert f"No lean volumes: {single.measures.muscles[0].right.lean_reason}" in text
     assert single.registration.reason in text
 
 

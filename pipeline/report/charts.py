@@ -282,7 +282,7 @@ def _head_of_profiles(measures: Measures, muscles: Sequence[MuscleResult], *, na
     position = measures.measures.position_right
     along = "from hip over knee to ankle"
     if position.unit != "joints":
-        along = f"by mm along the limb ({position.reference})"
+        along = f"by {position.reference}"
     what = words.cross_section(profiles_of(measures)).capitalize()
     notes = f"{words.who(measures)}. Each panel has its own scale."
     key: list[Entry] = [
@@ -330,7 +330,7 @@ def local_map(measures: Measures, *, width_px: int) -> bytes | None:
         + (
             ", named by joints."
             if measures.measures.position_right.unit == "joints"
-            else f", by mm along the limb ({measures.measures.position_right.reference})."
+            else f", by {measures.measures.position_right.reference}."
         ),
         key=[(Patch(facecolor=COLOURS["line"]), "too thin for a ratio")] if thin else [],
     )

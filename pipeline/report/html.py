@@ -229,7 +229,6 @@ def _context(
         "measures": measures,
         "lead": lead,
         "lean_reason": told,
-        "lean_estimated": any(m.right.lean_estimate or m.left.lean_estimate for m in limb.muscles),
         "colours": COLOURS,
         "dark_colours": DARK_COLOURS,
         "regions": [

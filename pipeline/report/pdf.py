@@ -198,7 +198,7 @@ def _notices(measures: Measures, lead: Lead) -> list[str]:
     quality = measures.registration
     failed = "The legs could not be laid onto each other"
     said = [
-        told,
+        None if told is None else f"{words.lean_heading(measures)}: {told}",
         None if quality.succeeded else f"{failed}: {quality.reason}" if quality.reason else failed,
     ]
     doubts = words.caveats(measures)

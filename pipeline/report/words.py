@@ -510,6 +510,13 @@ def unjudged(measures: Measures, lead: Lead) -> list[Unjudged]:
     ]
 
 
+def lean_heading(measures: Measures) -> str:
+    """What a notice says of lean volumes that do not lead, before it says why."""
+    sides = [side for m in measures.measures.muscles for side in (m.right, m.left)]
+    estimated = any(side.lean_estimate is not None for side in sides)
+    return "Lean volumes are estimated" if estimated else "No lean volumes"
+
+
 def common_lean_reason(measures: Measures) -> str | None:
     """Why no muscle has a lean volume, or only an estimate of one, where one reason holds for all
     that are there."""

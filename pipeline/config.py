@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -76,6 +77,14 @@ def _pattern(value: str) -> str:
 Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
+def _only(values: dict[str, Any], known: Iterable[str], expected: str) -> dict[str, Any]:
+    """Values whose keys are all known; expected says in words what those are."""
+    unknown = sorted(values.keys() - set(known))
+    if unknown:
+        raise ValueError(f"{expected}; unknown: {', '.join(unknown)}")
+    return values
+
+
 class ContrastRule(_Section):
     """What images of a vendor show, by their header.
 
@@ -137,10 +146,7 @@ class LoadConfig(_Section):
     @classmethod
     def _known_images(cls, values: dict[str, Any]) -> dict[str, Any]:
         known = [*map(str, Quantity), LABELS]
-        unknown = sorted(values.keys() - set(known))
-        if unknown:
-            raise ValueError(f"keys among {', '.join(known)}; unknown: {', '.join(unknown)}")
-        return values
+        return _only(values, known, f"keys among {', '.join(known)}")
 
     @property
     def contrast_rules(self) -> list[tuple[str, tuple[ContrastRule, ...]]]:
@@ -315,15 +321,17 @@ class MeasureConfig(_Section):
         "own_limits_percent",
         "own_limits_people",
         "own_limits_se_percent",
-        "own_expected_volumes_ml",
     )
     @classmethod
     def _known_structures(cls, values: dict[str, Any]) -> dict[str, Any]:
-        known = {m.name for m in MUSCLES} | {g.name for g in GROUPS}
-        unknown = sorted(values.keys() - known)
-        if unknown:
-            raise ValueError(f"names of muscles or groups; unknown: {', '.join(unknown)}")
-        return values
+        known = [*(m.name for m in MUSCLES), *(g.name for g in GROUPS)]
+        return _only(values, known, "names of muscles or groups")
+
+    @field_validator("own_expected_volumes_ml")
+    @classmethod
+    def _known_muscles(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # What is expected of a group is the sum of its muscles.
+        return _only(values, [m.name for m in MUSCLES], "names of muscles")
 
 
 class CompareConfig(_Section):

@@ -153,10 +153,20 @@ def test_too_small_a_cohort_has_no_limits(tmp_path):
     assert not (tmp_path / "out/group").exists()
 
 
-def test_an_own_limit_of_an_unknown_muscle_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("own_limits_percent: {vastus_latteralis: 9}", "muscles or groups.*vastus_latteralis"),
+        (
+            "own_expected_volumes_ml: {quadriceps: {slope_ml_per_m_kg: 5, intercept_ml: 9}}",
+            "names of muscles; unknown: quadriceps",
+        ),
+    ],
+)
+def test_own_values_of_what_is_not_judged_by_them_are_refused(tmp_path, text, told):
     config = tmp_path / "mine.yaml"
-    config.write_text("measure:\n  own_limits_percent: {vastus_latteralis: 9}\n")
-    with pytest.raises(ConfigError, match="vastus_latteralis"):
+    config.write_text(f"measure:\n  {text}\n")
+    with pytest.raises(ConfigError, match=told):
         load_config(config)
 
 

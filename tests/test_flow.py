@@ -93,10 +93,10 @@ def test_labels_come_back_on_the_grid_of_the_input(data, processed):
 def test_a_second_run_changes_nothing(data, processed):
     before = (processed / "sub-01/sub-01_measures.json").stat().st_mtime_ns
     record = SubjectFolder(processed, "sub-01", None).failure_record
-    record.write_text("{}")
     os.utime(data / "sub-01/sub-01_water.nii.gz", (1e9, 1e9))
     jobs = [Job("sub-01", None)]
     assert job_states(data, processed, jobs, GIVEN)[0].state is State.STALE
+    record.write_text("{}")
     assert process_subject(data, processed, "01", config=GIVEN).reused
     assert job_states(data, processed, jobs, GIVEN)[0].state is State.COMPLETE
     assert not record.exists(), "of a failure that is over"

@@ -24,7 +24,7 @@ from pipeline.core.grid import Grid
 from pipeline.core.results import Finding, Measures
 from pipeline.core.volume import LabelMap, Quantity
 from pipeline.io.derivatives import SubjectFolder, finished_measures
-from pipeline.io.dicom_out import export_dicom, make_segmentation
+from pipeline.io.dicom_out import export_dicom, make_encapsulated_pdf, make_segmentation
 from pipeline.io.dicom_report import make_structured_report
 from pipeline.io.nifti import read_label_map
 
@@ -341,6 +341,17 @@ def test_the_pdf_comes_out_as_it_went_in(exported):
     data = object_of(exported, "pdf")
     held = data.EncapsulatedDocument[: data.EncapsulatedDocumentLength]
     assert held == (exported[0] / "sub-01/sub-01_report.pdf").read_bytes()
+
+
+def test_another_pdf_of_the_same_results_has_another_identifier():
+    one_slice = pydicom.Dataset()
+    one_slice.StudyInstanceUID = _STUDY["StudyInstanceUID"]
+    first, again, other = (
+        make_encapsulated_pdf(pdf, make_measures(), one_slice) for pdf in (b"a", b"a", b"b")
+    )
+    assert first.SOPInstanceUID == again.SOPInstanceUID != other.SOPInstanceUID
+    assert other.file_meta.MediaStorageSOPInstanceUID == other.SOPInstanceUID
+    assert first.SeriesInstanceUID == other.SeriesInstanceUID
 
 
 def errors_in(path: Path) -> list[str]:

@@ -18,15 +18,21 @@ _LATERALITY = {Side.LEFT: ("7771000", "Left"), Side.RIGHT: ("24028007", "Right")
 _SERIES = {"seg": (9701, "muscles"), "sr": (9702, "muscle volumes"), "pdf": (9703, "report")}
 
 
-def made_by(measures: Measures, kind: str) -> dict[str, Any]:
-    """Series, identifier and maker of an object, as highdicom takes them; kind: seg, sr, pdf."""
+def made_by(measures: Measures, kind: str, *, content: str = "") -> dict[str, Any]:
+    """Series, identifier and maker of an object, as highdicom takes them.
+
+    Args:
+        measures: the results.
+        kind: seg, sr or pdf.
+        content: digest of what the results alone do not settle, as the layout of a report.
+    """
     number, description = _SERIES[kind]
     used = measures.provenance
     return {
         "series_instance_uid": uid_of(measures, f"{kind} series"),
         "series_number": number,
         "series_description": f"{used.software}: {description}",
-        "sop_instance_uid": uid_of(measures, kind),
+        "sop_instance_uid": uid_of(measures, f"{kind} {content}".strip()),
         "instance_number": 1,
         "manufacturer": used.software,
         "manufacturer_model_name": used.software,

@@ -35,6 +35,7 @@ from pipeline.io.dicom_codes import (
     uid_of,
 )
 from pipeline.io.dicom_report import make_structured_report
+from pipeline.io.digest import bytes_digest
 from pipeline.io.nifti import read_label_map
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ def make_encapsulated_pdf(
     pdf: bytes, measures: Measures, one_slice: pydicom.Dataset
 ) -> FileDataset:
     """The report's PDF as an object of the study (Encapsulated PDF Storage)."""
-    made = made_by(measures, "pdf")
+    # The same results can be shown in another way: `myosymmetry report --config`.
+    made = made_by(measures, "pdf", content=bytes_digest(pdf))
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = EncapsulatedPDFStorage
     meta.MediaStorageSOPInstanceUID = UID(made["sop_instance_uid"])

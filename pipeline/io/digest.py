@@ -20,4 +20,9 @@ def files_digest(paths: Sequence[Path]) -> str:
 
 def text_digest(text: str) -> str:
     """Digest of a text."""
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return bytes_digest(text.encode("utf-8"))
+
+
+def bytes_digest(content: bytes) -> str:
+    """Digest of the content of a file that was read."""
+    return hashlib.sha256(content).hexdigest()

@@ -244,7 +244,7 @@ def test_estimated_lean_volumes_are_marked_and_stay_out_of_the_summary(tmp_path)
     # There is no popliteus on the left: neither measured nor estimated.
     assert {row["popliteus_lean_estimate_left"] for row in wide} == {"n/a"}
     quality = {row["participant_id"]: row for row in rows_of(out / "group/quality.tsv")}
-    fat = [quality[f"sub-{n:04d}"]["fat_fraction_difference_percent"] for n in range(12)]
+    fat = [quality[f"sub-{n:04d}"]["fat_fraction_difference_points"] for n in range(12)]
     assert fat[:2] == ["n/a"] * 2
     assert "n/a" not in fat[2:]
     alone = wide_table(Measures.model_validate_json(path.read_text()))

@@ -159,7 +159,7 @@ def _quality(measures: Measures) -> dict[str, float | None]:
         "overlap_mean": measures.registration.overlap_mean,
         "limb_asymmetry_percent": limb.asymmetry_total_volume.index_percent,
         "largest_muscle_asymmetry_percent": max(known, default=None),
-        "fat_fraction_difference_percent": (
+        "fat_fraction_difference_points": (
             None if fat[0] is None or fat[1] is None else fat[1] - fat[0]
         ),
         "muscles_not_ok": float(sum(status is not Status.OK for status in statuses)),

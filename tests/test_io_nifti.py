@@ -123,6 +123,8 @@ def test_a_written_image_comes_back_exactly(tmp_path: Path) -> None:
     back = read_volume(tmp_path / "x.nii.gz", Quantity.WATER, SCANNER_SPACE)
     np.testing.assert_array_equal(back.data, volume().data)
     assert back.grid.same_as(volume().grid)
+    assert back.unit == "a.u."
+    assert read_volume(tmp_path / "x.nii.gz", Quantity.FAT_FRACTION, SCANNER_SPACE).unit == "1"
     header = nib.load(tmp_path / "x.nii.gz").header
     assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 1)
 

@@ -150,9 +150,7 @@ def test_in_and_opposed_phase_give_the_fraction_up_to_a_half():
 
 def test_what_looks_all_alike_is_not_split():
     whole = segmented().right
-    split = split_tissue(whole, T1)
-    assert split is not None
-    assert split.fat_to_muscle == pytest.approx(2.2, abs=0.4)
+    assert split_tissue(whole, T1) is not None
     grid = whole.leg.grid
     even = np.random.default_rng(1).normal(100.0, 1.0, grid.shape).astype(np.float32)
     leg = replace(whole.leg, images={T1: Volume(even, grid, T1)}, dixon=None)
@@ -186,10 +184,10 @@ def test_a_dark_place_of_the_coil_is_not_fat() -> None:
     errors = {}
     for name, shown in (("even", right.leg.images[W]), ("dark", shaded)):
         leg = replace(right.leg, images={W: shown}, dixon=None)
-        split = split_tissue(replace(right, leg=leg), W)
-        assert split is not None
+        fractions = split_tissue(replace(right, leg=leg), W)
+        assert fractions is not None
         errors[name] = {
-            muscle: float(split.fractions[labels == STRUCTURE_IDS[muscle]].mean())
+            muscle: float(fractions[labels == STRUCTURE_IDS[muscle]].mean())
             for muscle in ("vastus_lateralis", "rectus_femoris", "biceps_femoris_long")
         }
     for muscle, even in errors["even"].items():
@@ -222,9 +220,9 @@ def test_an_estimate_does_not_depend_on_the_number_of_threads() -> None:
     try:
         for threads in (1, 2, 5):
             process.SetGlobalDefaultNumberOfThreads(threads)
-            split = split_tissue(replace(right, leg=leg), W)
-            assert split is not None
-            found.append(split.fractions)
+            fractions = split_tissue(replace(right, leg=leg), W)
+            assert fractions is not None
+            found.append(fractions)
             assert process.GetGlobalDefaultNumberOfThreads() == threads
     finally:
         process.SetGlobalDefaultNumberOfThreads(before)

@@ -72,12 +72,12 @@ def to_canonical(array: NDArray[Any], storage: StorageMap, shape: Index3) -> NDA
     return turned[tuple(slice(a, a + n) for a, n in zip(storage.offset, shape, strict=True))]
 
 
-def restore(array: NDArray[Any], storage: StorageMap, fill: int = 0) -> NDArray[Any]:
-    """A canonical array back on the input grid; `fill` where the input was cropped away."""
+def restore(array: NDArray[Any], storage: StorageMap) -> NDArray[Any]:
+    """A canonical array back on the input grid; 0 where the input was cropped away."""
     turned_shape = [storage.input_grid.shape[axis] for axis in storage.axes]
     if tuple(turned_shape) == array.shape:
         return unorient(array, storage.axes, storage.flips)
-    out = np.full(turned_shape, fill, dtype=array.dtype)
+    out = np.zeros(turned_shape, dtype=array.dtype)
     out[tuple(slice(a, a + n) for a, n in zip(storage.offset, array.shape, strict=True))] = array
     return unorient(out, storage.axes, storage.flips)
 

@@ -10,7 +10,6 @@ to the leg's own lean muscle.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,20 +50,7 @@ _SMALLEST_DIFFERENCE = 0.3
 _BEYOND = 0.5
 
 
-@dataclass(frozen=True, eq=False)
-class TissueSplit:
-    """What a single contrast gives of one leg.
-
-    Attributes:
-        fractions: estimated fat fraction, float32 on the leg's grid; noise reaches below 0.
-        fat_to_muscle: signal of fat over that of lean muscle.
-    """
-
-    fractions: Singles
-    fat_to_muscle: float
-
-
-def split_tissue(segmented: SegmentedLeg, quantity: Quantity) -> TissueSplit | None:
+def split_tissue(segmented: SegmentedLeg, quantity: Quantity) -> Singles | None:
     """Estimate the fat fraction of a leg from one image.
 
     The sensitivity of the coil is a smooth field, found inside the muscles as the one that makes
@@ -76,7 +62,8 @@ def split_tissue(segmented: SegmentedLeg, quantity: Quantity) -> TissueSplit | N
         quantity: the image; in it fat is much brighter (T1) or much darker (water) than muscle.
 
     Returns:
-        None where muscle or fat cannot be found, or look alike.
+        estimated fat fraction, float32 on the leg's grid; noise reaches below 0. None where muscle
+        or fat cannot be found, or look alike.
     """
     leg, labels = segmented.leg, segmented.labels.data
     image, sizes = leg.images[quantity].data, leg.grid.voxel_sizes_mm
@@ -98,7 +85,7 @@ def split_tissue(segmented: SegmentedLeg, quantity: Quantity) -> TissueSplit | N
     out /= np.float32(lean)
     out -= np.float32(1.0)
     out /= np.float32(ratio - 1.0)
-    return TissueSplit(np.clip(out, -_BEYOND, 1.0 + _BEYOND, out=out), ratio)
+    return np.clip(out, -_BEYOND, 1.0 + _BEYOND, out=out)
 
 
 @one_thread()

@@ -43,7 +43,7 @@ from pipeline.io.dicom_planes import (
     transfer_syntax,
     unheard,
 )
-from pipeline.io.settings import agreed
+from pipeline.io.settings import LPS_TO_RAS, agreed
 
 Floats = NDArray[np.float64]
 
@@ -66,7 +66,6 @@ _SAME_ECHO_MS = 0.05
 _TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "H": (2, 1), "F": (2, -1)}
 #: A cosine this far on the other side contradicts a letter whatever the obliquity.
 _SURELY_AGAINST = 0.5
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 #: Images of one examination are acquired within this time.
 _LONGEST_EXAMINATION_S = 2 * 3600.0
 #: Planes that are said to lie in one place agree to this: what headers state is the same number.
@@ -573,7 +572,7 @@ def _stack(series: DicomSeries) -> DicomSource:
     affine[:3, 1] = column * spacings[0][0]
     affine[:3, 2] = between
     affine[:3, 3] = first
-    grid = Grid((columns, rows, len(order)), _LPS_TO_RAS @ affine, SCANNER_SPACE)
+    grid = Grid((columns, rows, len(order)), LPS_TO_RAS @ affine, SCANNER_SPACE)
     return DicomSource(tuple(series.planes[int(k)] for k in order), grid)
 
 

@@ -37,13 +37,13 @@ from pipeline.io.dicom_codes import (
 from pipeline.io.dicom_report import make_structured_report
 from pipeline.io.digest import bytes_digest
 from pipeline.io.nifti import read_label_map
+from pipeline.io.settings import LPS_TO_RAS
 
 if TYPE_CHECKING:
     import highdicom as hd
 
 #: Corners of the label map and of the slices it was made from agree to this, mm.
 _SAME_PLACE_MM = 0.1
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def export_dicom(
@@ -115,7 +115,7 @@ def make_segmentation(
         numbers[value] = number
     # highdicom counts slice, row, column.
     array = np.ascontiguousarray(numbers[labels.data].transpose(2, 1, 0))
-    affine = (_LPS_TO_RAS @ labels.grid.affine)[:, [2, 1, 0, 3]]
+    affine = (LPS_TO_RAS @ labels.grid.affine)[:, [2, 1, 0, 3]]
     volume = hd.Volume(
         array,
         affine,

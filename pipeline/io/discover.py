@@ -22,6 +22,8 @@ PARTICIPANTS = "participants.tsv"
 ParticipantRows = Mapping[str, Sequence[Mapping[str, str]]]
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_.-]*")
+#: So many names are listed in a message.
+_FEW = 5
 _MISSING = {"", "n/a", "na", "nan", "none"}
 
 
@@ -411,7 +413,7 @@ def _side(row: Mapping[str, str | None], column: str, subject: str) -> Side | No
     return sides[text.lower()]
 
 
-def some(names: Sequence[str], count: int = 5) -> str:
+def some(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    return ", ".join(names[:_FEW]) + more

@@ -451,8 +451,9 @@ def _write(path: Path, data: NDArray[Any], grid: Grid, slope: float, intercept: 
                 stream.write(np.asarray(part[:, :, level]).tobytes(order="F"))
 
 
-def read_volume(path: Path, quantity: Quantity, space: str, unit: str = "a.u.") -> Volume:
-    """Read an image that write_volume wrote."""
+def read_volume(path: Path, quantity: Quantity, space: str) -> Volume:
+    """Read an image that write_volume wrote: a signal, or a map of fat fractions (0 to 1)."""
+    unit = "1" if quantity is Quantity.FAT_FRACTION else "a.u."
     source = _open_own(path)
     data = source.read((0, 0, 0), source.grid.shape)
     return Volume(data.astype(np.float32, copy=False), source.grid.renamed(space), quantity, unit)

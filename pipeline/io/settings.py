@@ -20,6 +20,9 @@ from pipeline.core.grid import Grid
 from pipeline.core.scan import ScanSettings
 from pipeline.io.contrast import number
 
+#: DICOM counts coordinates to the patient's left and back, this program to the right and front.
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
 #: Parts of ImageType that say whether gradient distortion was undone (Siemens). Where else it may
 #: stand, the configuration says (load.distortion_marks).
 _CORRECTED, _UNCORRECTED = frozenset({"dis2d", "dis3d", "dis3d2d"}), "nd"
@@ -30,7 +33,6 @@ _NOT_SPOILED = frozenset({"FREE_PRECESSION", "TRANSVERSE", "TIME_REVERSED"})
 _LARGEST_SIDECAR_BYTES = 2**20
 #: Private creators are looked for in so many blocks of a group; few groups hold more than three.
 _PRIVATE_BLOCKS = 16
-_LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 #: In which axis of the array the phase is encoded -> in which the frequency is.
 _OTHER_AXIS = {"i": 1, "j": 0}
 #: Words for what is encoded along rows or columns (BIDS and DICOM).
@@ -199,7 +201,7 @@ def _across_phase(orientation: object, phase: object) -> tuple[float, float, flo
     if cosines.shape != (6,) or not np.all(np.isfinite(cosines)):
         return None
     # Phase in rows leaves the frequency along the columns, and the other way round.
-    return _unit((cosines[3:] if word in _ALONG_ROW else cosines[:3]) * _LPS_TO_RAS)
+    return _unit(LPS_TO_RAS[:3, :3] @ (cosines[3:] if word in _ALONG_ROW else cosines[:3]))
 
 
 def _axis_of(grid: Grid, axis: int | None) -> tuple[float, float, float] | None:

@@ -197,9 +197,9 @@ def _fractions(
         return in_opposed_fraction(pair[0], pair[1]), None, _FROM_PHASES
     one = [quantity for quantity in _SPLITTABLE if quantity in leg.images]
     for quantity in one:
-        split = split_tissue(segmented, quantity)
-        if split is not None:
-            return split.fractions, None, _FROM_ONE.format(quantity)
+        fractions = split_tissue(segmented, quantity)
+        if fractions is not None:
+            return fractions, None, _FROM_ONE.format(quantity)
     if one:
         return None, _ALIKE.format(" or ".join(map(str, one))), None
     shown = ", ".join(str(q) for q in leg.images)

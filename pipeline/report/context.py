@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.core.anatomy import GROUPS
 from pipeline.core.results import Lead, Measures, Severity, Verdict, leading
 from pipeline.report import words
 
@@ -30,12 +31,10 @@ class Statement:
     muscles: frozenset[str] = frozenset()
 
 
-_HAMSTRINGS = frozenset(
-    {"biceps_femoris_long", "biceps_femoris_short", "semitendinosus", "semimembranosus"}
-)
-_GLUTEALS = frozenset({"gluteus_maximus", "gluteus_medius", "gluteus_minimus"})
-_VASTI = frozenset({"vastus_lateralis", "vastus_intermedius", "vastus_medialis"})
-_QUADRICEPS = _VASTI | {"rectus_femoris"}
+_MEMBERS = {group.name: frozenset(group.muscles) for group in GROUPS}
+_HAMSTRINGS, _QUADRICEPS = _MEMBERS["hamstrings"], _MEMBERS["quadriceps"]
+_VASTI = _QUADRICEPS - {"rectus_femoris"}
+_GLUTEALS = _MEMBERS["gluteal"] - {"tensor_fasciae_latae"}
 
 #: How hard a muscle works is not how much it grows.
 _EMG_LIMIT = "electrical activity says how hard a muscle works, not how much it grows"

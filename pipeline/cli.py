@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import difflib
 import json
-import logging
-import os
 import sys
-import tempfile
-import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.errors import (
-    NAMES_ON_TERMINAL,
-    InputError,
-    MyosymmetryError,
-    ResultsError,
-    SubjectUnusableError,
-    UnmetNeedError,
-    UsageError,
-    out_of_memory,
-)
+from pipeline.core.errors import InputError, ResultsError, SubjectUnusableError, UsageError
+from pipeline.runner import Task, guarded, run_tasks, workers_for
 
 if TYPE_CHECKING:
     from pipeline.batch.status import JobState
-
-_BUG_EXIT_CODE = 70
-#: What a shell reports of a program that SIGPIPE ended.
-_CLOSED_PIPE_EXIT_CODE = 141
-#: A subject with whole legs stays below this, so that --mem says how many fit side by side.
-_GIB_PER_SUBJECT = 4.0
 
 _EPILOG = """other commands, recognised by the first word:
   myosymmetry status DATA OUT [--table FILE]      how far each subject is: complete, failed and
@@ -81,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if near:
             work = partial(_misspelt, arguments[0], near[0])
     try:
-        return _guarded(work)
+        return guarded(work)
     except KeyboardInterrupt:
         sys.stderr.write("myosymmetry: stopped; run the same command again to go on\n")
         return 130
@@ -94,45 +71,6 @@ def _misspelt(word: str, command: str) -> int:
         found=word,
         action=f"write myosymmetry {command}, if that is what was meant; --help lists all",
     )
-
-
-def _guarded(work: Callable[[], int], who: str = "") -> int:
-    """The exit code of a piece of work; what went wrong in it is said, never passed on."""
-    prefix = f"myosymmetry: {who}: " if who else "myosymmetry: "
-    try:
-        return work()
-    except MyosymmetryError as error:
-        sys.stderr.write(f"{prefix}{error}{_named(error)}\n")
-        return error.exit_code
-    except MemoryError as error:
-        sys.stderr.write(f"{prefix}{out_of_memory(error)}\n")
-        return UnmetNeedError.exit_code
-    except BrokenPipeError:
-        # Whoever reads the output wants no more of it, as `head` does. What is still to be flushed
-        # as the process ends has to go somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _CLOSED_PIPE_EXIT_CODE
-    except Exception:  # noqa: BLE001 - the last stop: a bug ends with its own exit code
-        said = traceback.format_exc() if sys.stderr.isatty() else _traceback_without_names()
-        sys.stderr.write(f"{prefix}a bug in myosymmetry, please report this:\n{said}")
-        return _BUG_EXIT_CODE
-
-
-def _named(error: MyosymmetryError) -> str:
-    """Which files or words an error means, where a person reads it: what goes elsewhere is kept."""
-    if not error.private:
-        return ""
-    if sys.stderr.isatty():
-        return f" Which: {error.private}."
-    return f" ({NAMES_ON_TERMINAL[:1].upper()}{NAMES_ON_TERMINAL[1:]}.)"
-
-
-def _traceback_without_names() -> str:
-    """Where a bug came up, without the words of the exception, which may quote names of files and
-    values of headers."""
-    kind, _, places = sys.exc_info()
-    name = "an exception" if kind is None else kind.__name__
-    return f"{''.join(traceback.format_tb(places))}{name} ({NAMES_ON_TERMINAL})\n"
 
 
 def _parser(prog: str, description: str, **keywords: Any) -> argparse.ArgumentParser:
@@ -168,23 +106,6 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     named = {"engine": options.engine, "label_scheme": options.label_scheme}
     given = {key: value for key, value in named.items() if value}
     return {"segment": given} if given else {}
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One subject and session, as handed to a worker process."""
-
-    data: Path
-    out: Path
-    subject: str
-    session: str | None
-    config: Path | None
-    overrides: dict[str, Any]
-    labels: Path | None
-    force: bool
-    report_only: bool
-    verbose: bool
-    progress: bool
 
 
 def _participant_parser() -> argparse.ArgumentParser:
@@ -232,8 +153,8 @@ def _participant(arguments: Sequence[str]) -> int:
             found=f"{len(pairs)} subjects or sessions",
             action="add --participant-label (and --session-label)",
         )
-    jobs = [
-        _Job(
+    tasks = [
+        Task(
             data=options.data,
             out=options.out,
             subject=subject,
@@ -248,44 +169,7 @@ def _participant(arguments: Sequence[str]) -> int:
         )
         for subject, session in pairs
     ]
-    workers = _workers(options.nprocs, options.mem, len(jobs))
-    if workers == 1:
-        codes = [_run_job(job) for job in jobs]
-    else:
-        with _pool(workers) as pool:
-            try:
-                codes = list(pool.map(_run_job, jobs))
-            except BrokenProcessPool as error:
-                raise UnmetNeedError(
-                    "A worker process was stopped from outside",
-                    expected=f"about {_GIB_PER_SUBJECT:g} GiB of memory per subject",
-                    found="a process that ended without a word, as one killed for its memory does",
-                    action="run the same command again to go on, with a smaller --nprocs",
-                ) from error
-    return max(codes)
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    """Worker processes that share the threads this process was given.
-
-    They are new processes, not copies, so that each reads its share before a library makes its
-    threads; this process's own settings stay as they are.
-    """
-    from pipeline.engines.session import allocated_threads
-
-    share = max(1, allocated_threads() // workers)
-    return ProcessPoolExecutor(
-        workers,
-        mp_context=get_context("spawn"),
-        initializer=_set_up_worker,
-        initargs=(share, tempfile.tempdir),
-    )
-
-
-def _set_up_worker(threads: int, scratch: str | None) -> None:
-    """Give a worker process its share of the threads and the scratch folder."""
-    os.environ.update(SLURM_CPUS_PER_TASK=str(threads), OMP_NUM_THREADS=str(threads))
-    tempfile.tempdir = scratch
+    return max(run_tasks(tasks, workers_for(options.nprocs, options.mem, len(tasks))))
 
 
 def _subjects(options: argparse.Namespace, folder: Path) -> list[tuple[str, str | None]]:
@@ -296,123 +180,6 @@ def _subjects(options: argparse.Namespace, folder: Path) -> list[tuple[str, str 
     if options.session_label:
         return [(subject, session) for subject in subjects for session in options.session_label]
     return with_sessions(folder, subjects)
-
-
-def _workers(nprocs: int, memory: str | None, jobs: int) -> int:
-    """How many subjects run side by side."""
-    if nprocs < 1:
-        raise UsageError(
-            "--nprocs is not a number of processes",
-            expected="1 or more",
-            found=str(nprocs),
-            action="say how many subjects to process at a time",
-        )
-    workers = min(nprocs, jobs)
-    if memory is not None:
-        workers = min(workers, max(1, int(_gibibytes(memory) / _GIB_PER_SUBJECT)))
-    return max(1, workers)
-
-
-def _gibibytes(text: str) -> float:
-    units = {"K": 2**-20, "M": 2**-10, "G": 1.0, "T": 2.0**10}
-    number, unit = text.strip().upper().removesuffix("B").removesuffix("I"), "G"
-    if number and number[-1] in units:
-        number, unit = number[:-1], number[-1]
-    try:
-        value = float(number) * units[unit]
-    except ValueError:
-        value = 0.0
-    if value <= 0:
-        raise UsageError(
-            "--mem is not an amount of memory",
-            expected="e.g. 8G or 6000M",
-            found=repr(text),
-            action="give the memory of the whole run as a number with K, M, G or T",
-        )
-    return value
-
-
-def _run_job(job: _Job) -> int:
-    """Process one subject; a worker never lets an error of one subject stop the others."""
-    _set_up_logging(job.verbose)
-    try:
-        return _guarded(partial(_process_job, job), job.subject)
-    finally:
-        return_free_memory()
-
-
-def _process_job(job: _Job) -> int:
-    from pipeline.config import load_config
-    from pipeline.flow import process_subject, rebuild_report
-
-    config = load_config(job.config, overrides=job.overrides)
-    if job.report_only:
-        path = rebuild_report(job.out, job.subject, session=job.session, config=config)
-    else:
-        with _Progress(job) as progress:
-            path = process_subject(
-                job.data,
-                job.out,
-                job.subject,
-                session=job.session,
-                labels=job.labels,
-                config=config,
-                force=job.force,
-                progress=progress,
-            ).report
-    sys.stdout.write(f"{path}\n")
-    return 0
-
-
-def return_free_memory() -> None:
-    """Hand what this process no longer uses back to the system, where the C library can (glibc).
-
-    Nothing of a subject lives on after it, but glibc keeps the holes that arrays of up to 32 MiB
-    leave behind (100 MiB and more), and the peak of the next subject would stand on top of them.
-    """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
-
-
-class _Progress:
-    """A bar on a terminal, plain log lines elsewhere."""
-
-    def __init__(self, job: _Job) -> None:
-        self._job = job
-        self._bar: Any = None
-
-    def __enter__(self) -> Callable[[str, int, int], None]:
-        if self._job.progress:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=1, desc=self._job.subject, leave=False, bar_format=_BAR)
-        return self._step
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def _step(self, stage: str, number: int, count: int) -> None:
-        if self._bar is not None:
-            self._bar.total = count
-            self._bar.n = number - 1
-            self._bar.set_description(f"{self._job.subject}: {stage}")
-
-
-_BAR = "{desc:<28} {bar:30} {n_fmt}/{total_fmt} {elapsed}"
-
-
-def _set_up_logging(verbose: bool) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-    )
-    for noisy in ("matplotlib", "PIL", "nibabel", "fontTools"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def _report(arguments: Sequence[str]) -> int:
@@ -438,7 +205,7 @@ def _report(arguments: Sequence[str]) -> int:
 
     # A subject without results does not keep the others from their reports.
     pairs = _subjects(options, options.out)
-    return max(_guarded(partial(rebuild, *pair), pair[0]) for pair in pairs)
+    return max(guarded(partial(rebuild, *pair), pair[0]) for pair in pairs)
 
 
 def _validate(arguments: Sequence[str]) -> int:
@@ -581,7 +348,7 @@ def _group(options: argparse.Namespace) -> int:
         subjects=None if labels is None else [subject_labels(s, None)[0] for s in labels],
         # A batch hands every call the same configuration, engine included; all is made anew.
         config=load_config(options.config, overrides=_overrides(options)).group,
-        workers=_workers(options.nprocs, options.mem, options.nprocs),
+        workers=workers_for(options.nprocs, options.mem, options.nprocs),
     )
     for note in group.notes:
         sys.stderr.write(f"myosymmetry: {note}\n")

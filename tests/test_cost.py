@@ -16,8 +16,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from pipeline import cli
 from pipeline.engines.session import WEIGHTS, OnnxNetwork, allocated_threads, read_contract
+from pipeline.runner import pool_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,7 +52,7 @@ def test_workers_share_the_threads_and_leave_the_process_as_it_is(monkeypatch, t
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = dict(os.environ)
-    with cli._pool(2) as pool:
+    with pool_of(2) as pool:
         assert pool.submit(allocated_threads).result() == 3
         assert pool.submit(os.getenv, "OMP_NUM_THREADS").result() == "3"
         assert pool.submit(tempfile.gettempdir).result() == str(tmp_path)
@@ -87,7 +87,7 @@ def test_weights_are_loaded_once(monkeypatch):
 
 _HOLES = """
 import numpy as np
-from pipeline.cli import return_free_memory
+from pipeline.runner import return_free_memory
 
 def resident_mib():
     pages = int(open("/proc/self/statm").read().split()[1])

@@ -465,7 +465,7 @@ def test_several_subjects_at_once_one_of_them_broken(data, tmp_path):
     assert not list((tmp_path / "out").rglob("sub-02_measures.json"))
     failure = json.loads((tmp_path / "out/sub-02/log/sub-02_failure.json").read_text())
     assert (failure["exit_code"], failure["stage"]) == (3, "load")
-    assert "The water image is empty" in failure["problem"]
+    assert "The water image sub-02_water.nii.gz is empty" in failure["problem"]
     assert not (tmp_path / "out/sub-01/log/sub-01_failure.json").exists()
 
 

@@ -22,6 +22,7 @@ from pipeline.io.discover import (
     subject_and_session,
     subject_folder,
     subject_labels,
+    tells_no_more,
 )
 
 
@@ -171,3 +172,22 @@ def test_what_belongs_to_no_session_is_counted(tmp_path: Path) -> None:
     for name in ("sub-01_sessions.tsv", "x_water.nii.gz"):
         (tmp_path / "sub-01" / name).write_text("")
     assert beside_sessions(tmp_path, "sub-01") == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "folder", "may_be_kept"),
+    [
+        ("sub-01_water.nii.gz", "sub-01", True),
+        ("anat/sub-0123_run-2_T1w.nii", "sub-0123", True),
+        ("sub-a1_ses-pre_dseg.nii.gz", "sub-a1/ses-pre", True),
+        ("Doe_water.nii.gz", "sub-01", False),
+        ("sub-doe_water.nii.gz", "sub-01", False),
+        ("sub-01_19700102_water.nii.gz", "sub-01", False),
+        ("M\u00fcller/sub-01_water.nii.gz", "sub-01", False),
+    ],
+)
+def test_only_names_that_say_nothing_of_a_person_may_be_kept(
+    file: str, folder: str, may_be_kept: bool
+) -> None:
+    patterns = default_config().load.patterns
+    assert tells_no_more(file, Path("data") / folder, patterns) is may_be_kept

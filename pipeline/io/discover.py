@@ -243,6 +243,32 @@ def by_pattern(
     return out
 
 
+#: Words in names of files that say nothing of a person.
+_PLAIN_WORDS = frozenset(
+    ["sub", "ses", "run", "echo", "part", "station", "chunk", "anat", "nii", "gz"]
+)
+
+
+def tells_no_more(file: str, folder: Path, patterns: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the name of a file may be kept: it holds the labels of its folder, which results bear
+    anyway, numbers of two digits, and words of BIDS and of what an image shows.
+
+    Args:
+        file: path in the folder.
+        folder: of a subject, or of a session.
+        patterns: endings by what they show (load.patterns).
+    """
+    labels = [folder.name]
+    if folder.name.startswith("ses-"):
+        labels.append(folder.parent.name)
+    shown = [ending for endings in patterns.values() for ending in endings]
+    return _words(file) <= _PLAIN_WORDS.union(*map(_words, [*labels, *shown]))
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[^\W\d_]+|\d{3,}", text.lower()))
+
+
 def nifti_stem(path: Path) -> str | None:
     """File name without .nii or .nii.gz; None for other files."""
     name = path.name.lower()

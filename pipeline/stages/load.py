@@ -47,6 +47,7 @@ from pipeline.io.discover import (
     some,
     subject_and_session,
     subject_folder,
+    tells_no_more,
 )
 from pipeline.io.nifti import Called, open_nifti
 from pipeline.io.schemes import load_label_scheme
@@ -332,9 +333,12 @@ def _nifti(
     for kind, paths in named.items():
         for path in paths:
             (file,) = _within(folder, [path])
+            name = "The label map" if kind == LABELS else f"The {kind} image"
+            if tells_no_more(file, folder, config.patterns):
+                name += f" {file}"
             source = open_nifti(
                 path,
-                Called("The label map" if kind == LABELS else f"The {kind} image", file),
+                Called(name, file),
                 affine_tolerance_mm=config.affine_tolerance_mm,
                 largest_image_million_voxels=config.largest_image_million_voxels,
             )

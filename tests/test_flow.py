@@ -24,7 +24,7 @@ from pipeline.batch.jobs import Job
 from pipeline.batch.status import State, job_states
 from pipeline.config import load_config
 from pipeline.core.errors import InputError, SubjectUnusableError, UsageError
-from pipeline.core.results import Measures, ScannerSettings, Status
+from pipeline.core.results import Measurement, Measures, ScannerSettings, Status
 from pipeline.flow import STAGES, process_subject
 from pipeline.io.derivatives import SubjectFolder, exclusive, read_measures, refuse_output_in_input
 from pipeline.report.check import check_results
@@ -46,6 +46,11 @@ def run_cli(*arguments: object, **keywords) -> subprocess.CompletedProcess[str]:
 
 def comparable(path: Path) -> dict:
     return json.loads(path.read_text())
+
+
+def without_error(results: Measures) -> Measurement:
+    """The first muscle on the right, less the error, into which the published variation enters."""
+    return results.measures.muscles[0].right.model_copy(update={"se_repeat_percent": None})
 
 
 def test_everything_promised_is_written(processed):
@@ -126,7 +131,7 @@ def test_a_change_of_one_section_reuses_what_does_not_rest_on_it(data, processed
     assert "labels saved earlier are reused" in caplog.text
     assert "registration saved earlier is reused" in caplog.text
     first = read_measures(processed / "sub-01/sub-01_measures.json")
-    assert results.measures.muscles[0].right == first.measures.muscles[0].right
+    assert without_error(results) == without_error(first)
     wide, narrow = (m.measures.muscles[0].asymmetry.se_total_percent for m in (results, first))
     # But for the error of counting slices, which is the same in both.
     assert wide == pytest.approx(2 * narrow, rel=0.01)
@@ -178,7 +183,7 @@ def test_a_consensus_is_measured_shown_and_forgotten_again(data, processed, tmp_
     again = process_subject(data, out, "sub-01", config=load_config(overrides=rough)).measures
     assert not folder.consensus_labels.exists()
     first = read_measures(processed / "sub-01/sub-01_measures.json")
-    assert again.measures.muscles[0].right == first.measures.muscles[0].right
+    assert without_error(again) == without_error(first)
 
 
 def test_a_run_that_fails_leaves_no_numbers_of_an_earlier_one(data, processed, tmp_path):

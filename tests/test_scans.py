@@ -235,7 +235,8 @@ def test_repeats_are_no_stations() -> None:
     grid = thighs().labels.grid
     again = grid.crop((0, 0, 4), grid.shape)
     with pytest.raises(InputError, match=r"More than one image shows.*Found: b and d, the latter"):
-        group_stations([(W, grid), (F, grid), (W, again), (F, again)], ["a", "b", "c", "d"])
+        names = ["a", "b", "c", "d"]
+        group_stations([(W, grid), (F, grid), (W, again), (F, again)], names, [""] * 4)
 
 
 def test_stations_of_two_bodies_far_apart_are_refused() -> None:

@@ -133,8 +133,8 @@ def test_a_change_of_one_section_reuses_what_does_not_rest_on_it(data, processed
     first = read_measures(processed / "sub-01/sub-01_measures.json")
     assert without_error(results) == without_error(first)
     wide, narrow = (m.measures.muscles[0].asymmetry.se_total_percent for m in (results, first))
-    # But for the error of counting slices, which is the same in both.
-    assert wide == pytest.approx(2 * narrow, rel=0.01)
+    # But for the errors of counting slices and of fat fractions, which are the same in both.
+    assert 1.95 * narrow < wide < 2 * narrow
 
 
 def test_labels_of_a_contrast_taken_for_another_are_not_reused(

@@ -219,7 +219,7 @@ def input_state(folder: Path, manual: Path) -> dict[str, Any]:
     """
     found = []
     for path in [*files_below(folder), manual]:
-        # A link that leads nowhere, or a place below a file, has neither size nor time.
+        # A link that leads nowhere or a place below a file has neither size nor time.
         with suppress(FileNotFoundError, NotADirectoryError):
             stat = path.stat()
             name = path.name if path == manual else path.relative_to(folder).as_posix()

@@ -234,8 +234,8 @@ def test_nifti_stations_and_one_without_fat(tmp_path: Path) -> None:
 def test_repeats_are_no_stations() -> None:
     grid = thighs().labels.grid
     again = grid.crop((0, 0, 4), grid.shape)
+    names = ["a", "b", "c", "d"]
     with pytest.raises(InputError, match=r"More than one image shows.*Found: b and d, the latter"):
-        names = ["a", "b", "c", "d"]
         group_stations([(W, grid), (F, grid), (W, again), (F, again)], names, [""] * 4)
 
 

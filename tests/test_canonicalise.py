@@ -271,22 +271,23 @@ def test_a_piece_across_the_middle_is_cut_there() -> None:
     assert out[29, 0, 0] == 45
 
 
-def test_a_column_on_the_middle_itself_is_nobodys() -> None:
+def placed_hip_bone(first: int) -> np.ndarray:
+    """A piece without a side from a column up to the 28th, placed; the middle is column 20."""
     labels = np.zeros((41, 10, 10), dtype=np.uint8)
-    labels[12:29] = 1
+    labels[first:29] = 1
     own = np.zeros_like(labels)
     own[0:4], own[37:41] = 108, 8
-    out = place_sides(own, labels, {1: "hip_bone"}, grid(labels.shape))
+    return place_sides(own, labels, {1: "hip_bone"}, grid(labels.shape))
+
+
+def test_a_column_on_the_middle_itself_is_nobodys() -> None:
+    out = placed_hip_bone(12)
     assert np.count_nonzero(out == 45) == np.count_nonzero(out == 145) == 8 * 10 * 10
     assert not out[20].any()
 
 
 def test_a_piece_that_reaches_the_middle_stays_whole() -> None:
-    labels = np.zeros((41, 10, 10), dtype=np.uint8)
-    labels[20:29] = 1
-    own = np.zeros_like(labels)
-    own[0:4], own[37:41] = 108, 8
-    out = place_sides(own, labels, {1: "hip_bone"}, grid(labels.shape))
+    out = placed_hip_bone(20)
     assert np.count_nonzero(out == 45) == 9 * 10 * 10
 
 

@@ -28,6 +28,7 @@ from pipeline.core.volume import DixonPair, LabelMap, Quantity, Volume
 from pipeline.imaging.lower_limbs import body_mask, find_lower_limbs
 from pipeline.imaging.noise import above_noise, bright_signal
 from pipeline.imaging.orientation import input_box, nearest_axes, reorient, reoriented_grid
+from pipeline.imaging.reversal import AS_STORED, reversal
 from pipeline.imaging.sampling import centred_lattice, odd_step
 from pipeline.imaging.sides import place_sides
 from pipeline.imaging.stations import Seam, Station, join_stations
@@ -52,6 +53,8 @@ _USUAL_SIGNAL_RATIO, _LARGEST_SIGNAL_RATIO = 8.0, 50.0
 _LARGEST_CORRELATION = 0.999
 #: So many voxels are enough to tell a copy by.
 _COPY_VOXELS = 1e6
+#: Directions of the canonical axes.
+_WAYS = ("left to right", "back to front", "foot to head")
 
 
 @dataclass(frozen=True)
@@ -387,7 +390,8 @@ def _check_signal(low: float, high: float, quantity: Quantity) -> None:
 
 
 def _check_two_images(images: Mapping[Quantity, Volume]) -> None:
-    """Refuse one image that was given for both water and fat: half of everything would be fat."""
+    """Refuse one image that was given for both water and fat: half of everything would be fat;
+    and fat that was reversed: each muscle would have the fat of another."""
     step = max(1, round((images[Quantity.WATER].data.size / _COPY_VOXELS) ** (1 / 3)))
     thin = (slice(None, None, step),) * 3
     water, fat = (images[q].data[thin].ravel() for q in (Quantity.WATER, Quantity.FAT))
@@ -401,6 +405,15 @@ def _check_two_images(images: Mapping[Quantity, Volume]) -> None:
             "what is bright in the one is dark in the other",
             found=f"a correlation of {correlation:.4f}",
             action="give the image of the other contrast: one of the two was copied or misnamed",
+        )
+    reversed_axes = reversal(images[Quantity.WATER].data, images[Quantity.FAT].data)
+    if reversed_axes != AS_STORED:
+        ways = [way for way, flag in zip(_WAYS, reversed_axes, strict=True) if flag]
+        raise InputError(
+            "The fat image is stored the other way round than the water image",
+            expected="two images whose voxels lie in one place where their affines say so",
+            found=f"images that fit only once fat is reversed {' and '.join(ways)}",
+            action="convert both images anew from their source, in the same way",
         )
 
 

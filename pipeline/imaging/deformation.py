@@ -208,12 +208,17 @@ def _faces(leg: LegSurfaces, names: Sequence[str], half: SpatialTransform) -> _F
 
 
 def _turned(normals: Floats, points: Floats, transform: SpatialTransform) -> Floats:
-    """Unit normals of surfaces that a transform carries: J^-T n, by finite differences."""
+    """Unit normals of surfaces that a transform carries, by finite differences."""
     step = 0.5
     here = transform.apply(points)
     jacobian = np.stack(
         [(transform.apply(points + step * e) - here) / step for e in np.eye(3)], axis=-1
     )
+    return _carried(normals, jacobian)
+
+
+def _carried(normals: Floats, jacobian: Floats) -> Floats:
+    """Unit normals (n, 3) of surfaces after a map with these Jacobians (n, 3, 3): J^-T n."""
     return _normalised(np.linalg.solve(np.swapaxes(jacobian, 1, 2), normals[..., None])[..., 0])
 
 
@@ -252,13 +257,24 @@ class _Moved:
     """Faces of one leg at the place where both legs meet.
 
     Attributes:
-        points, normals: there (n, 3).
+        points: there (n, 3).
         visible: of the asking faces, which the other leg could show.
+        faces: the same before they moved.
+        slopes: of the way they went, d(axis i)/d(axis j) at each node (nx, ny, nz, 3, 3).
+        grid: the nodes.
     """
 
     points: Floats
-    normals: Floats
     visible: Ints
+    faces: _Faces
+    slopes: NDArray[np.float32]
+    grid: Grid
+
+    def normals(self, chosen: Ints) -> Floats:
+        """Unit normals, there, of some of the faces (n, 3)."""
+        nearest = np.rint(self.grid.world_to_index(self.faces.points[chosen])).astype(np.intp)
+        jacobian = self.slopes[tuple(nearest.T)] + np.eye(3)
+        return _carried(self.faces.normals[chosen], jacobian)
 
 
 def _moved(faces: _Faces, flow: FlowTransform, other: Window, elsewhere: Floats) -> _Moved:
@@ -273,15 +289,11 @@ def _moved(faces: _Faces, flow: FlowTransform, other: Window, elsewhere: Floats)
     grid, field = flow.grid, flow.half_displacement
     points = faces.points + interpolate(field, grid, faces.points)
     gradient = [np.gradient(field, mm, axis=k) for k, mm in enumerate(grid.voxel_sizes_mm)]
-    slopes = np.stack(gradient, axis=-1)
-    nearest = np.rint(grid.world_to_index(faces.points)).astype(np.intp)
-    jacobian = slopes[tuple(nearest.T)] + np.eye(3)
-    normals = np.linalg.solve(np.swapaxes(jacobian, 1, 2), faces.normals[..., None])[..., 0]
     asking = points[faces.asking]
     arrived = asking + interpolate(field, grid, asking)
     # Half a level inside: faces were only kept between the centres of the end levels.
     shown = other.contains(interpolate(elsewhere, grid, arrived), margin=0.0)
-    return _Moved(points, _normalised(normals), faces.asking[shown])
+    return _Moved(points, faces.asking[shown], faces, np.stack(gradient, axis=-1), grid)
 
 
 def _improved(
@@ -292,8 +304,8 @@ def _improved(
     here = _moved(left, flow, right.window, seen[1])
     there = _moved(right, flow.inverse(), left.window, seen[0])
     found = [
-        _offsets(here, there, left, right, level.reach_mm),
-        _offsets(there, here, right, left, level.reach_mm),
+        _offsets(here, there, level.reach_mm),
+        _offsets(there, here, level.reach_mm),
     ]
     # Offsets point from the asking face to its partner: backwards for those of the right leg.
     places, normals, offsets, weights = (
@@ -305,19 +317,23 @@ def _improved(
 
 
 def _offsets(
-    asking: _Moved, asked: _Moved, own: _Faces, other: _Faces, reach_mm: float
+    asking: _Moved, asked: _Moved, reach_mm: float
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Midpoints (n, 3), normals (n, 3), offsets along them in mm (n,) and weights (n,)."""
-    chosen = asking.visible
-    tree = cKDTree(np.concatenate([asked.points, APART_MM * other.surface[:, None]], axis=1))
+    chosen, own, other = asking.visible, asking.faces, asked.faces
+    tree = cKDTree(
+        np.concatenate([asked.points, APART_MM * other.surface[:, None]], axis=1),
+        balanced_tree=False,  # built once for each search: quicker in all
+    )
     query = np.concatenate([asking.points[chosen], APART_MM * own.surface[chosen][:, None]], axis=1)
     distance, partner = tree.query(query, distance_upper_bound=3.0 * reach_mm)
     near = np.isfinite(distance)
     chosen, partner = chosen[near], partner[near]
-    facing = np.einsum("ij,ij->i", asking.normals[chosen], asked.normals[partner])
-    chosen, partner = chosen[facing > LEAST_COSINE], partner[facing > LEAST_COSINE]
+    here, there = asking.normals(chosen), asked.normals(partner)
+    facing = np.einsum("ij,ij->i", here, there) > LEAST_COSINE
+    chosen, partner = chosen[facing], partner[facing]
     apart = asked.points[partner] - asking.points[chosen]
-    normals = _normalised(asking.normals[chosen] + asked.normals[partner])
+    normals = _normalised(here[facing] + there[facing])
     along = np.einsum("ij,ij->i", apart, normals)
     square = np.einsum("ij,ij->i", apart, apart)
     # Geman & McClure, Bull ISI 1987;52:5: what lies far off is no partner.

@@ -89,6 +89,12 @@ def run_stages(subject: LoadedSubject) -> tuple[LimbMeasures, LegMatch, Segmente
     return measure(segmented, match, config=config.measure).value, match, segmented
 
 
+@cache
+def small_results() -> tuple[LimbMeasures, LegMatch, SegmentedLegs]:
+    """What the stages find in the small scan."""
+    return run_stages(loaded(small_scan()))
+
+
 def write_subject(folder: Path, scan: Scan) -> None:
     """Write a scan as a subject's folder of NIfTI files."""
     folder.mkdir(parents=True, exist_ok=True)

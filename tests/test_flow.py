@@ -14,7 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from bodies import GIVEN, body, loaded, run_stages, small_scan, write_subject
+from bodies import GIVEN, body, small_results, small_scan, write_subject
 from pypdf import PdfReader
 from test_report import Page
 
@@ -78,7 +78,7 @@ def test_everything_promised_is_written(processed):
 def test_results_through_files_equal_those_in_memory(processed):
     """int16 files quantise the images a little; the volumes are the same voxels."""
     results = read_measures(processed / "sub-01/sub-01_measures.json")
-    direct = run_stages(loaded(small_scan()))[0]
+    direct = small_results()[0]
     for one, two in zip(results.measures.muscles, direct.muscles, strict=True):
         assert one.right.volume_whole_ml == pytest.approx(two.right.volume_whole_ml, rel=1e-9)
         assert one.asymmetry.index_percent == pytest.approx(two.asymmetry.index_percent, abs=0.05)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg
 
 from pipeline.config import RegisterConfig
 from pipeline.core.anatomy import MUSCLES, UNIONS
@@ -40,6 +41,8 @@ _SHANK = (
 HALF_WAY = "half-way between the legs"
 #: A segment of which both legs show less than this is no segment: a few voxels across the knee.
 _SMALLEST_SEGMENT_ML = 10.0
+#: Legs in one scanner lie turned against each other by less than this.
+_LARGEST_TURN_DEG = 90.0
 #: Legs lie shifted along the table by up to about this; starts are tried in steps of it.
 _TABLE_SHIFTS_MM = (-60.0, -40.0, -20.0, 20.0, 40.0, 60.0)
 #: Overlap is judged on voxels of about this share of the working size.
@@ -65,6 +68,11 @@ def register(legs: SegmentedLegs, *, config: RegisterConfig) -> StageResult[LegM
     if shown[0] is None or shown[1] is None or not common_structures(shown[0], shown[1]):
         return _failed(before, "the legs have no labelled structure in common")
     segments = _transform(left, right, shown[0], shown[1], config)
+    turn = _turn_deg(segments)
+    if turn > _LARGEST_TURN_DEG:
+        return _failed(
+            before, f"its labels fit those of the right leg best turned over, by {turn:.0f} degrees"
+        )
     halves = segments.halves(HALF_WAY)
     flow = deform(
         _guided(left, shown[0], config),
@@ -177,6 +185,16 @@ def _transform(
         from_space=spaces[0],
         to_space=spaces[1],
     )
+
+
+def _turn_deg(transform: AffineTransform | BlendedAffine) -> float:
+    """Largest angle by which a segment turns."""
+    if isinstance(transform, BlendedAffine):
+        matrices = [transform.upper, transform.lower]
+    else:
+        matrices = [transform.matrix]
+    turns = [linalg.polar(matrix[:3, :3])[0] for matrix in matrices]
+    return max(float(np.degrees(np.arccos(np.clip((np.trace(t) - 1) / 2, -1, 1)))) for t in turns)
 
 
 def _segment(left: LegSurfaces, right: LegSurfaces, whole: Floats) -> Floats | None:

@@ -90,6 +90,13 @@ def run_stages(subject: LoadedSubject) -> tuple[LimbMeasures, LegMatch, Segmente
 
 
 @cache
+def thighs() -> Scan:
+    """Of the small scan the thighs only: most muscles are cut and compared where both are seen."""
+    levels = small_scan().labels.grid.shape[2]
+    return cropped(small_scan(), levels // 2, levels * 3 // 4)
+
+
+@cache
 def small_results() -> tuple[LimbMeasures, LegMatch, SegmentedLegs]:
     """What the stages find in the small scan."""
     return run_stages(loaded(small_scan()))

@@ -13,11 +13,11 @@ from bodies import (
     PERSON,
     VOXEL_MM,
     body,
-    cropped,
     loaded,
     run_stages,
     small_results,
     small_scan,
+    thighs,
 )
 
 from pipeline import (
@@ -52,13 +52,6 @@ ORIENTATIONS = [
     for axes in itertools.permutations(range(3))
     for flips in itertools.product((False, True), repeat=3)
 ]
-
-
-@cache
-def thighs() -> Scan:
-    """Thighs only: most muscles are truncated and compared on the matched extent."""
-    levels = small_scan().labels.grid.shape[2]
-    return cropped(small_scan(), levels // 2, levels * 3 // 4)
 
 
 @cache

@@ -138,9 +138,9 @@ def undisturbed_labels(name: str) -> np.ndarray:
     [
         ("leg_dixon_e", "noise", 0.85),
         pytest.param("thigh_dixon_a", "like T1", 0.75, marks=pytest.mark.slow),
-        ("leg_dixon_e", "fat alone", 0.7),
+        pytest.param("leg_dixon_e", "fat alone", 0.7, marks=pytest.mark.slow),
         pytest.param("thigh_dixon_a", "a child's size", 0.85, marks=pytest.mark.slow),
-        ("leg_dwi_f", "a giant's size", 0.85),
+        pytest.param("leg_dwi_f", "a giant's size", 0.85, marks=pytest.mark.slow),
     ],
 )
 def test_a_disturbed_scan_of_a_real_leg_is_read_like_a_good_one(name, disturb, least):

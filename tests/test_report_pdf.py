@@ -133,7 +133,7 @@ def text_places(content):
     return out
 
 
-@pytest.mark.parametrize("doubtful", [6, 20, 30])
+@pytest.mark.parametrize("doubtful", [6, pytest.param(20, marks=pytest.mark.slow), 30])
 def test_whatever_went_wrong_every_line_lies_on_a_sheet_and_every_reason_is_told(doubtful):
     errors = tuple(
         Finding(code=f"e{k}", severity=Severity.ERROR, stage="separate", message=f"Fault {k}. Why.")

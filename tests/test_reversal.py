@@ -1,4 +1,4 @@
-"""Fat that is stored the other way round than water, with the affine of water."""
+"""Fat or labels stored the other way round than water, with the affine of water."""
 
 from __future__ import annotations
 
@@ -59,8 +59,47 @@ def test_a_subject_with_reversed_fat_is_refused():
     subject = loaded(small_scan(), labels=False)
     fat = subject.images[Quantity.FAT]
     images = {**subject.images, Quantity.FAT: ArraySource(fat.data[::-1], fat.grid)}
-    with pytest.raises(InputError, match="only once fat is reversed left to right"):
+    with pytest.raises(InputError, match="only once the fat image is reversed left to right"):
         canonicalise(replace(subject, images=images), config=default_config().canonicalise)
+
+
+@pytest.mark.parametrize("flags", WAYS)
+def test_labels_too(flags):
+    water, _ = dixon()
+    labels = small_scan().labels.data
+    assert reversal(water, labels) == AS_STORED
+    assert reversal(water, np.flip(labels, axes(flags))) == flags
+
+
+def test_labels_of_one_leg_alone_are_let_through():
+    water, _ = dixon()
+    labels = small_scan().labels.data
+    for one_leg in (labels < 100, labels > 100):
+        assert reversal(water, np.where(one_leg, labels, 0)) == AS_STORED
+
+
+def test_a_mirrored_label_map_is_refused_though_every_label_lies_on_its_side():
+    subject = loaded(small_scan())
+    labels = subject.labels.data[::-1]
+    named = np.where(labels > 100, labels - 100, np.where(labels > 0, labels + 100, 0))
+    mirrored = replace(subject, labels=ArraySource(named, subject.labels.grid))
+    with pytest.raises(InputError, match=r"label map .* only once the label map is reversed left"):
+        canonicalise(mirrored, config=default_config().canonicalise)
+
+
+@pytest.mark.parametrize(
+    ("image", "labels"),
+    [("thigh_water_b", "thigh_water_b_dseg-silver"), ("leg_dwi_f", "leg_dwi_f_dseg")],
+)
+def test_real_labels(shared_data, image, labels):
+    signal, drawn = (
+        np.asarray(nib.load(shared_data / "images" / f"{name}.nii.gz").dataobj)
+        for name in (image, labels)
+    )
+    signal = signal.astype(np.float32)
+    assert reversal(signal, drawn) == AS_STORED
+    for flags in WAYS:
+        assert reversal(signal, np.flip(drawn, axes(flags))) == flags
 
 
 @pytest.mark.parametrize("name", ["thigh_dixon_a", "leg_dixon_e"])

@@ -28,7 +28,7 @@ from pipeline.core.volume import DixonPair, LabelMap, Quantity, Volume
 from pipeline.imaging.lower_limbs import body_mask, find_lower_limbs
 from pipeline.imaging.noise import above_noise, bright_signal
 from pipeline.imaging.orientation import input_box, nearest_axes, reorient, reoriented_grid
-from pipeline.imaging.reversal import AS_STORED, reversal
+from pipeline.imaging.reversal import reversal
 from pipeline.imaging.sampling import centred_lattice, odd_step
 from pipeline.imaging.sides import place_sides
 from pipeline.imaging.stations import Seam, Station, join_stations
@@ -111,6 +111,8 @@ def canonicalise(
     if subject.label_scheme is not None:
         data = turned[_LABELS].read(lower, upper)
         labels = _labels(data, canonical, subject.label_scheme)
+        if images:
+            _check_order(next(iter(images.values())), labels.data, "label map")
     dixon = None
     if Quantity.WATER in images and Quantity.FAT in images:
         _check_two_images(images)
@@ -390,8 +392,8 @@ def _check_signal(low: float, high: float, quantity: Quantity) -> None:
 
 
 def _check_two_images(images: Mapping[Quantity, Volume]) -> None:
-    """Refuse one image that was given for both water and fat: half of everything would be fat;
-    and fat that was reversed: each muscle would have the fat of another."""
+    """Refuse one image that was given for both water and fat, half of everything would be fat;
+    and fat that was reversed."""
     step = max(1, round((images[Quantity.WATER].data.size / _COPY_VOXELS) ** (1 / 3)))
     thin = (slice(None, None, step),) * 3
     water, fat = (images[q].data[thin].ravel() for q in (Quantity.WATER, Quantity.FAT))
@@ -406,14 +408,18 @@ def _check_two_images(images: Mapping[Quantity, Volume]) -> None:
             found=f"a correlation of {correlation:.4f}",
             action="give the image of the other contrast: one of the two was copied or misnamed",
         )
-    reversed_axes = reversal(images[Quantity.WATER].data, images[Quantity.FAT].data)
-    if reversed_axes != AS_STORED:
-        ways = [way for way, flag in zip(_WAYS, reversed_axes, strict=True) if flag]
+    _check_order(images[Quantity.WATER], images[Quantity.FAT].data, "fat image")
+
+
+def _check_order(image: Volume, other: NDArray[Any], what: str) -> None:
+    """Refuse what was reversed against an image: each muscle would have what is another's."""
+    ways = [way for way, flag in zip(_WAYS, reversal(image.data, other), strict=True) if flag]
+    if ways:
         raise InputError(
-            "The fat image is stored the other way round than the water image",
-            expected="two images whose voxels lie in one place where their affines say so",
-            found=f"images that fit only once fat is reversed {' and '.join(ways)}",
-            action="convert both images anew from their source, in the same way",
+            f"The {what} is stored the other way round than the {image.quantity} image",
+            expected="voxels that lie in one place where the affines say so",
+            found=f"voxels that fit only once the {what} is reversed {' and '.join(ways)}",
+            action="convert both anew from their source, in the same way",
         )
 
 

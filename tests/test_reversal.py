@@ -34,7 +34,10 @@ def test_each_way_of_being_reversed_is_told(flags):
     assert reversal(water, np.flip(fat, axes(flags))) == flags
 
 
-@pytest.mark.parametrize("disturbed", ["noise", "fat shifted by 8 mm", "a mirrored body", "no fat"])
+@pytest.mark.parametrize(
+    "disturbed",
+    ["noise", "fat shifted by 8 mm", "a mirrored body", "no fat", "noise in a round field of view"],
+)
 def test_fat_that_was_not_reversed_is_let_through(disturbed):
     water, fat = dixon()
     if disturbed == "noise":
@@ -42,6 +45,12 @@ def test_fat_that_was_not_reversed_is_let_through(disturbed):
         water, fat = (im + rng.normal(0.0, 0.5 * im.max(), im.shape) for im in (water, fat))
     elif disturbed == "fat shifted by 8 mm":
         fat = np.roll(fat, 2, axis=0)
+    elif disturbed == "noise in a round field of view":
+        rng = np.random.default_rng(3)
+        x, y, _ = (np.linspace(-1.0, 1.0, n) for n in water.shape)
+        round_view = (np.hypot(*np.meshgrid(x, y, indexing="ij")) < 0.8)[..., None]
+        noisy = (np.abs(im + rng.normal(0.0, 0.1 * im.max(), im.shape)) for im in (water, fat))
+        water, fat = (im * round_view for im in noisy)
     elif disturbed == "a mirrored body":
         water, fat = water[::-1], fat[::-1]
     else:

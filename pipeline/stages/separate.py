@@ -25,6 +25,7 @@ from pipeline.imaging.body import (
     without_arms,
     without_specks,
 )
+from pipeline.imaging.cut_ends import whole_levels
 from pipeline.imaging.labels import leg_labels
 from pipeline.imaging.noise import air_limits, noise_level
 from pipeline.imaging.pose import difference_of_legs
@@ -177,7 +178,10 @@ def _from_images(
         if levels.size:
             # A missing station was filled with zeros; where anything was scanned there is noise.
             between = slice(levels[0], levels[-1] + 1)
-            seen[side][between] = np.any(lit[:, :, between] & half[:, :, between], axis=(0, 1))
+            shown = np.zeros(scan.grid.shape[2], dtype=np.bool_)
+            shown[between] = np.any(lit[:, :, between] & half[:, :, between], axis=(0, 1))
+            seen[side] = whole_levels(mask, lit, shown, scan.grid.voxel_sizes_mm)
+            findings += _cut_ends(scan.grid, side, shown, seen[side])
         volumes[side] = float(mask.sum()) * scan.grid.voxel_volume_ml
     _check_sizes(volumes, config)
     joined = _both_sides(body, middle) & (between_shares(body, middle) > 0)
@@ -195,6 +199,29 @@ def _from_images(
             )
         )
     return tissue, seen
+
+
+def _cut_ends(grid: Grid, side: Side, shown: Flags, whole: Flags) -> list[Finding]:
+    """What is said of levels on which a leg is cut by an end of the scan that is not straight."""
+    cut = np.flatnonzero(shown & ~whole)
+    if cut.size == 0:
+        return []
+    middle = np.median(np.flatnonzero(whole))
+    ends = [end for end, there in (("lower", cut < middle), ("upper", cut > middle)) if there.any()]
+    cut_mm = cut.size * grid.voxel_sizes_mm[2]
+    return [
+        Finding(
+            code="ends_not_straight",
+            severity=Severity.INFO,
+            stage="separate",
+            message=f"At the {' and '.join(ends)} end of the scan, {cut_mm:.0f} mm of the {side} "
+            "leg are shown in part only: the end is bent or slanted, as the correction of "
+            "distortion or resampling leaves it. Nothing is measured there.",
+            side=side,
+            value=cut_mm,
+            unit="mm",
+        )
+    ]
 
 
 def _body(scan: CanonicalScan, lattice: Lattice) -> tuple[Flags, NDArray[np.float64], Flags]:

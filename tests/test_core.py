@@ -392,6 +392,19 @@ def test_a_leg_that_goes_on_beyond_its_image_is_cut_there_wherever_the_file_ends
         np.testing.assert_array_equal(cropped["outer"], edges["outer"][:12])
 
 
+def test_a_leg_that_goes_on_beyond_a_round_field_of_view_is_cut_there():
+    """A bar of tissue that reaches out of a circle to one side."""
+    x, y, _ = np.indices((40, 40, 3)) - 19.5
+    image = np.where(np.hypot(x, y) < 18.0, 0.1, 0.0)
+    image[np.broadcast_to(np.abs(y) < 5.0, image.shape) & (x > -8.0) & (image > 0.0)] = 5.0
+    tissue = image > 1.0
+    edges = near_edges(tissue, [image], (1.5, 1.5, 6.0), reach_mm=3.0)
+    assert "outer" in edges
+    assert "inner" not in edges
+    assert edges["outer"][36, 16:24].all()
+    assert not edges["outer"][:30].any()
+
+
 def test_a_void_is_what_a_leg_encloses_and_no_bone():
     x, y, _ = np.indices((60, 60, 2)) * 1.5
     away = np.hypot(x - 44, y - 44)

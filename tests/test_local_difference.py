@@ -378,6 +378,28 @@ def test_labels_that_break_off_where_the_other_side_goes_on_are_not_judged(
     ]
 
 
+def test_levels_without_labels_are_an_error_of_what_is_missing(plain: Results) -> None:
+    legs, match, before = plain
+    name = "biceps_femoris_short"
+    labels = legs.left.labels.data.copy()
+    muscle = labels == STRUCTURE_IDS[name]
+    fullest = int(np.argmax(muscle.sum(axis=(0, 1))))
+    forgotten = slice(fullest, fullest + 1)
+    labels[..., forgotten][muscle[..., forgotten]] = 0
+    left = with_fat(segmented(labels, legs.left.leg.grid.affine, Side.LEFT))
+    found = measure(SegmentedLegs(legs.right, left, ENGINE), match, config=CONFIG.measure).value
+    now, was = by_name(found)[name], by_name(before)[name]
+    missing = 100.0 * muscle[..., forgotten].sum() / muscle.sum()
+    assert 1.0 < missing < 5.0
+    assert now.left.status is Status.OK
+    assert now.left.counting_se_percent == pytest.approx(missing, rel=0.1)
+    assert now.right.counting_se_percent == was.right.counting_se_percent
+    moved = now.asymmetry.index_percent - was.asymmetry.index_percent
+    assert moved == pytest.approx(missing, rel=0.1)
+    widened = np.sqrt(now.asymmetry.se_total_percent**2 - was.asymmetry.se_total_percent**2)
+    assert widened == pytest.approx(missing, rel=0.15)
+
+
 def broken_at(leg: SegmentedLeg, name: str, end: str) -> float:
     """Height of the last level of a muscle."""
     levels = np.flatnonzero((leg.labels.data == STRUCTURE_IDS[name]).any(axis=(0, 1)))

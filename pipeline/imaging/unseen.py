@@ -28,8 +28,9 @@ def near_edges(
 ) -> dict[str, Flags]:
     """Voxels near a place where the leg goes on beyond an edge of the images.
 
-    An image ends where its last voxels other than exactly 0 are: what lies further out was padded,
-    after a correction of distortion or a crop. Where the air beside the leg was blanked too, that
+    An image ends where its last voxels other than exactly 0 are, on whatever level: what lies
+    further out was padded, after a correction of distortion or a crop, or around a round field of
+    view. Where the air beside the leg was blanked too, that
     cannot be told, and the image ends where its array does.
 
     Args:
@@ -49,20 +50,29 @@ def near_edges(
         signal += np.abs(image)
     lit = signal > 0
     air = signal < _DARK_SHARE * np.median(signal[tissue])
-    for shown in ndimage.find_objects(lit.any(axis=2).astype(np.uint8)):
-        noisy = np.count_nonzero(lit[shown] & air[shown])
-        if noisy <= _NOISY_SHARE * np.count_nonzero(air[shown]):
-            lit[:] = True
+    shown = ndimage.binary_fill_holes(lit.any(axis=2))
+    around = air & shown[..., None]
+    if np.count_nonzero(lit & around) <= _NOISY_SHARE * np.count_nonzero(around):
+        shown = np.ones_like(shown)
     found = {}
     for (axis, end), name in EDGES.items():
-        lines = np.flatnonzero(lit.any(axis=tuple({0, 1, 2} - {axis})))
-        outermost = lines[-_LINES:] if end else lines[:_LINES]
-        of_edge = np.zeros(tissue.shape[axis], dtype=np.bool_)
-        of_edge[outermost] = True
-        cut = tissue & np.expand_dims(of_edge, tuple({0, 1, 2} - {axis}))
+        cut = tissue & _outermost(shown, axis, end)[..., None]
         if cut.any():
             found[name] = near(cut, voxel_mm, reach_mm=reach_mm)
     return found
+
+
+def _outermost(shown: Flags, axis: int, end: int) -> Flags:
+    """Pixels (nx, ny) beyond which, towards one end of an axis, the image ends."""
+    lines = [(0, 0), (0, 0)]
+    lines[axis] = (0, _LINES) if end else (_LINES, 0)
+    padded = np.pad(shown, lines)
+    first = 1 if end else 0
+    beyond = [
+        np.take(padded, range(first + k, first + k + shown.shape[axis]), axis=axis)
+        for k in range(_LINES)
+    ]
+    return np.asarray(shown & ~np.logical_and.reduce(beyond))
 
 
 def enclosed_voids(

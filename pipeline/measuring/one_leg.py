@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import hypot
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,8 @@ class Structure:
     course: all of it along the matched levels; None where the legs are not registered.
     ends_mm: height (z) of its lowest and its highest level.
     void_share: share of it that lies beside a part of the leg without signal.
-    counting_se: standard error of ln(volume) because slices stand for the whole.
+    counting_se: standard error of ln(volume) because slices stand for the whole; what its labels
+    lack on levels between its ends counts as an error of its own size.
     cut_mm2: where the matched part ends because the other leg is not shown further, the
     cross-section there, at the upper and at the lower end; 0 where it ends by itself.
     """
@@ -146,6 +148,16 @@ def measure_leg(
                 float(leg.grid.voxel_volume_mm3 * per_mm[1]),
             )
         length, profile = _profile(segmented, points, values, config)
+        extent = structure_extent(
+            mask,
+            lower_index=lower,
+            box_shape=leg.grid.shape,
+            seen=leg.seen,
+            labelled=segmented.labelled,
+            edges=edges,
+            blunt_end_share=config.blunt_end_share,
+            largest_edge_share=config.largest_edge_share,
+        )
         out[structure.name] = Structure(
             in_view=sums(weights=None),
             matched=matched,
@@ -157,16 +169,7 @@ def measure_leg(
                 "upper": float(points[index[:, 2] == box[2].stop - 1, 2].mean()),
             },
             fractions=values,
-            extent=structure_extent(
-                mask,
-                lower_index=lower,
-                box_shape=leg.grid.shape,
-                seen=leg.seen,
-                labelled=segmented.labelled,
-                edges=edges,
-                blunt_end_share=config.blunt_end_share,
-                largest_edge_share=config.largest_edge_share,
-            ),
+            extent=extent,
             length_mm=length,
             profile=profile,
             confidence=segmented.confidence.get(structure.name),
@@ -174,7 +177,9 @@ def measure_leg(
             lean_estimate=lean_estimate,
             swap=swap,
             void_share=0.0 if beside is None else float(beside[voxels].mean()),
-            counting_se=se_of_counting(np.count_nonzero(mask, axis=(0, 1)).tolist()),
+            counting_se=hypot(
+                se_of_counting(np.count_nonzero(mask, axis=(0, 1)).tolist()), extent.gap_share
+            ),
         )
     return out
 

@@ -149,6 +149,13 @@ def copied(folder: Path) -> None:
     save(folder / "a_fat.nii.gz", np.asarray(image.dataobj) * 3)
 
 
+def air_filled(folder: Path) -> None:
+    good(folder)
+    values = np.asarray(nib.load(folder / "a_water.nii.gz").dataobj).astype(np.float32)
+    values[:3] = -700.0
+    save(folder / "a_water.nii.gz", values)
+
+
 def no_affine(folder: Path) -> None:
     save(folder / "a_T1w.nii.gz", affine=np.eye(4))
 
@@ -261,6 +268,7 @@ CASES = {
     "qform and sform disagree": (forms_disagree, r"disagree.*12\.5 mm; first corner \[0"),
     "neither qform nor sform": (no_forms, "does not say how it lies.*sform code 0"),
     "water copied as fat": (copied, "one and the same image.*correlation of 1.0000"),
+    "air filled with -700": (air_filled, r"water image is far below zero in \d+ % of its voxels"),
     "the identity in the place of an affine": (no_affine, "no size and no position.*identity"),
     "stretched to an atlas": (in_an_atlas, "space of an atlas.*sform code 4"),
     "metres": (unit(1), "states its lengths in metres.*millimetres"),

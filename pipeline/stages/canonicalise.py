@@ -53,6 +53,9 @@ _USUAL_SIGNAL_RATIO, _LARGEST_SIGNAL_RATIO = 8.0, 50.0
 _LARGEST_CORRELATION = 0.999
 #: So many voxels are enough to tell a copy by.
 _COPY_VOXELS = 1e6
+#: Water and fat may be negative by their noise; a share of voxels that lie so far below 0, as part
+#: of what is bright, were filled in.
+_FAR_BELOW, _LARGEST_SHARE_BELOW = 0.5, 0.01
 #: Directions of the canonical axes.
 _WAYS = ("left to right", "back to front", "foot to head")
 
@@ -393,12 +396,22 @@ def _check_signal(low: float, high: float, quantity: Quantity) -> None:
 
 def _check_two_images(images: Mapping[Quantity, Volume]) -> None:
     """Refuse one image that was given for both water and fat, half of everything would be fat;
-    and fat that was reversed."""
+    air that was filled with negative numbers; and fat that was reversed."""
     step = max(1, round((images[Quantity.WATER].data.size / _COPY_VOXELS) ** (1 / 3)))
     thin = (slice(None, None, step),) * 3
     water, fat = (images[q].data[thin].ravel() for q in (Quantity.WATER, Quantity.FAT))
     if not (np.ptp(water) and np.ptp(fat)):
         return
+    for quantity, values in ((Quantity.WATER, water), (Quantity.FAT, fat)):
+        high = float(np.percentile(values, 99))
+        below = float(np.mean(values < -_FAR_BELOW * high))
+        if below > _LARGEST_SHARE_BELOW:
+            raise InputError(
+                f"The {quantity} image is far below zero in {100 * below:.0f} % of its voxels",
+                expected="signal, and air near 0: fat fractions rest on both images",
+                found=f"values down to {float(values.min()):.4g}; bright tissue has {high:.4g}",
+                action="set what a program filled in around the body to 0, or export it again",
+            )
     correlation = float(np.corrcoef(water.astype(np.float64), fat.astype(np.float64))[0, 1])
     if correlation > _LARGEST_CORRELATION:
         raise InputError(

@@ -190,6 +190,7 @@ class SeparateConfig(_Section):
     smallest_leg_difference: Share
     usual_leg_difference: Share
     largest_midline_offset_mm: Positive
+    largest_brightness_ratio: Annotated[float, Field(gt=1)]
 
 
 class EmbeddedConfig(_Section):

@@ -26,6 +26,7 @@ from test_scans import random_scan, swapped
 from pipeline import (
     MUSCLES,
     OWN_SCHEME,
+    ArraySource,
     Grid,
     LimbMeasures,
     LoadedSubject,
@@ -536,6 +537,20 @@ def test_caveats_reach_every_difference(tmp_path: Path) -> None:
     assert "acquisition_not_stated" not in by_code
     said = " ".join(finding.message for finding in (*subject.findings, *findings))
     assert not [secret for secret in SECRETS if secret in said]
+
+
+@pytest.mark.parametrize(("share", "doubted"), [(0.8, False), (0.4, True)])
+def test_one_leg_in_the_dark_is_a_caveat(share: float, doubted: bool) -> None:
+    subject = loaded(thighs())
+    left = np.arange(thighs().labels.grid.shape[0]) < thighs().labels.grid.shape[0] / 2
+    shade = np.where(left, share, 1.0)[:, None, None]
+    images = {q: ArraySource(s.data * shade, s.grid) for q, s in subject.images.items()}
+    scan = canonicalise(replace(subject, images=images), config=CONFIG.canonicalise)
+    result = separate_legs(scan.value, config=CONFIG.separate)
+    dark = [f for f in result.findings if f.code == "legs_unlike_bright"]
+    assert [f.side for f in dark] == ([Side.LEFT] if doubted else [])
+    assert ("legs_unlike_bright" in result.value.caveats) is doubted
+    assert all(f.value == pytest.approx(1.0 / share, rel=0.1) for f in dark)
 
 
 @pytest.mark.parametrize(

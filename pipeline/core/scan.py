@@ -210,7 +210,8 @@ class Leg:
         tissue: boolean: voxels of this leg's body part (on its own side of the mid-sagittal
             surface).
         seen: boolean per voxel of the third axis (superior): this leg was imaged there. Levels in
-            between that nobody scanned (a missing station) are not.
+            between that nobody scanned (a missing station) are not, nor those at a bent or slanted
+            end that show a part of it.
         given: given labels of this leg in LEG_SCHEME, or None.
         to_scanner: leg space -> scanner space; determinant -1 for the left leg.
         lower: index on the canonical grid of the box this leg was cut from.

@@ -95,9 +95,11 @@ def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult
     doubt = next((f.message for f in alike if f.severity is Severity.ERROR), None)
     if given is not None and scan.images:
         findings += _label_findings(scan, given, tissue)
-    aside = _off_isocentre(middle, config) if scan.from_isocentre else []
-    findings += aside
-    caveats = (*scan.caveats, *(finding.code for finding in aside))
+    doubts = _off_isocentre(middle, config) if scan.from_isocentre else []
+    if scan.images:
+        doubts += _unlike_bright(legs, config)
+    findings += doubts
+    caveats = (*scan.caveats, *(finding.code for finding in doubts))
     return StageResult(LegPair(legs[Side.RIGHT], legs[Side.LEFT], doubt, caveats), tuple(findings))
 
 
@@ -132,6 +134,34 @@ def _off_isocentre(middle_mm: float, config: SeparateConfig) -> list[Finding]:
             value=middle_mm,
             threshold=limit if middle_mm > 0 else -limit,
             unit="mm",
+        )
+    ]
+
+
+def _unlike_bright(legs: Mapping[Side, Leg], config: SeparateConfig) -> list[Finding]:
+    """Doubt on legs of which one is far brighter than the other."""
+    bright = {}
+    for side, leg in legs.items():
+        signal = [v.data for q, v in leg.images.items() if q is not Quantity.FAT_FRACTION]
+        if not signal:
+            return []
+        bright[side] = float(np.median(sum(np.abs(image[leg.tissue]) for image in signal)))
+    dark = min(bright, key=bright.__getitem__)
+    ratio = bright[dark.other] / max(bright[dark], 1e-12)
+    if ratio <= config.largest_brightness_ratio:
+        return []
+    return [
+        Finding(
+            code="legs_unlike_bright",
+            severity=Severity.WARNING,
+            stage="separate",
+            message=f"The {dark.other} leg is {ratio:.1f} times as bright as the {dark} one (a "
+            "coil far from that one, or a correction of brightness): muscle there may be taken for "
+            "air. This alone can make the legs differ.",
+            side=dark,
+            value=ratio,
+            threshold=config.largest_brightness_ratio,
+            unit="times",
         )
     ]
 
@@ -216,7 +246,7 @@ def _cut_ends(grid: Grid, side: Side, shown: Flags, whole: Flags) -> list[Findin
             stage="separate",
             message=f"At the {' and '.join(ends)} end of the scan, {cut_mm:.0f} mm of the {side} "
             "leg are shown in part only: the end is bent or slanted, as the correction of "
-            "distortion or resampling leaves it. Nothing is measured there.",
+            "distortion or resampling leaves it. Those levels count as not seen.",
             side=side,
             value=cut_mm,
             unit="mm",

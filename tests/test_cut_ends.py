@@ -60,6 +60,15 @@ def test_a_leg_that_grows_thinner_in_dark_air_is_not_cut(radius_mm):
     assert whole(tissue, tissue).all()
 
 
+@pytest.mark.parametrize("levels", [2, 3, 5])
+def test_of_a_few_slices_one_stays(levels):
+    """A leg without a level that was seen could not be measured at all."""
+    tissue = leg(lambda z: np.full(z.shape, 80.0), levels)
+    shown = slanted(tissue.shape, 15.0, levels / 2)
+    for stack in (shown, ~shown):
+        assert whole(tissue & stack, stack).any()
+
+
 def test_what_is_dark_inside_is_no_end():
     tissue = leg(lambda z: np.full(z.shape, 80.0))
     lit = tissue.copy()

@@ -55,7 +55,8 @@ def whole_levels(tissue: Flags, lit: Flags, seen: Flags, voxel_mm: tuple[float, 
         near_end = outwards[-reach - 1 :]
         cut = _first_cut(tissue[thin], lit[thin], near_end, pixel_mm, deep_mm)
         if cut is not None:
-            whole[near_end[max(0, cut - outside) :]] = False
+            # One level stays in any case: a few slices may be cut on all of them.
+            whole[near_end[max(1, cut - outside) :]] = False
     return whole
 
 

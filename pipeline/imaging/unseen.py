@@ -30,8 +30,8 @@ def near_edges(
 
     An image ends where its last voxels other than exactly 0 are, on whatever level: what lies
     further out was padded, after a correction of distortion or a crop, or around a round field of
-    view. Where the air beside the leg was blanked too, that
-    cannot be told, and the image ends where its array does.
+    view. Where the air beside the leg was blanked too, that cannot be told, and the image ends
+    where its array does.
 
     Args:
         tissue: the leg, shape (nx, ny, nz), in right-leg pose.

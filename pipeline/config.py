@@ -294,6 +294,7 @@ class MeasureConfig(_Section):
     largest_gap_share: Share
     largest_edge_share: Share
     edge_reach_mm: Positive
+    largest_cut_share: Share
     void_reach_mm: Positive
     smallest_void_mm: Positive
     profile_step_mm: Positive

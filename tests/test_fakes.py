@@ -42,6 +42,7 @@ from pipeline import (
 from pipeline.core.errors import ConfigError
 from pipeline.core.results import Finding, Severity, Status
 from pipeline.core.scan import FAT_SHIFT_HZ_PER_T, SCANNER_SPACE, ScanSettings, SegmentedLegs
+from pipeline.core.soft import Confidence
 from pipeline.core.volume import DixonPair, Quantity, Volume
 from pipeline.imaging.noise import fraction_of_noise
 from pipeline.imaging.spoiled_echo import fat_gain, signal_fraction, steady_state
@@ -683,6 +684,22 @@ def test_a_muscle_that_an_edge_of_the_images_cuts_is_not_compared() -> None:
     # What lies further inside is compared as before.
     for name in ("gracilis", "thigh_medial"):
         assert named[name].asymmetry.verdict is not None
+
+
+@pytest.mark.parametrize(("mm", "doubted"), [(15.0, False), (60.0, True)])
+def test_of_a_leg_cut_far_inside_no_label_of_a_network_is_trusted(mm: float, doubted: bool) -> None:
+    scan, side = thighs(), Side.LEFT
+    gone = outer_part(scan, side, mm)
+    _, _, drawn = measured(loaded(without(scan, gone, gone)))
+    sure = {muscle.name: Confidence(1.0, (1.0, 1.0, 1.0)) for muscle in MUSCLES}
+    right, left = (replace(leg, confidence=sure) for leg in (drawn.right, drawn.left))
+    found = replace(drawn, right=right, left=left)
+    for legs, expected in ((drawn, False), (found, doubted)):
+        limb = measure(legs, unregistered(legs), config=CONFIG.measure).value
+        gracilis = next(m for m in limb.muscles if m.name == "gracilis")
+        reason = getattr(gracilis, side).why_doubted
+        assert (reason is not None and "edge of the images" in reason) == expected
+        assert getattr(gracilis, side.other).why_doubted is None
 
 
 @pytest.mark.parametrize("side", Side)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,30 @@ def near_edges(
         if cut.any():
             found[name] = near(cut, voxel_mm, reach_mm=reach_mm)
     return found
+
+
+def cut_deep(
+    edges: Mapping[str, Flags],
+    section_mm2: NDArray[np.float64],
+    other_mm2: NDArray[np.float64],
+    *,
+    largest_lost_share: float,
+) -> Flags:
+    """Levels on which an edge of the images takes a large part of a leg.
+
+    Args:
+        edges: as near_edges gives them, of shape (nx, ny, nz).
+        section_mm2: cross-section of the leg on each level, shape (nz,).
+        other_mm2: that of the other leg at the same height; 0 where it is not seen.
+        largest_lost_share: share of the other leg's cross-section by which it may be smaller.
+
+    Returns:
+        flags of shape (nz,).
+    """
+    cut = np.zeros(section_mm2.shape, dtype=np.bool_)
+    for mask in edges.values():
+        cut |= mask.any(axis=(0, 1))
+    return np.asarray(cut & (section_mm2 < (1.0 - largest_lost_share) * other_mm2))
 
 
 def _outermost(shown: Flags, axis: int, end: int) -> Flags:

@@ -15,7 +15,7 @@ from pipeline.config import MeasureConfig
 from pipeline.core.anatomy import STRUCTURES, Side
 from pipeline.core.match import LegMatch
 from pipeline.core.results import ProfilePoint
-from pipeline.core.scan import SegmentedLeg, SegmentedLegs
+from pipeline.core.scan import Leg, SegmentedLeg, SegmentedLegs
 from pipeline.core.soft import Confidence
 from pipeline.core.volume import Quantity
 from pipeline.imaging.asymmetry import se_of_counting
@@ -34,7 +34,7 @@ from pipeline.imaging.tissue import (
     in_opposed_fraction,
     tissue_sums,
 )
-from pipeline.imaging.unseen import near, near_edges
+from pipeline.imaging.unseen import cut_deep, near, near_edges
 
 #: Single contrasts in which muscle and fat are told apart.
 _SPLITTABLE = (Quantity.T1W, Quantity.WATER)
@@ -57,6 +57,7 @@ class Structure:
     course: all of it along the matched levels; None where the legs are not registered.
     ends_mm: height (z) of its lowest and its highest level.
     void_share: share of it that lies beside a part of the leg without signal.
+    cut_deep_share: share of it on levels on which an edge of the images takes much of the leg.
     counting_se: standard error of ln(volume) because slices stand for the whole; what its labels
     lack on levels between its ends counts as an error of its own size.
     cut_mm2: where the matched part ends because the other leg is not shown further, the
@@ -78,6 +79,7 @@ class Structure:
     lean_estimate: str | None
     swap: str | None
     void_share: float
+    cut_deep_share: float
     counting_se: float
 
 
@@ -105,6 +107,7 @@ def measure_leg(
         voxel_mm,
         reach_mm=config.edge_reach_mm,
     )
+    deep = _cut_deep(legs, side, edges, config)
     beside = None if void is None else near(void, voxel_mm, reach_mm=config.void_reach_mm)
     fractions, lean_reason, lean_estimate = _fractions(segmented)
     swap = _doubted_swap(segmented, fractions)
@@ -177,11 +180,33 @@ def measure_leg(
             lean_estimate=lean_estimate,
             swap=swap,
             void_share=0.0 if beside is None else float(beside[voxels].mean()),
+            cut_deep_share=float(deep[index[:, 2]].mean()),
             counting_se=hypot(
                 se_of_counting(np.count_nonzero(mask, axis=(0, 1)).tolist()), extent.gap_share
             ),
         )
     return out
+
+
+def _cut_deep(
+    legs: SegmentedLegs,
+    side: Side,
+    edges: Mapping[str, NDArray[np.bool_]],
+    config: MeasureConfig,
+) -> NDArray[np.bool_]:
+    """Levels of a leg on which an edge of the images takes much of it, held against the other."""
+    heights, sections = zip(*(_sections(legs[s].leg) for s in (side, side.other)), strict=True)
+    other = np.interp(heights[0], heights[1], sections[1], left=0.0, right=0.0)
+    return cut_deep(edges, sections[0], other, largest_lost_share=config.largest_cut_share)
+
+
+def _sections(leg: Leg) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Height (z, rising) and cross-section of a leg on each level, mm and mm^2."""
+    size_x, size_y, _ = leg.grid.voxel_sizes_mm
+    middle = [(count - 1) / 2 for count in leg.grid.shape[:2]]
+    index = np.array([[*middle, level] for level in range(leg.grid.shape[2])])
+    section = leg.tissue.sum(axis=(0, 1)) * (size_x * size_y)
+    return leg.grid.index_to_world(index)[:, 2], section
 
 
 def _fractions(

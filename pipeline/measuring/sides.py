@@ -180,6 +180,11 @@ class Sides:
             )
         if raw.void_share > config.largest_edge_share:
             reasons.append("it lies beside a part of the leg without signal (an implant?)")
+        if raw.confidence is not None and raw.cut_deep_share > config.largest_edge_share:
+            reasons.append(
+                f"an edge of the images takes more than {100 * config.largest_cut_share:.0f} % of "
+                "the leg's cross-section there: the network has seen no such leg"
+            )
         if raw.extent.gap_share > config.largest_gap_share:
             reasons.append(
                 f"its labels are missing on levels between its ends "

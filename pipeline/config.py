@@ -297,6 +297,8 @@ class MeasureConfig(_Section):
     largest_cut_share: Share
     void_reach_mm: Positive
     smallest_void_mm: Positive
+    darkest_rim_share: Share
+    darkest_rim_ratio: Share
     profile_step_mm: Positive
     local_step_mm: Positive
     smallest_area_share: Share

@@ -68,6 +68,12 @@ class Grid(Checked):
         return (float(sizes[0]), float(sizes[1]), float(sizes[2]))
 
     @property
+    def level_heights_mm(self) -> FloatArray:
+        """Height (z) of the middle of each level of the third axis, shape (nz,)."""
+        middle = [(count - 1) / 2 for count in self.shape[:2]]
+        return self.index_to_world([[*middle, level] for level in range(self.shape[2])])[:, 2]
+
+    @property
     def voxel_volume_mm3(self) -> float:
         """Volume of a voxel in mm^3: |det| of the affine, right for sheared grids too."""
         return float(abs(np.linalg.det(self.affine[:3, :3])))

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipeline.core.grid import Grid
+
 Flags = NDArray[np.bool_]
 
 #: Names of the edges of a leg's box in right-leg pose, by axis and end (0: low, 1: high).
@@ -123,6 +125,21 @@ def enclosed_voids(
             away = ndimage.distance_transform_edt(~middle, sampling=voxel_mm[:2])
             voids[:, :, level] = dark & (away <= smallest_mm / 2.0)
     return voids
+
+
+def at_heights(
+    grid: Grid, other: Grid, values: NDArray[np.float64], *, outside: float
+) -> NDArray[np.float64]:
+    """What is known of each level of one leg's grid, at the heights of the other leg's levels.
+
+    Args:
+        grid: the grid wanted.
+        other: the grid of the values.
+        values: shape (nz of the other,).
+        outside: what is told of levels above and below.
+    """
+    heights = grid.level_heights_mm, other.level_heights_mm
+    return np.asarray(np.interp(*heights, values, left=outside, right=outside))
 
 
 def near(mask: Flags, voxel_mm: tuple[float, float, float], *, reach_mm: float) -> Flags:

@@ -14,15 +14,19 @@ from pipeline.core.scan import Leg, SegmentedLegs
 from pipeline.core.volume import Quantity
 from pipeline.imaging.labels import is_muscle
 from pipeline.imaging.noise import fraction_of_noise, with_signal
-from pipeline.imaging.unseen import enclosed_voids
+from pipeline.imaging.rims import rim_brightness, surface
+from pipeline.imaging.unseen import at_heights, enclosed_voids
 from pipeline.measuring.one_leg import Structure
+
+Flags = NDArray[np.bool_]
 
 #: Codes of the finding on what fat fraction noise alone gives: as usual, and too high.
 NOISE_FLOORS = ("noise_floor", "noise_floor_high")
 #: Code of the finding that is a caveat on differences of lean volume alone.
 NOISE_DIFFERS = "noise_floors_differ"
-#: Code of the finding that is a caveat on every difference.
+#: Codes of findings that are a caveat on every difference.
 NO_SIGNAL = "no_signal"
+SIGNAL_FADES = "signal_fades"
 #: Single images in which muscle, fat and marrow are bright: what is dark there is not tissue.
 _SHOW_ALL_TISSUE = (Quantity.IN_PHASE, Quantity.T1W)
 
@@ -82,24 +86,78 @@ def noise_floors(legs: SegmentedLegs, config: MeasureConfig) -> Iterator[Finding
         )
 
 
-def signal_voids(leg: Leg, config: MeasureConfig) -> NDArray[np.bool_] | None:
+def signal_voids(leg: Leg, config: MeasureConfig) -> Flags | None:
     """Where metal, or something else, left no signal in a leg; None where the images cannot tell:
     in a water image fat is as dark."""
     if leg.dixon is not None:
         signal = leg.dixon.valid
     else:
-        shown = [leg.images[quantity] for quantity in _SHOW_ALL_TISSUE if quantity in leg.images]
-        if not shown:
+        shown = _all_tissue(leg)
+        if shown is None:
             return None
-        signal = with_signal(shown[0].data)
+        signal = with_signal(shown)
     return enclosed_voids(
         leg.tissue, signal, leg.grid.voxel_sizes_mm, smallest_mm=config.smallest_void_mm
     )
 
 
-def void_findings(
-    legs: SegmentedLegs, voids: Mapping[Side, NDArray[np.bool_] | None]
+def _all_tissue(leg: Leg) -> NDArray[np.float32] | None:
+    """A signal with which muscle, fat and marrow are bright, if there is one."""
+    if leg.dixon is not None:
+        return np.asarray(leg.dixon.water.data + leg.dixon.fat.data)
+    shown = [leg.images[quantity].data for quantity in _SHOW_ALL_TISSUE if quantity in leg.images]
+    return shown[0] if shown else None
+
+
+def fading_surfaces(legs: SegmentedLegs, config: MeasureConfig) -> dict[Side, dict[str, Flags]]:
+    """Where the signal of one leg fades towards a side on which the other leg's does not.
+
+    Returns:
+        of each leg, its outermost voxels there by the names of EDGES, on its grid; sides without
+        any are missing.
+    """
+    found: dict[Side, dict[str, Flags]] = {side: {} for side in Side}
+    rims = {}
+    for side in Side:
+        signal = _all_tissue(legs[side].leg)
+        if signal is None:
+            return found
+        leg = legs[side].leg
+        rims[side] = rim_brightness(leg.tissue, leg.seen, signal, leg.grid.voxel_sizes_mm)
+    for side in Side:
+        leg, other = legs[side].leg, legs[side.other].leg
+        for name, own in rims[side].items():
+            usual = at_heights(leg.grid, other.grid, rims[side.other][name], outside=0.0)
+            dim = (own < config.darkest_rim_share) & (own < config.darkest_rim_ratio * usual)
+            if dim.any():
+                found[side][name] = surface(leg.tissue, name, dim)
+    return found
+
+
+def fading_findings(
+    legs: SegmentedLegs, fading: Mapping[Side, Mapping[str, Flags]]
 ) -> Iterator[Finding]:
+    """Legs whose signal fades towards one side."""
+    for side, surfaces in fading.items():
+        if not surfaces:
+            continue
+        levels = np.any([mask.any(axis=(0, 1)) for mask in surfaces.values()], axis=0)
+        length = np.count_nonzero(levels) * legs[side].leg.grid.voxel_sizes_mm[2]
+        yield Finding(
+            code=SIGNAL_FADES,
+            severity=Severity.WARNING,
+            stage="measure",
+            side=side,
+            message=f"Over {length:.0f} mm the signal of the {side} leg fades towards its "
+            f"{' and '.join(surfaces)} side, and that of the other leg does not: what lies there "
+            "is taken for air, or not seen well, and this alone makes the legs differ. Muscles "
+            "there are not judged. Was the leg outside the reach of a coil?",
+            value=length,
+            unit="mm",
+        )
+
+
+def void_findings(legs: SegmentedLegs, voids: Mapping[Side, Flags | None]) -> Iterator[Finding]:
     """Legs that have a part without signal."""
     for side, void in voids.items():
         if void is None or not void.any():

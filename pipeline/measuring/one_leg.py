@@ -34,7 +34,9 @@ from pipeline.imaging.tissue import (
     in_opposed_fraction,
     tissue_sums,
 )
-from pipeline.imaging.unseen import cut_deep, near, near_edges
+from pipeline.imaging.unseen import at_heights, cut_deep, near, near_edges
+
+Flags = NDArray[np.bool_]
 
 #: Single contrasts in which muscle and fat are told apart.
 _SPLITTABLE = (Quantity.T1W, Quantity.WATER)
@@ -57,6 +59,7 @@ class Structure:
     course: all of it along the matched levels; None where the legs are not registered.
     ends_mm: height (z) of its lowest and its highest level.
     void_share: share of it that lies beside a part of the leg without signal.
+    fading_share: share of it near the surface of the leg where its signal fades.
     cut_deep_share: share of it on levels on which an edge of the images takes much of the leg.
     counting_se: standard error of ln(volume) because slices stand for the whole; what its labels
     lack on levels between its ends counts as an error of its own size.
@@ -79,6 +82,7 @@ class Structure:
     lean_estimate: str | None
     swap: str | None
     void_share: float
+    fading_share: float
     cut_deep_share: float
     counting_se: float
 
@@ -87,7 +91,9 @@ def measure_leg(
     legs: SegmentedLegs,
     side: Side,
     match: LegMatch,
-    void: NDArray[np.bool_] | None,
+    *,
+    void: Flags | None,
+    fading: Sequence[Flags],
     config: MeasureConfig,
 ) -> dict[str, Structure]:
     """Raw values by structure name; structures without a voxel are missing.
@@ -96,6 +102,7 @@ def measure_leg(
         legs, match: both legs and how they correspond.
         side: the leg to measure.
         void: where it has no signal, on its grid; None where that cannot be told.
+        fading: parts of its surface towards which its signal fades.
         config: thresholds.
     """
     segmented = legs[side]
@@ -109,6 +116,9 @@ def measure_leg(
     )
     deep = _cut_deep(legs, side, edges, config)
     beside = None if void is None else near(void, voxel_mm, reach_mm=config.void_reach_mm)
+    dim = None
+    if fading:
+        dim = near(np.logical_or.reduce(fading), voxel_mm, reach_mm=config.void_reach_mm)
     fractions, lean_reason, lean_estimate = _fractions(segmented)
     swap = _doubted_swap(segmented, fractions)
     core = core_mask(labels, config.core_margin_voxels)
@@ -180,6 +190,7 @@ def measure_leg(
             lean_estimate=lean_estimate,
             swap=swap,
             void_share=0.0 if beside is None else float(beside[voxels].mean()),
+            fading_share=0.0 if dim is None else float(dim[voxels].mean()),
             cut_deep_share=float(deep[index[:, 2]].mean()),
             counting_se=hypot(
                 se_of_counting(np.count_nonzero(mask, axis=(0, 1)).tolist()), extent.gap_share
@@ -191,22 +202,19 @@ def measure_leg(
 def _cut_deep(
     legs: SegmentedLegs,
     side: Side,
-    edges: Mapping[str, NDArray[np.bool_]],
+    edges: Mapping[str, Flags],
     config: MeasureConfig,
-) -> NDArray[np.bool_]:
+) -> Flags:
     """Levels of a leg on which an edge of the images takes much of it, held against the other."""
-    heights, sections = zip(*(_sections(legs[s].leg) for s in (side, side.other)), strict=True)
-    other = np.interp(heights[0], heights[1], sections[1], left=0.0, right=0.0)
-    return cut_deep(edges, sections[0], other, largest_lost_share=config.largest_cut_share)
+    own, other = (legs[s].leg for s in (side, side.other))
+    there = at_heights(own.grid, other.grid, _sections(other), outside=0.0)
+    return cut_deep(edges, _sections(own), there, largest_lost_share=config.largest_cut_share)
 
 
-def _sections(leg: Leg) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Height (z, rising) and cross-section of a leg on each level, mm and mm^2."""
+def _sections(leg: Leg) -> NDArray[np.float64]:
+    """Cross-section of a leg on each level, mm^2."""
     size_x, size_y, _ = leg.grid.voxel_sizes_mm
-    middle = [(count - 1) / 2 for count in leg.grid.shape[:2]]
-    index = np.array([[*middle, level] for level in range(leg.grid.shape[2])])
-    section = leg.tissue.sum(axis=(0, 1)) * (size_x * size_y)
-    return leg.grid.index_to_world(index)[:, 2], section
+    return np.asarray(leg.tissue.sum(axis=(0, 1)) * (size_x * size_y))
 
 
 def _fractions(

@@ -180,6 +180,8 @@ class Sides:
             )
         if raw.void_share > config.largest_edge_share:
             reasons.append("it lies beside a part of the leg without signal (an implant?)")
+        if raw.fading_share > config.largest_edge_share:
+            reasons.append("it lies where the signal of the leg fades towards a side")
         if raw.confidence is not None and raw.cut_deep_share > config.largest_edge_share:
             reasons.append(
                 f"an edge of the images takes more than {100 * config.largest_cut_share:.0f} % of "

@@ -33,6 +33,8 @@ from pipeline.measuring.expected import expected_volumes, own_reference_used, un
 from pipeline.measuring.groups import group_result, ratio, union_result
 from pipeline.measuring.images import (
     NOISE_DIFFERS,
+    fading_findings,
+    fading_surfaces,
     noise_floors,
     signal_voids,
     swap_findings,
@@ -73,7 +75,13 @@ def measure(
     """
     scales = {side: position_scale(legs[side].axis) for side in Side}
     voids = {side: signal_voids(legs[side].leg, config) for side in Side}
-    structures = {side: measure_leg(legs, side, match, voids[side], config) for side in Side}
+    fading = fading_surfaces(legs, config)
+    structures = {
+        side: measure_leg(
+            legs, side, match, void=voids[side], fading=tuple(fading[side].values()), config=config
+        )
+        for side in Side
+    }
     sums = Sides(structures[Side.RIGHT], structures[Side.LEFT], match, config)
     expected = expected_volumes(participant, config)
     level_mm = level_error_mm(legs, config)
@@ -104,7 +112,7 @@ def measure(
     ]
     noise = list(noise_floors(legs, config))
     of_noise = tuple(finding.code for finding in noise if finding.code == NOISE_DIFFERS)
-    unseen = list(void_findings(legs, voids))
+    unseen = [*void_findings(legs, voids), *fading_findings(legs, fading)]
     caveats = (*legs.caveats, *dict.fromkeys(finding.code for finding in unseen))
     muscles = [_with_caveats(muscle, caveats, of_noise) for muscle in muscles]
     groups = [_with_caveats(group, caveats, of_noise) for group in groups]

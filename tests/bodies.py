@@ -102,6 +102,12 @@ def small_results() -> tuple[LimbMeasures, LegMatch, SegmentedLegs]:
     return run_stages(loaded(small_scan()))
 
 
+@cache
+def thigh_results() -> LimbMeasures:
+    """What the stages find in the thighs."""
+    return run_stages(loaded(thighs()))[0]
+
+
 def write_subject(folder: Path, scan: Scan) -> None:
     """Write a scan as a subject's folder of NIfTI files."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from bodies import GIVEN, small_scan, write_subject
+from bodies import GIVEN, thighs, write_subject
 from hypothesis import HealthCheck, settings
 
 from pipeline.flow import process_subject
@@ -37,7 +37,7 @@ def shared_data() -> Path:
 def data(tmp_path_factory) -> Path:
     """A data folder with one small subject, its true labels beside its images."""
     folder = tmp_path_factory.mktemp("data")
-    write_subject(folder / "sub-01", small_scan())
+    write_subject(folder / "sub-01", thighs())
     (folder / "participants.tsv").write_text(
         "participant_id\theight_m\tmass_kg\tsex\tdominant_side\tinjured_side\n"
         "sub-01\t1.75\t72\tM\tright\tn/a\n"

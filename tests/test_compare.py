@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bodies import GIVEN, PERSON, VOXEL_MM, write_subject
+from bodies import GIVEN, PERSON, VOXEL_MM, small_scan, write_subject
 from factories import make_measures
 from test_report import Page, assert_cell, at
 
@@ -511,20 +511,22 @@ def check_two_scans_of_one_body(changes: Changes) -> None:
 
 
 @pytest.mark.slow
-def test_two_scans_of_one_body_and_a_loss_in_one_muscle(processed, tmp_path, capsys):
+def test_two_scans_of_one_body_and_a_loss_in_one_muscle(tmp_path, capsys):
     """On a coarse grid and with the usual scan-rescan variation."""
+    write_subject(tmp_path / "data/sub-01/ses-1/sub-01_ses-1", small_scan())
     body = make_body(replace(PERSON, pose=OTHER_POSE), detail="reduced")
     later = acquire(body, Acquisition(grid_for(body, VOXEL_MM), seed=11))
     shrunk = shaved(later, SHRUNK, Side.RIGHT, 0.06)
     write_subject(tmp_path / "data/sub-01/ses-2/sub-01_ses-2", shrunk)
     out = tmp_path / "out"
-    process_subject(tmp_path / "data", out, "sub-01", session="ses-2", config=GIVEN)
-    folders = [str(processed / "sub-01"), str(out / "sub-01/ses-2")]
+    for session in ("ses-1", "ses-2"):
+        process_subject(tmp_path / "data", out, "sub-01", session=session, config=GIVEN)
+    folders = [str(out / "sub-01" / session) for session in ("ses-1", "ses-2")]
     command = ["compare", *folders, "--out", str(tmp_path / "change")]
     capsys.readouterr()
     assert cli.main(command) == 0
     page = Path(capsys.readouterr().out.strip())
-    assert page == tmp_path / "change/sub-01_scan-1_ses-2_change.html"
+    assert page == tmp_path / "change/sub-01_ses-1_ses-2_change.html"
     changes = Changes.model_validate_json(page.with_suffix(".json").read_text())
     check_two_scans_of_one_body(changes)
     assert changes.findings == ()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bodies import GIVEN, small_scan, write_subject
+from bodies import GIVEN, thighs, write_subject
 
 from pipeline import (
     OWN_SCHEME,
@@ -38,7 +38,7 @@ COPIES: dict[str, Callable[[Any], Any]] = {
 def results(tmp_path_factory) -> dict[str, Any]:
     """The value of every stage, read from files."""
     data: Path = tmp_path_factory.mktemp("data")
-    write_subject(data / "sub-01", small_scan())
+    write_subject(data / "sub-01", thighs())
     found = load_subject(data, "01", config=GIVEN.load, use_labels=True)
     scan = canonicalise(found.value, config=GIVEN.canonicalise)
     legs = separate_legs(scan.value, config=GIVEN.separate)

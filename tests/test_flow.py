@@ -14,7 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from bodies import GIVEN, body, small_results, small_scan, thighs, write_subject
+from bodies import GIVEN, body, small_scan, thigh_results, thighs, write_subject
 from pypdf import PdfReader
 from test_report import Page
 
@@ -84,10 +84,15 @@ def test_everything_promised_is_written(processed):
 def test_results_through_files_equal_those_in_memory(processed):
     """int16 files quantise the images a little; the volumes are the same voxels."""
     results = read_measures(processed / "sub-01/sub-01_measures.json")
-    direct = small_results()[0]
+    direct = thigh_results()
     for one, two in zip(results.measures.muscles, direct.muscles, strict=True):
-        assert one.right.volume_whole_ml == pytest.approx(two.right.volume_whole_ml, rel=1e-9)
-        assert one.asymmetry.index_percent == pytest.approx(two.asymmetry.index_percent, abs=0.05)
+        assert one.right.volume_in_view_ml == pytest.approx(two.right.volume_in_view_ml, rel=1e-9)
+        # Where both legs show a cut muscle rests on the registration, and that on the images.
+        if one.asymmetry.index_percent is not None:
+            error = one.asymmetry.se_total_percent
+            assert one.asymmetry.index_percent == pytest.approx(
+                two.asymmetry.index_percent, abs=0.1 * error
+            )
     gluteus = results.measures.muscles[0]
     assert gluteus.expected_volume_ml == pytest.approx(
         0.123 * (47 * 1.75 * 72 + 1285) - 25.4, rel=1e-6
@@ -139,9 +144,10 @@ def test_a_change_of_one_section_reuses_what_does_not_rest_on_it(data, processed
     assert "registration saved earlier is reused" in caplog.text
     first = read_measures(processed / "sub-01/sub-01_measures.json")
     assert without_error(results) == without_error(first)
-    wide, narrow = (m.measures.muscles[0].asymmetry.se_total_percent for m in (results, first))
+    # The vastus lateralis: of the largest a small part is in view, whose error is the levels'.
+    wide, narrow = (m.measures.muscles[8].asymmetry.se_total_percent for m in (results, first))
     # But for the errors of counting slices and of fat fractions, which are the same in both.
-    assert 1.95 * narrow < wide < 2 * narrow
+    assert 1.8 * narrow < wide < 2 * narrow
 
 
 def test_labels_of_a_contrast_taken_for_another_are_not_reused(
@@ -572,7 +578,7 @@ def test_a_single_contrast_gives_volumes_and_says_that_lean_volume_is_an_estimat
     from pipeline.core.volume import Quantity
     from pipeline.phantom import Acquisition, acquire
 
-    scan = acquire(body(), Acquisition(small_scan().labels.grid, contrasts=(Quantity.T1W,), seed=1))
+    scan = acquire(body(), Acquisition(thighs().labels.grid, contrasts=(Quantity.T1W,), seed=1))
     write_subject(tmp_path / "data/sub-05", scan)
     (image,) = (tmp_path / "data/sub-05").glob("*_T1w.nii.gz")
     sidecar = {"MagneticFieldStrength": 3, "RepetitionTime": 0.5}
@@ -581,8 +587,8 @@ def test_a_single_contrast_gives_volumes_and_says_that_lean_volume_is_an_estimat
     stated = ScannerSettings(field_t=3.0, repetition_ms=500.0, flip_deg=None)
     assert results.scanner_settings == {"T1w": stated}
     muscle = results.measures.muscles[8]
-    assert muscle.right.volume_whole_ml > 0
-    assert 0 < muscle.right.lean_volume_whole_ml <= muscle.right.volume_whole_ml
+    volume = muscle.right.volume_in_view_ml
+    assert 0 < muscle.right.lean_volume_in_view_ml <= volume
     assert muscle.asymmetry.verdict is None
     assert muscle.asymmetry_total_volume.verdict is not None
     said = "an estimate from the T1w image alone"
@@ -601,11 +607,11 @@ def test_a_single_contrast_gives_volumes_and_says_that_lean_volume_is_an_estimat
 
 @pytest.mark.usefixtures("no_pages")
 def test_labels_without_an_image_give_volumes(tmp_path):
-    write_subject(tmp_path / "data/sub-06", small_scan())
+    write_subject(tmp_path / "data/sub-06", thighs())
     for name in ("water", "fat"):
         (tmp_path / f"data/sub-06/sub-06_{name}.nii.gz").unlink()
     results = process_subject(tmp_path / "data", tmp_path / "out", "sub-06", config=GIVEN).measures
     muscle = results.measures.muscles[8]
-    assert muscle.right.volume_whole_ml > 0
+    assert muscle.right.volume_in_view_ml > 0
     assert muscle.right.fat_fraction_percent is None
     assert "without an image" in muscle.right.lean_reason

@@ -12,7 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from bodies import GIVEN, small_scan
+from bodies import GIVEN, thighs
 from pypdf import PdfReader
 from scanner import save, slice_of
 
@@ -32,7 +32,7 @@ def planted(folder: Path) -> Path:
     data = folder / NAME / "data"
     inside = data / "sub-01" / NAME
     inside.mkdir(parents=True)
-    scan = small_scan()
+    scan = thighs()
     for quantity, volume in scan.images.items():
         path = inside / f"{NAME}_{quantity}.nii.gz"
         write_volume(path, volume, dtype=np.int16)
@@ -94,7 +94,7 @@ def test_names_of_files_and_fields_are_kept_nowhere(tmp_path, capsys):
         "labels: {"
         + ", ".join(
             f"{value}: [{name}, {side or 'null'}]"
-            for value, (name, side) in small_scan().labels.scheme.structures.items()
+            for value, (name, side) in thighs().labels.scheme.structures.items()
         )
         + "}\n"
     )
@@ -169,7 +169,7 @@ def test_dicom_objects_take_over_the_patient_and_nothing_else(processed, tmp_pat
     """They belong to the patient's study and say so; names of files, private fields, names of
     series and remarks are no part of that."""
     pytest.importorskip("highdicom", reason="the extra 'dicom' is not installed")
-    volume = small_scan().images[Quantity.WATER]
+    volume = thighs().images[Quantity.WATER]
     slices = tmp_path / NAME
     slices.mkdir()
     for level in range(volume.grid.shape[2]):

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from bodies import GIVEN, loaded, small_scan
+from bodies import GIVEN, loaded, thighs
 from matches import unregistered
 
 from pipeline import (
@@ -21,7 +21,7 @@ from pipeline import (
     separate_legs,
 )
 from pipeline.core.anatomy import STRUCTURE_IDS
-from pipeline.core.results import Finding
+from pipeline.core.results import Finding, Status
 from pipeline.core.volume import Quantity, Volume
 from pipeline.imaging.single_contrast import split_tissue
 from pipeline.imaging.tissue import given_fraction, in_opposed_fraction
@@ -33,7 +33,7 @@ IP, OP = Quantity.IN_PHASE, Quantity.OPPOSED_PHASE
 @lru_cache(maxsize=1)
 def segmented() -> SegmentedLegs:
     """The test person in all contrasts, under a coil that falls off, with true labels."""
-    person = small_scan()
+    person = thighs()
     water, fat = (person.images[q].data for q in (W, F))
     shape, grid = water.shape, person.labels.grid
     x, y, z = (np.linspace(-1.0, 1.0, n, dtype=np.float32) for n in shape)
@@ -104,6 +104,8 @@ def test_an_estimate_is_said_to_be_one_and_bears_no_verdict():
     limb, dixon = measures(W), measures(W, F)
     for muscle, other in zip(limb.muscles, dixon.muscles, strict=True):
         for side in Side:
+            if getattr(other, side).status is Status.ABSENT:
+                continue
             assert "estimate from the water image alone" in getattr(muscle, side).lean_estimate
             assert getattr(other, side).lean_estimate is None
         if muscle.asymmetry.index_percent is not None:
@@ -131,11 +133,11 @@ def test_another_weighting_gives_volumes_and_says_why_no_lean_ones() -> None:
         own[side] = replace(legs[side], leg=replace(leg, images=images, dixon=None))
     pair = SegmentedLegs(own[Side.RIGHT], own[Side.LEFT], legs.engine)
     limb = measure(pair, unregistered(pair), config=GIVEN.measure).value
-    soleus = next(m for m in limb.muscles if m.name == "soleus")
-    assert soleus.right.volume_in_view_ml > 100.0
-    assert soleus.right.lean_volume_in_view_ml is None
-    assert soleus.asymmetry.verdict is None
-    assert "lean volume needs water and fat" in str(soleus.asymmetry)
+    vastus = next(m for m in limb.muscles if m.name == "vastus_lateralis")
+    assert vastus.right.volume_in_view_ml > 100.0
+    assert vastus.right.lean_volume_in_view_ml is None
+    assert vastus.asymmetry.verdict is None
+    assert "lean volume needs water and fat" in str(vastus.asymmetry)
 
 
 def test_in_and_opposed_phase_give_the_fraction_up_to_a_half():

@@ -127,7 +127,7 @@ def renamed_label(out: Path) -> None:
 def table_without_a_label(out: Path) -> None:
     path = out / "sub-01/anat/sub-01_dseg.tsv"
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if not line.startswith("26\t")))
+    path.write_text("".join(line for line in lines if not line.startswith("9\t")))
 
 
 def spoilt_cell(name: str) -> Callable[[Path], None]:
@@ -205,7 +205,7 @@ def half_a_file(out: Path) -> None:
         (no_labels, "sub-01_dseg.nii.gz", "is missing"),
         (cut_labels, "sub-01_dseg.nii.gz", "cannot be read"),
         (renamed_label, "sub-01_dseg.tsv", "row '26', name"),
-        (table_without_a_label, "sub-01_dseg.nii.gz", "does not list: 26"),
+        (table_without_a_label, "sub-01_dseg.nii.gz", "does not list: 9"),
         (spoilt_cell("measures.tsv"), "sub-01_measures.tsv", "row 'gluteus_maximus'"),
         (spoilt_cell("desc-wide_measures.tsv"), "desc-wide_measures.tsv", "row 'sub-01'"),
         (short_table, "sub-01_measures.tsv", "rows, found"),

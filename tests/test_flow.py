@@ -86,6 +86,9 @@ def test_results_through_files_equal_those_in_memory(processed):
     results = read_measures(processed / "sub-01/sub-01_measures.json")
     direct = thigh_results()
     for one, two in zip(results.measures.muscles, direct.muscles, strict=True):
+        assert one.right.status is two.right.status
+        if one.right.status is Status.ABSENT:
+            continue
         assert one.right.volume_in_view_ml == pytest.approx(two.right.volume_in_view_ml, rel=1e-9)
         # Where both legs show a cut muscle rests on the registration, and that on the images.
         if one.asymmetry.index_percent is not None:

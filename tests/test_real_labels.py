@@ -136,7 +136,7 @@ def undisturbed_labels(name: str) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "disturb", "least"),
     [
-        ("leg_dixon_e", "noise", 0.85),
+        pytest.param("leg_dixon_e", "noise", 0.85, marks=pytest.mark.slow),
         pytest.param("thigh_dixon_a", "like T1", 0.75, marks=pytest.mark.slow),
         pytest.param("leg_dixon_e", "fat alone", 0.7, marks=pytest.mark.slow),
         pytest.param("thigh_dixon_a", "a child's size", 0.85, marks=pytest.mark.slow),

@@ -6,12 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bodies import PERSON, VOXEL_MM, cropped, loaded, run_stages, small_scan
+from bodies import GIVEN, PERSON, VOXEL_MM, cropped, loaded, small_scan
 from hypothesis import given
 from hypothesis import strategies as st
+from matches import unregistered
 from scipy import ndimage
 
-from pipeline import Side, canonicalise, default_config, load_subject, separate_legs
+from pipeline import (
+    Side,
+    canonicalise,
+    default_config,
+    load_subject,
+    measure,
+    segment,
+    separate_legs,
+)
 from pipeline.core.errors import InputError, SubjectUnusableError
 from pipeline.core.grid import Grid
 from pipeline.core.scan import ArraySource, CanonicalScan, LegPair
@@ -59,7 +68,9 @@ def test_a_whole_body_is_cropped_to_the_legs_and_arms_are_left_out():
     result = canonicalise(loaded(whole), config=default_config().canonicalise)
     assert "cropped_to_lower_limbs" in {finding.code for finding in result.findings}
     assert result.value.grid.shape[2] < 0.8 * whole.labels.grid.shape[2]
-    measures = run_stages(loaded(whole))[0]
+    pair = separate_legs(result.value, config=GIVEN.separate).value
+    segmented = segment(pair, config=GIVEN.segment).value
+    measures = measure(segmented, unregistered(segmented), config=GIVEN.measure).value
     for muscle in measures.muscles:
         for side in Side:
             truth = whole.truth_on_grid[muscle.name, side].volume_ml

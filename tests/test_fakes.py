@@ -703,6 +703,31 @@ def test_of_a_leg_cut_far_inside_no_label_of_a_network_is_trusted(mm: float, dou
 
 
 @pytest.mark.parametrize("side", Side)
+def test_where_the_signal_of_one_leg_fades_to_a_side_nothing_is_judged(side: Side) -> None:
+    scan = thighs()
+    x = scan.labels.grid.index_to_world(np.argwhere(scan.labels.data > 0))[:, 0]
+    columns = scan.labels.grid.index_to_world(
+        np.stack(
+            [np.arange(scan.labels.grid.shape[0]), *np.zeros((2, scan.labels.grid.shape[0]))], 1
+        )
+    )[:, 0]
+    beyond = x.max() - columns if side is Side.RIGHT else columns - x.min()
+    reach = np.clip((beyond + 10.0) / 40.0, 0.05, 1.0).astype(np.float32)[:, None, None]
+    images = {q: v.with_data(v.data * reach) for q, v in scan.images.items()}
+    _, findings, _ = measured(loaded(scan))
+    assert "signal_fades" not in codes(findings)
+    limb, findings, _ = measured(loaded(replace(scan, images=images)))
+    finding = told(tuple(findings), "signal_fades")
+    assert finding.side is side
+    assert "outer side" in finding.message
+    named = {m.name: m for m in limb.muscles}
+    assert "fades" in getattr(named["vastus_lateralis"], side).why_doubted
+    assert getattr(named["vastus_lateralis"], side.other).why_doubted is None
+    assert getattr(named["gracilis"], side).why_doubted is None
+    assert "signal_fades" in named["adductor_longus"].asymmetry.caveats
+
+
+@pytest.mark.parametrize("side", Side)
 def test_beside_a_part_without_signal_nothing_is_judged(side: Side) -> None:
     scan = thighs()
     grid = scan.labels.grid

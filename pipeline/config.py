@@ -291,6 +291,7 @@ class MeasureConfig(_Section):
     largest_noise_floor_difference_points: Positive
     blunt_end_share: Share
     broken_off_share: Share
+    broken_off_step_mm: Positive
     largest_gap_share: Share
     largest_edge_share: Share
     edge_reach_mm: Positive

@@ -76,9 +76,8 @@ class Sides:
             if own is None or other is None or own.course is None or other.course is None:
                 continue
             for end, area_share in own.extent.blunt.items():
-                share = going_on(
-                    own.course, other.course, end, step_mm=self._config.profile_step_mm
-                )
+                step = self._config.broken_off_step_mm
+                share = going_on(own.course, other.course, end, step_mm=step)
                 if share > self._config.broken_off_share:
                     found.append(BrokenEnd(side, end, own.ends_mm[end], area_share, share))
         return tuple(found)

@@ -251,6 +251,7 @@ class RegisterConfig(_Section):
     _ascending = ("lowest_overlap", "weak_overlap")
 
     working_voxel_mm: Positive
+    blunt_end_share: Share
     knee_blend_mm: Positive
     flow_node_mm: Positive
     flow_smoothing_mm: Positive

@@ -92,21 +92,26 @@ def levels(node_mm: float, smoothing_mm: float) -> tuple[Level, ...]:
     )
 
 
-def guide_surfaces(leg: SegmentedLeg, window: Window, *, spacing_mm: float) -> dict[str, Surface]:
+def guide_surfaces(
+    leg: SegmentedLeg, window: Window, *, spacing_mm: float, blunt_end_share: float
+) -> dict[str, Surface]:
     """Surfaces of a leg that need no labels: its outline and its lean tissue.
 
     Args:
         leg: the leg.
         window: what of it was imaged and labelled.
         spacing_mm: length of the faces along the limb; half of it across.
+        blunt_end_share: see register in the configuration.
 
     Returns:
         by name; lean tissue only where there is a fat fraction or its images.
     """
-    found = {OUTLINE: mask_surface(leg.leg.tissue, window, spacing_mm=spacing_mm)}
-    lean = _lean_tissue(leg, spacing_mm)
-    if lean is not None:
-        found[LEAN] = mask_surface(lean, window, spacing_mm=spacing_mm)
+    masks = {OUTLINE: leg.leg.tissue, LEAN: _lean_tissue(leg, spacing_mm)}
+    found = {
+        name: mask_surface(mask, window, spacing_mm=spacing_mm, blunt_end_share=blunt_end_share)
+        for name, mask in masks.items()
+        if mask is not None
+    }
     return {name: surface for name, surface in found.items() if surface is not None}
 
 

@@ -21,10 +21,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 Flags = NDArray[np.bool_]
 
-#: Labelling that ends with more than this share of a structure's largest area ends bluntly: the
-#: end is not anatomy. Natural ends taper.
-_BLUNT_SHARE = 0.25
-
 
 @dataclass(frozen=True, eq=False)
 class Window:
@@ -107,7 +103,7 @@ class Surface:
         )
 
 
-def surfaces(leg: SegmentedLeg, *, spacing_mm: float) -> dict[str, Surface]:
+def surfaces(leg: SegmentedLeg, *, spacing_mm: float, blunt_end_share: float) -> dict[str, Surface]:
     """Surfaces of the structures of a leg by name, without faces that are cuts.
 
     Between thick slices the outline is interpolated by shape (signed distances of the outlines
@@ -117,6 +113,7 @@ def surfaces(leg: SegmentedLeg, *, spacing_mm: float) -> dict[str, Surface]:
     Args:
         leg: a leg with labels.
         spacing_mm: length of the faces along the limb; half of it across.
+        blunt_end_share: see register in the configuration.
     """
     window = window_of(leg)
     if window is None:
@@ -126,17 +123,21 @@ def surfaces(leg: SegmentedLeg, *, spacing_mm: float) -> dict[str, Surface]:
     for value, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is None:
             continue
-        surface = _surface(labels, value, box, window, spacing_mm)
+        surface = _surface(labels, value, box, window, spacing_mm, blunt_end_share)
         if surface is not None:
             out[LEG_SCHEME.structures[value][0]] = surface
     return out
 
 
-def mask_surface(mask: Flags, window: Window, *, spacing_mm: float) -> Surface | None:
+def mask_surface(
+    mask: Flags, window: Window, *, spacing_mm: float, blunt_end_share: float
+) -> Surface | None:
     """Surface of a mask on the grid of a window; see surfaces. None where it is too small."""
     data = mask.view(np.uint8)
     (box,) = ndimage.find_objects(data) or (None,)
-    return None if box is None else _surface(data, 1, box, window, spacing_mm)
+    if box is None:
+        return None
+    return _surface(data, 1, box, window, spacing_mm, blunt_end_share)
 
 
 def _surface(
@@ -145,6 +146,7 @@ def _surface(
     box: tuple[slice, slice, slice],
     window: Window,
     spacing_mm: float,
+    blunt_end_share: float,
 ) -> Surface | None:
     grid = window.grid
     sizes = np.array(grid.voxel_sizes_mm)
@@ -196,7 +198,7 @@ def _surface(
     largest = float(areas.max())
     cut = bool(open_low.any() or open_high.any())
     for level in (present[0], present[-1]):
-        if areas[level - low[2]] > _BLUNT_SHARE * largest:
+        if areas[level - low[2]] > blunt_end_share * largest:
             cut = True
             keep &= (np.abs(centre[:, 2] - level) > 1.0) | (np.abs(normals @ up) < 0.7)
     if np.count_nonzero(keep) < 10:
@@ -296,10 +298,15 @@ class LegSurfaces:
         return LegSurfaces(kept, self.window)
 
 
-def leg_surfaces(leg: SegmentedLeg, *, spacing_mm: float) -> LegSurfaces | None:
+def leg_surfaces(
+    leg: SegmentedLeg, *, spacing_mm: float, blunt_end_share: float
+) -> LegSurfaces | None:
     """Surfaces and window of a leg; None where no level was both imaged and labelled."""
     window = window_of(leg)
-    return None if window is None else LegSurfaces(surfaces(leg, spacing_mm=spacing_mm), window)
+    if window is None:
+        return None
+    found = surfaces(leg, spacing_mm=spacing_mm, blunt_end_share=blunt_end_share)
+    return LegSurfaces(found, window)
 
 
 def common_structures(left: LegSurfaces, right: LegSurfaces) -> list[str]:

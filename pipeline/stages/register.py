@@ -64,7 +64,12 @@ def register(legs: SegmentedLegs, *, config: RegisterConfig) -> StageResult[LegM
     """
     right, left = legs.right, legs.left
     before = AffineTransform(_centred(left, right), left.leg.grid.space, right.leg.grid.space)
-    shown = [leg_surfaces(leg, spacing_mm=config.working_voxel_mm) for leg in (left, right)]
+    shown = [
+        leg_surfaces(
+            leg, spacing_mm=config.working_voxel_mm, blunt_end_share=config.blunt_end_share
+        )
+        for leg in (left, right)
+    ]
     if shown[0] is None or shown[1] is None or not common_structures(shown[0], shown[1]):
         return _failed(before, "the legs have no labelled structure in common")
     segments = _transform(left, right, shown[0], shown[1], config)
@@ -126,7 +131,12 @@ def register(legs: SegmentedLegs, *, config: RegisterConfig) -> StageResult[LegM
 
 def _guided(leg: SegmentedLeg, shown: LegSurfaces, config: RegisterConfig) -> LegSurfaces:
     """The surfaces of a leg's labels, and those that need no labels."""
-    guides = guide_surfaces(leg, shown.window, spacing_mm=config.working_voxel_mm)
+    guides = guide_surfaces(
+        leg,
+        shown.window,
+        spacing_mm=config.working_voxel_mm,
+        blunt_end_share=config.blunt_end_share,
+    )
     return LegSurfaces({**shown.surfaces, **guides}, shown.window)
 
 

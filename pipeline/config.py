@@ -187,6 +187,7 @@ class SeparateConfig(_Section):
     margin_mm: Positive
     search_voxel_mm: Positive
     smallest_leg_share: Share
+    largest_share_on_other_side: Share
     smallest_leg_difference: Share
     usual_leg_difference: Share
     largest_midline_offset_mm: Positive

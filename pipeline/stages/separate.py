@@ -94,7 +94,7 @@ def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult
     findings += alike
     doubt = next((f.message for f in alike if f.severity is Severity.ERROR), None)
     if given is not None and scan.images:
-        findings += _label_findings(scan, given, tissue)
+        findings += _label_findings(scan, given, tissue, config)
     doubts = _off_isocentre(middle, config) if scan.from_isocentre else []
     if scan.images:
         doubts += _unlike_bright(legs, config)
@@ -487,13 +487,15 @@ def _label_findings(
     scan: CanonicalScan,
     given: Mapping[Side, NDArray[np.uint8]],
     tissue: Mapping[Side, Flags],
+    config: SeparateConfig,
 ) -> list[Finding]:
     """Labels that lie on the other leg's side of the surface."""
     findings = []
+    limit = config.largest_share_on_other_side
     for side in Side:
         wrong = int(np.count_nonzero(tissue[side.other] & (given[side] != 0)))
         share = wrong / max(1, int(np.count_nonzero(given[side])))
-        if share > 0.005:
+        if share > limit:
             volume = wrong * scan.grid.voxel_volume_ml
             findings.append(
                 Finding(
@@ -504,7 +506,7 @@ def _label_findings(
                     message=f"{volume:.0f} mL ({100 * share:.1f} %) of the labels given as "
                     f"{side} lie on the {side.other} side of the body; the given sides were kept.",
                     value=100.0 * share,
-                    threshold=0.5,
+                    threshold=100.0 * limit,
                     unit="percent",
                 )
             )

@@ -247,6 +247,8 @@ def test_stations_of_two_bodies_far_apart_are_refused() -> None:
     far = Station(Grid(grid.shape, affine, grid.space), images)
     with pytest.raises(InputError, match="too far apart"):
         join_stations([Station(grid, images), far], largest_million_voxels=500)
+    with pytest.raises(InputError, match=r"at most 0.01 million.*largest_joined_million_voxels"):
+        join_stations([Station(grid, images)] * 2, largest_million_voxels=0.01)
 
 
 def swapped(scan: Scan, side: Side) -> Scan:

@@ -157,7 +157,7 @@ def join_stations(stations: Sequence[Station], *, largest_million_voxels: float)
         largest_million_voxels: limit of the joined grid.
 
     Raises:
-        InputError: stations too far apart to be of one body.
+        InputError: stations too far apart to be of one body, or too large together.
     """
     ordered = sorted(stations, key=lambda station: extent_mm(station.grid))
     grid = _joined_grid([station.grid for station in ordered], largest_million_voxels)
@@ -213,12 +213,20 @@ def _joined_grid(grids: Sequence[Grid], largest_million_voxels: float) -> Grid:
     shape = upper - lower + 1
     low = min(extent_mm(grid)[0] for grid in grids)
     high = max(extent_mm(grid)[1] for grid in grids)
-    if high - low > _LONGEST_BODY_MM or np.prod(shape.astype(float)) > largest_million_voxels * 1e6:
+    if high - low > _LONGEST_BODY_MM:
         raise InputError(
             "The stations lie too far apart to be of one body",
             expected=f"at most {_LONGEST_BODY_MM:.0f} mm from end to end",
-            found=f"{high - low:.0f} mm, {' x '.join(map(str, shape))} voxels",
+            found=f"{high - low:.0f} mm",
             action="give the stations of one examination",
+        )
+    if np.prod(shape.astype(float)) > largest_million_voxels * 1e6:
+        raise InputError(
+            "The stations are of a size, joined, that cannot be right",
+            expected=f"at most {largest_million_voxels:g} million voxels",
+            found=f"{' x '.join(map(str, shape))} voxels, {high - low:.0f} mm from end to end",
+            action="give the stations of one examination, or raise "
+            "canonicalise.largest_joined_million_voxels",
         )
     affine = first.affine.copy()
     affine[:3, 3] = first.index_to_world(lower)

@@ -23,7 +23,7 @@ from pipeline import AffineTransform, Grid, LabelMap, LabelScheme, Quantity, Sid
 from pipeline.core import errors
 from pipeline.core.anatomy import GROUPS, LEG_SCHEME, MUSCLES, OWN_SCHEME
 from pipeline.core.errors import InvariantError
-from pipeline.core.results import Asymmetry, Measurement, Measures, Status, Verdict
+from pipeline.core.results import Asymmetry, Measurement, Measures, Status, Verdict, volume_field
 from pipeline.core.soft import SoftLabels
 from pipeline.core.transform import BlendedAffine, identity, mirror
 from pipeline.flow import STAGES
@@ -249,6 +249,12 @@ def test_the_band_around_no_difference_is_2_77_cv():
         assert interval_percent(0.0, se_from_scan_rescan(cv))[1] == pytest.approx(
             2.77 * cv, rel=0.01
         )
+
+
+@pytest.mark.parametrize("of", ["lean_volume", "total_volume"])
+@pytest.mark.parametrize("extent", ["whole", "matched", "in_view"])
+def test_every_volume_has_a_field(of, extent):
+    assert volume_field(of, extent) in Measurement.model_fields
 
 
 @pytest.mark.parametrize(

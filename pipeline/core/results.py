@@ -33,6 +33,11 @@ Lead = Of
 Extents = Literal["whole", "matched"]
 
 
+def volume_field(of: Of, extent: Extents | Literal["in_view"]) -> str:
+    """Name of the field of a Measurement that holds a volume."""
+    return f"{'lean_volume' if of == 'lean_volume' else 'volume'}_{extent}_ml"
+
+
 class Record(BaseModel):
     """A part of a published document: read-only, and no field but those described."""
 
@@ -193,6 +198,11 @@ class Measurement(Record):
     profile: tuple[ProfilePoint, ...] = Field(
         default=(), description="Cross-sections along the limb, hip to ankle."
     )
+
+    def volume_ml(self, of: Of, extent: Extents | Literal["in_view"]) -> float | None:
+        """Lean or total volume of the whole, of the part in view or of the part in both legs."""
+        value: float | None = getattr(self, volume_field(of, extent))
+        return value
 
     @property
     def fat_fraction_error_of_lean_percent(self) -> float:

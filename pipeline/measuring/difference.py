@@ -166,13 +166,14 @@ def _errors(
     if of == "lean_volume":
         of_fat = math.hypot(*(m.fat_fraction_error_of_lean_percent / 100.0 for m in (right, left)))
     looks = right.repeat_volume_ratios, left.repeat_volume_ratios
-    name = "volume_matched_ml" if extent == "matched" else "volume_whole_ml"
-    volumes = getattr(right, name), getattr(left, name)
     if looks[0] is None or looks[1] is None:
         # The error of the method, where it is told, was fitted with that of counting in it.
         counting = [(m.counting_se_percent or 0.0) / 100.0 for m in (right, left)]
         return None, math.hypot(scan_rescan, of_fat, *counting)
     spread = spread_between_looks(looks[0], looks[1])
+    volumes = right.volume_ml("total_volume", extent), left.volume_ml("total_volume", extent)
+    assert volumes[0] is not None
+    assert volumes[1] is not None
     method = se_of_method(spread, (volumes[0] + volumes[1]) / 2.0, error)
     return method, math.hypot(se_total(method, spread, scan_rescan), of_fat)
 
@@ -203,12 +204,11 @@ def _comparable(
             return None, None, f"the {side} side is absent: {m.reason}"
         if of == "lean_volume" and m.lean_volume_in_view_ml is None:
             return None, None, m.lean_reason
-    prefix = "lean_volume" if of == "lean_volume" else "volume"
     extents: tuple[Extents, ...] = ("whole", "matched")
     for extent in extents:
-        pair = tuple(getattr(m, f"{prefix}_{extent}_ml") for m in (right, left))
-        if pair[0] and pair[1]:
-            return extent, (pair[0], pair[1]), None
+        volumes = right.volume_ml(of, extent), left.volume_ml(of, extent)
+        if volumes[0] and volumes[1]:
+            return extent, (volumes[0], volumes[1]), None
     sides = ((Side.RIGHT, right), (Side.LEFT, left))
     for side, m in sides:
         if of == "lean_volume" and m.lean_volume_in_view_ml == 0:

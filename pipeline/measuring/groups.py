@@ -181,13 +181,12 @@ def _mean_share(members: Sequence[Measurement], volume: float) -> float | None:
 
 def ratio(pair: tuple[str, str], groups: Sequence[GroupResult], of: Of) -> RatioResult:
     """Ratio of two groups (numerator, denominator) on each side, of whole volumes only."""
-    field = "lean_volume_whole_ml" if of == "lean_volume" else "volume_whole_ml"
     by_name = {g.name: g for g in groups}
     values: dict[Side, float | None] = {}
     reasons: list[str] = []
     for side in Side:
         sides = [on_side(by_name[name], side) for name in pair]
-        top, bottom = (getattr(m, field) for m in sides)
+        top, bottom = (m.volume_ml(of, "whole") for m in sides)
         values[side] = None if top is None or not bottom else top / bottom
         why = "; ".join(dict.fromkeys(m.why_doubted for m in sides if m.why_doubted is not None))
         if values[side] is None:

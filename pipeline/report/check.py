@@ -23,7 +23,7 @@ from pypdf.errors import PyPdfError
 from pipeline.core.anatomy import LEFT_OFFSET, OWN_SCHEME, Side
 from pipeline.core.change import Changes
 from pipeline.core.errors import MyosymmetryError, UsageError
-from pipeline.core.results import Asymmetry, Compared, Measures, on_side
+from pipeline.core.results import Asymmetry, Compared, Measures, on_side, volume_field
 from pipeline.core.volume import LabelMap
 from pipeline.imaging.asymmetry import index_from_log_ratio, interval_percent
 from pipeline.io.derivatives import SubjectFolder, read_json, read_measures
@@ -409,12 +409,12 @@ def _in_words(error: Mapping[str, Any]) -> str:
 
 
 def _wrong_numbers(result: Compared, asymmetry: Asymmetry) -> Iterator[str]:
-    index, log_ratio = asymmetry.index_percent, asymmetry.log_ratio
-    if index is None or log_ratio is None:
+    index, log_ratio, extent = asymmetry.index_percent, asymmetry.log_ratio, asymmetry.extent
+    if index is None or log_ratio is None or extent is None:
         return
-    field = f"{'lean_' if asymmetry.of == 'lean_volume' else ''}volume_{asymmetry.extent}_ml"
-    right, left = (getattr(side, field) for side in (result.right, result.left))
+    right, left = (side.volume_ml(asymmetry.of, extent) for side in (result.right, result.left))
     if not right or not left:
+        field = volume_field(asymmetry.of, extent)
         yield f"asymmetry of {asymmetry.of} without {field} on both sides"
         return
     expected = 200.0 * (right - left) / (right + left)

@@ -20,10 +20,10 @@ from pipeline.core.results import (
     Compared,
     Finding,
     Lead,
-    Measurement,
     Measures,
     Severity,
     leading,
+    volume_field,
 )
 from pipeline.report import charts, legs, pictures, words
 from pipeline.report.context import context_of
@@ -150,7 +150,7 @@ def render_report(
         verdict_text=lambda result: words.verdict_text(result, lead),
         verdict_class=lambda result: words.verdict_class(result, lead),
         lead_key=words.lead_key(lead),
-        volume_field=_volume_field,
+        volume_field=volume_field,
         muscle_title=words.muscle_title,
         has_confidence=confident,
         columns=_COLUMNS + confident,
@@ -295,12 +295,6 @@ def _sentence(row: _Row, lead: Lead, num: Numbers) -> dict[str, Any]:
         "note": words.extent_note(row.result, row.base, lead, num),
         "limit": words.limit_note(row.result, row.base, lead, num),
     }
-
-
-def _volume_field(measurement: Measurement, prefix: str = "") -> str:
-    """Name of the field a table shows: the whole volume, else the part in view."""
-    whole = f"{prefix}volume_whole_ml"
-    return whole if getattr(measurement, whole) is not None else f"{prefix}volume_in_view_ml"
 
 
 def _bars(rows: Sequence[_Row], lead: Lead) -> list[_Bar]:

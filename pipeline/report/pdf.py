@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.patches import Circle
 
+from pipeline.core.anatomy import Side
 from pipeline.core.results import (
     Asymmetry,
     Compared,
@@ -24,6 +25,8 @@ from pipeline.core.results import (
     Severity,
     Verdict,
     leading,
+    on_side,
+    volume_field,
 )
 from pipeline.report import words
 from pipeline.report.drawing import COLOURS, drawing
@@ -103,11 +106,12 @@ def table_rows(measures: Measures) -> list[list[str]]:
     """Title, volumes, difference and interval of every row of the tables on pages 2 and 3."""
     num, lead = Numbers(measures), measures.measures.lead
     limb = measures.measures
-    rows = [
-        (words.muscle_title(m.name), f"/measures/muscles/{i}") for i, m in enumerate(limb.muscles)
+    rows: list[tuple[str, Compared, str]] = [
+        (words.muscle_title(m.name), m, f"/measures/muscles/{i}")
+        for i, m in enumerate(limb.muscles)
     ]
-    rows += [(_group_title(g), f"/measures/groups/{i}") for i, g in enumerate(limb.groups)]
-    return [[title, *_cells(base, lead, num)] for title, base in rows]
+    rows += [(_group_title(g), g, f"/measures/groups/{i}") for i, g in enumerate(limb.groups)]
+    return [[title, *_cells(result, base, lead, num)] for title, result, base in rows]
 
 
 def _group_title(group: GroupResult) -> str:
@@ -456,7 +460,7 @@ def _table_row(
     flow.need((len(verdict) - 1) * line_mm(SMALL))
     sheet, y = flow.sheet, flow.y
     sheet.text(MARGIN_MM, y, title, size=SMALL)
-    for (_, x), cell in zip(_COLUMNS[1:5], _cells(base, lead, num), strict=True):
+    for (_, x), cell in zip(_COLUMNS[1:5], _cells(result, base, lead, num), strict=True):
         sheet.text(x, y, cell, size=SMALL, align="right", bold=x == _COLUMNS[3][1])
     x = _COLUMNS[5][1]
     for n, line in enumerate(verdict):
@@ -466,17 +470,15 @@ def _table_row(
     flow.space(_ROW_MM + further)
 
 
-def _cells(base: str, lead: Lead, num: Numbers) -> list[str]:
+def _cells(result: Compared, base: str, lead: Lead, num: Numbers) -> list[str]:
     """Right and left volume, difference and interval of a row."""
     asymmetry = f"{base}/{words.lead_key(lead)}"
     volumes = []
-    for side in ("right", "left"):
-        whole = f"{base}/{side}/{lead}_whole_ml".replace("total_", "")
-        seen = whole.replace("_whole_", "_in_view_")
-        if num.value(whole) is not None or num.value(seen) is None:
-            volumes.append(num.text(whole, "ml"))
-        else:
-            volumes.append(f"{num.text(seen, 'ml')}*")
+    for side in (Side.RIGHT, Side.LEFT):
+        extent = words.shown_extent(on_side(result, side), lead)
+        pointer = f"{base}/{side}/{volume_field(lead, extent)}"
+        in_part = extent == "in_view" and num.value(pointer) is not None
+        volumes.append(num.text(pointer, "ml") + "*" * in_part)
     ends = [f"{asymmetry}/interval_{end}_percent" for end in ("low", "high")]
     between = " to ".join(num.text(end, "signed_percent") for end in ends)
     return [

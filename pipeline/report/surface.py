@@ -19,7 +19,7 @@ from skimage.measure import marching_cubes
 
 from pipeline.core.anatomy import OWN_SCHEME
 from pipeline.core.grid import Grid
-from pipeline.core.results import Measures
+from pipeline.core.results import Measures, volume_field
 from pipeline.report import legs, words
 from pipeline.report.drawing import COLOURS, DARK_COLOURS
 from pipeline.report.evidence import ReportEvidence
@@ -76,7 +76,7 @@ def render_surface(measures: Measures, evidence: ReportEvidence, *, scale_percen
         measures=measures,
         lead=lead,
         lead_key=words.lead_key(lead),
-        volume="lean_volume" if lead == "lean_volume" else "volume",
+        volume_field=volume_field,
         scale_percent=scale_percent,
         scale_colours=[
             legs.colour_of(scale_percent * k / _SCALE_STEPS, scale_percent)

@@ -15,7 +15,9 @@ from pipeline.core.results import (
     Finding,
     GroupResult,
     Lead,
+    Measurement,
     Measures,
+    Of,
     Severity,
     Status,
     Verdict,
@@ -308,6 +310,11 @@ def names(titles: tuple[str, ...] | list[str]) -> str:
     return ", ".join(
         title if i == 0 else title[:1].lower() + title[1:] for i, title in enumerate(titles)
     )
+
+
+def shown_extent(measurement: Measurement, of: Of) -> Literal["whole", "in_view"]:
+    """Of which extent tables show a volume: the whole one, else what is in view."""
+    return "in_view" if measurement.volume_ml(of, "whole") is None else "whole"
 
 
 def difference(result: Compared, base: str, lead: Lead, num: Numbers) -> Markup:

@@ -250,15 +250,14 @@ def _volume_change(
     noise_points: float,
     withheld: str | None,
 ) -> VolumeChange:
-    field = "lean_volume_whole_ml" if of == "lean_volume" else "volume_whole_ml"
-    before, after = getattr(first, field), getattr(later, field)
+    before, after = (m.volume_ml(of, "whole") for m in (first, later))
     missing = _unlike(first, later)
     if missing is None and of == "lean_volume":
         missing = _estimated(first, later)
     if missing is None and (not before or not after):
         missing = f"no {of.replace('_', ' ')} in one of the scans"
     error_before, error_after = (_error_of_repeat(m, of) for m in (first, later))
-    if missing is not None or error_before is None or error_after is None:
+    if missing or not before or not after or error_before is None or error_after is None:
         return VolumeChange(
             before_ml=before,
             after_ml=after,

@@ -129,7 +129,8 @@ class Measurement(Record):
         "volume with the fat around the muscle."
     )
     fat_free_volume_in_view_ml: Millilitres | None = Field(
-        description="Volume of the voxels in view with FF below the threshold (50 %), mL."
+        description="Volume of the voxels in view with FF below a threshold (50 % as shipped; "
+        "measure.fat_free_below_percent), mL."
     )
     fat_volume_in_view_ml: Millilitres | None = Field(
         description="Fat volume, sum of v FF, of the part in view, mL."
@@ -318,8 +319,8 @@ class ThirdDifference(Record):
 
     name: Literal["proximal", "middle", "distal"] = Field(description="Which third.")
     position_from: float | None = Field(
-        description="Upper end, mean of both sides' levels in their position_unit; null where the "
-        "sides count levels differently."
+        description="Upper end, mean of both sides' levels, in the unit of position_right; null "
+        "where the sides count levels differently."
     )
     position_to: float | None = Field(description="Lower end, in the unit of position_from.")
     volume_right_ml: Millilitres = Field(description="Volume of it on the right, mL.")
@@ -345,8 +346,8 @@ class LargestDifference(Record):
     name: str = Field(description='Where it is, e.g. "vastus medialis, distal third".')
     third: Literal["proximal", "middle", "distal"] = Field(description="Third it lies in.")
     position: float | None = Field(
-        description="Mean of both sides' levels in their position_unit; null where the sides "
-        "count levels differently."
+        description="Mean of both sides' levels, in the unit of position_right; null where the "
+        "sides count levels differently."
     )
     log_ratio: float | None = Field(
         description="ln(right / left) of the areas there, without unit."

@@ -23,6 +23,7 @@ from pipeline import AffineTransform, Grid, LabelMap, LabelScheme, Quantity, Sid
 from pipeline.core import errors
 from pipeline.core.anatomy import GROUPS, LEG_SCHEME, MUSCLES, OWN_SCHEME
 from pipeline.core.errors import InvariantError
+from pipeline.core.grid import voxels_described
 from pipeline.core.results import Asymmetry, Measurement, Measures, Status, Verdict, volume_field
 from pipeline.core.soft import SoftLabels
 from pipeline.core.transform import BlendedAffine, identity, mirror
@@ -78,6 +79,12 @@ def test_a_crop_keeps_its_voxels_where_they_are(grid, data):
         part.index_to_world((0, 0, 0)), grid.index_to_world(lower), atol=1e-9
     )
     assert not part.renamed("other").same_as(part)
+
+
+def test_the_size_of_voxels_is_read_back_from_a_description():
+    grid = Grid((320, 260, 90), np.diag([1.2, 1.2, 3.0, 1.0]), "a")
+    assert grid.describe() == "320 x 260 x 90 voxels of 1.2 x 1.2 x 3 mm"
+    assert voxels_described(grid.describe()) == "1.2 x 1.2 x 3 mm"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ FloatArray = NDArray[np.float64]
 
 #: Two grids are the same when no corner is further apart than this.
 SAME_GRID_TOLERANCE_MM = 1e-2
+#: Between the shape and the size of the voxels where a grid is told in words.
+_VOXELS_OF = " voxels of "
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,4 +152,9 @@ class Grid(Checked):
     def describe(self) -> str:
         """Short text for messages: shape and voxel size."""
         size = " x ".join(f"{s:.3g}" for s in self.voxel_sizes_mm)
-        return f"{' x '.join(map(str, self.shape))} voxels of {size} mm"
+        return f"{' x '.join(map(str, self.shape))}{_VOXELS_OF}{size} mm"
+
+
+def voxels_described(text: str) -> str:
+    """The size of the voxels out of the description of a grid."""
+    return text.rsplit(_VOXELS_OF, 1)[-1]

@@ -508,6 +508,15 @@ class LimbMeasures(Record):
         return (*self.muscles, *self.groups)
 
     @property
+    def looked_at_again(self) -> bool:
+        """Whether the error of the labels is told, of any muscle, by how far they move when both
+        legs are disturbed; else intervals hold how well slices stand for a muscle in its place."""
+        return any(
+            m.right.repeat_volume_ratios is not None and m.left.repeat_volume_ratios is not None
+            for m in self.muscles
+        )
+
+    @property
     def lead(self) -> Lead:
         """Lean volume, or total volume where no muscle has a lean asymmetry that is more than an
         estimate."""

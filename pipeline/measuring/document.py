@@ -99,8 +99,7 @@ def _common(settings: Sequence[ScanSettings], name: str) -> float | None:
 def interval_basis(limb: LimbMeasures, config: MeasureConfig) -> str:
     """What the 95 % intervals of these numbers contain, in words."""
     pairs = [(m.right, m.left) for m in limb.muscles]
-    disturbed = any(all(s.repeat_volume_ratios is not None for s in pair) for pair in pairs)
-    text = _METHOD_AND_SCAN_RESCAN if disturbed else _SCAN_RESCAN_ALONE
+    text = _METHOD_AND_SCAN_RESCAN if limb.looked_at_again else _SCAN_RESCAN_ALONE
     text = text.format(cv=config.scan_rescan_cv_percent)
     if any(m.asymmetry_total_volume.extent == "matched" for m in limb.muscles):
         text += _PLACES_OF_PARTS

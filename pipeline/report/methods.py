@@ -65,7 +65,7 @@ def methods_of(measures: Measures, lead: Lead) -> Methods:
     own = _OwnCohort(measures)
     expected = _expected(measures, own)
     references = [_FORMULAS]
-    if "Gundersen" in measures.interval_basis:
+    if not measures.measures.looked_at_again:
         references.append(_COUNTING)
     if own.published_limits:
         references.append(_LIMITS)

@@ -17,6 +17,7 @@ from pipeline.core.change import (
     VolumeChange,
 )
 from pipeline.core.errors import UsageError
+from pipeline.core.grid import voxels_described
 from pipeline.core.results import (
     UNUSUAL_SIZE,
     Asymmetry,
@@ -495,7 +496,7 @@ def _body_size(scan: Measures) -> str:
 
 def _voxels(scan: Measures) -> str:
     """Size of the voxels; shapes differ by a slice or two between sessions and do not matter."""
-    return scan.grid.rsplit(" voxels of ", 1)[-1]
+    return voxels_described(scan.grid)
 
 
 #: Code, what differs, how a scan says it, and what follows from a difference.

@@ -10,7 +10,14 @@ from collections.abc import Sequence
 
 from pipeline.config import CanonicaliseConfig
 from pipeline.core.grid import Grid
-from pipeline.core.results import Finding, Severity
+from pipeline.core.results import (
+    T1_BIAS_CORRECTED,
+    T1_BIAS_LEFT,
+    T1_BIAS_NEGLIGIBLE,
+    T1_BIAS_UNKNOWN,
+    Finding,
+    Severity,
+)
 from pipeline.core.scan import FAT_SHIFT_HZ_PER_T, LoadedSubject, ScanSettings
 from pipeline.core.volume import Quantity
 from pipeline.imaging.spoiled_echo import fat_gain, signal_fraction
@@ -51,15 +58,15 @@ def gain_of_fat(subject: LoadedSubject, config: CanonicaliseConfig) -> tuple[flo
     how = f"repetition time {one.repetition_ms:g} ms, flip angle {one.flip_deg:g} degrees, "
     how += f"{one.field_t:g} T"
     if abs(points) < config.smallest_t1_bias_points:
-        return 1.0, _t1_note("t1_bias_negligible", how, points)
+        return 1.0, _t1_note(T1_BIAS_NEGLIGIBLE, how, points)
     if not config.correct_t1_bias:
-        return 1.0, _t1_note("t1_bias_left", how, points)
-    return gain, _t1_note("t1_bias_corrected", how, points)
+        return 1.0, _t1_note(T1_BIAS_LEFT, how, points)
+    return gain, _t1_note(T1_BIAS_CORRECTED, how, points)
 
 
 def unknown_gain(why: str) -> Finding:
     """That fat fractions are not corrected for their T1 bias, for it is not known."""
-    return _t1_note("t1_bias_unknown", why, None)
+    return _t1_note(T1_BIAS_UNKNOWN, why, None)
 
 
 def _lacking(one: ScanSettings) -> list[str]:
@@ -93,13 +100,13 @@ def _t1_note(code: str, how: str, points: float | None) -> Finding:
     reads = "" if points is None else f"{100.0 * _TOLD_AT + points:.1f} %"
     true = f"{100.0 * _TOLD_AT:g} %"
     messages = {
-        "t1_bias_unknown": "The T1 bias of fat fractions was not corrected, for it is not known "
+        T1_BIAS_UNKNOWN: "The T1 bias of fat fractions was not corrected, for it is not known "
         f"({how}). At large flip angles they read too high, on both sides alike.",
-        "t1_bias_negligible": f"The T1 bias of fat fractions is small ({how}: a true {true} "
+        T1_BIAS_NEGLIGIBLE: f"The T1 bias of fat fractions is small ({how}: a true {true} "
         f"reads as {reads}) and was left.",
-        "t1_bias_left": f"Fat fractions read too high by their T1 bias ({how}: a true {true} "
+        T1_BIAS_LEFT: f"Fat fractions read too high by their T1 bias ({how}: a true {true} "
         f"reads as {reads}); the configuration leaves them so.",
-        "t1_bias_corrected": f"Fat fractions were corrected for their T1 bias ({how}): in the "
+        T1_BIAS_CORRECTED: f"Fat fractions were corrected for their T1 bias ({how}): in the "
         f"images a true {true} reads as {reads}.",
     }
     return Finding(

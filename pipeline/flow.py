@@ -23,6 +23,8 @@ from pipeline.core.anatomy import OWN_SCHEME, Side
 from pipeline.core.errors import UsageError, out_of_memory
 from pipeline.core.match import LegMatch
 from pipeline.core.results import (
+    LEFT_OUT,
+    STATION_INCOMPLETE,
     Finding,
     Measures,
     Severity,
@@ -83,7 +85,7 @@ Progress = Callable[[str, int, int], None]
 T = TypeVar("T")
 
 #: Findings that say what of a subject's folder is not used.
-_LEFT_OUT = frozenset({"left_out", "station_incomplete"})
+_NOT_USED = frozenset({LEFT_OUT, STATION_INCOMPLETE})
 
 
 @dataclass(frozen=True)
@@ -275,9 +277,9 @@ def inspect_subject(
         "inputs": dict(loaded.inputs),
         "files": dict(loaded.files),
         "reasons": dict(loaded.reasons),
-        "left_out": [f.message for f in result.findings if f.code in _LEFT_OUT],
+        "left_out": [f.message for f in result.findings if f.code in _NOT_USED],
         "files_left_out": dict(loaded.unused),
-        "findings": [f.message for f in result.findings if f.code not in _LEFT_OUT],
+        "findings": [f.message for f in result.findings if f.code not in _NOT_USED],
     }
 
 

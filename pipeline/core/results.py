@@ -24,6 +24,17 @@ SIDES_FROM_ANATOMY = "sides_from_anatomy"
 UNUSUAL_SIZE = "unusual_size"
 #: Code of the finding that labels are those that both legs agreed on, not each leg's own.
 CONSENSUS = "labels_are_consensus"
+#: Codes of what became of the T1 bias of fat fractions.
+T1_BIAS_CORRECTED = "t1_bias_corrected"
+T1_BIAS_NEGLIGIBLE = "t1_bias_negligible"
+T1_BIAS_LEFT = "t1_bias_left"
+T1_BIAS_UNKNOWN = "t1_bias_unknown"
+#: Codes of what was done to the images before they were measured.
+STATIONS_JOINED = "stations_joined"
+SWAP_CORRECTED = "fat_water_swap_corrected"
+#: Codes of the findings that say what of a subject's folder is not used.
+LEFT_OUT = "left_out"
+STATION_INCOMPLETE = "station_incomplete"
 
 #: Which volume is compared.
 Of = Literal["lean_volume", "total_volume"]

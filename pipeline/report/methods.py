@@ -7,19 +7,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.frozen import FrozenDict
-from pipeline.core.results import CONSENSUS, Finding, Lead, Measures
+from pipeline.core.results import (
+    CONSENSUS,
+    STATIONS_JOINED,
+    SWAP_CORRECTED,
+    T1_BIAS_CORRECTED,
+    T1_BIAS_LEFT,
+    T1_BIAS_NEGLIGIBLE,
+    T1_BIAS_UNKNOWN,
+    Finding,
+    Lead,
+    Measures,
+)
 from pipeline.core.volume import Quantity
 from pipeline.report import words
 
 #: What became of the T1 bias of the fat fraction, by the code of the finding that says so.
 _T1_BIAS: Mapping[str, str] = FrozenDict(
     {
-        "t1_bias_corrected": "with the gain g of fat over water that the T1 of both gives at this "
+        T1_BIAS_CORRECTED: "with the gain g of fat over water that the T1 of both gives at this "
         "repetition time and flip angle, it is fat / (fat + g water)",
-        "t1_bias_negligible": "it is fat / (fat + water); its T1 bias is small and was left",
-        "t1_bias_left": "it is fat / (fat + water); its T1 bias is known and was left "
+        T1_BIAS_NEGLIGIBLE: "it is fat / (fat + water); its T1 bias is small and was left",
+        T1_BIAS_LEFT: "it is fat / (fat + water); its T1 bias is known and was left "
         "(configuration)",
-        "t1_bias_unknown": "it is fat / (fat + water); its T1 bias is not known and was not "
+        T1_BIAS_UNKNOWN: "it is fat / (fat + water); its T1 bias is not known and was not "
         "corrected",
     }
 )
@@ -96,14 +107,14 @@ def _images(measures: Measures, found: Mapping[str, Finding]) -> str:
         "The sides rest on: "
         f"{'; '.join(measures.side_evidence) or 'nothing that could be checked'}.",
     ]
-    joined = found.get("stations_joined")
+    joined = found.get(STATIONS_JOINED)
     if joined is not None:
         count = "The" if joined.value is None else f"{joined.value:.0f}"
         said.append(
             f"{count} stations were joined on one grid; one whose voxels do not lie on that grid "
             "was interpolated linearly, and where two overlap they were blended."
         )
-    if "fat_water_swap_corrected" in found:
+    if SWAP_CORRECTED in found:
         said.append(
             "Where water and fat were exchanged in a leg they were exchanged back (see the "
             "findings)."

@@ -14,7 +14,7 @@ from pipeline.config import CanonicaliseConfig
 from pipeline.core.anatomy import OWN_SCHEME, LabelScheme
 from pipeline.core.errors import InputError, SubjectUnusableError
 from pipeline.core.grid import Grid
-from pipeline.core.results import Finding, Severity
+from pipeline.core.results import STATIONS_JOINED, SWAP_CORRECTED, Finding, Severity
 from pipeline.core.scan import (
     ArraySource,
     CanonicalScan,
@@ -165,7 +165,7 @@ def _joined(
     findings += _seam_findings(joined.seams, config)
     findings.append(
         Finding(
-            code="stations_joined",
+            code=STATIONS_JOINED,
             severity=Severity.INFO,
             stage="canonicalise",
             message=f"{len(stations)} stations were joined on one grid of "
@@ -191,7 +191,7 @@ def _undo_swaps(images: dict[Quantity, Volume]) -> list[Finding]:
     images[Quantity.FAT] = fat.with_data(new_fat)
     return [
         Finding(
-            code="fat_water_swap_corrected",
+            code=SWAP_CORRECTED,
             severity=Severity.WARNING,
             stage="canonicalise",
             message=f"Water and fat were exchanged in the {swap.side} leg from "

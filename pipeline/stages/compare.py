@@ -19,6 +19,8 @@ from pipeline.core.change import (
 from pipeline.core.errors import UsageError
 from pipeline.core.grid import voxels_described
 from pipeline.core.results import (
+    T1_BIAS_CORRECTED,
+    T1_BIAS_NEGLIGIBLE,
     UNUSUAL_SIZE,
     Asymmetry,
     Compared,
@@ -474,7 +476,7 @@ def _warning(
 def _fat_correction(scan: Measures) -> str:
     """Whether the T1 bias of fat fractions is gone: corrected, or none to speak of."""
     codes = {finding.code for finding in scan.findings}
-    return "yes" if codes & {"t1_bias_corrected", "t1_bias_negligible"} else "no"
+    return "yes" if codes & {T1_BIAS_CORRECTED, T1_BIAS_NEGLIGIBLE} else "no"
 
 
 def _caveats(scan: Measures) -> str:

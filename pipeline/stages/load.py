@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.config import LABELS, LoadConfig
 from pipeline.core.anatomy import LabelScheme
 from pipeline.core.errors import InputError
-from pipeline.core.results import Finding, Severity
+from pipeline.core.results import LEFT_OUT, STATION_INCOMPLETE, Finding, Severity
 from pipeline.core.scan import (
     ImageSource,
     LoadedSubject,
@@ -510,7 +510,7 @@ def _files(count: int) -> str:
 
 def _left_out(what: str, files: int, reason: str) -> Finding:
     return Finding(
-        code="left_out",
+        code=LEFT_OUT,
         severity=Severity.INFO,
         stage="load",
         message=f"{what}: {_files(files)} left out: {reason}.",
@@ -535,7 +535,7 @@ def _corrected_alone(images: Sequence[_Image], findings: list[Finding]) -> list[
             chosen.append(image)
     findings += [
         Finding(
-            code="left_out",
+            code=LEFT_OUT,
             severity=Severity.INFO,
             stage="load",
             message=f"{image.reason}: left out: the same image with its distortion corrected is "
@@ -578,7 +578,7 @@ def _stations(images: Sequence[_Image], findings: list[Finding]) -> list[list[_I
         if lacking:
             findings.append(
                 Finding(
-                    code="station_incomplete",
+                    code=STATION_INCOMPLETE,
                     severity=Severity.WARNING,
                     stage="load",
                     message=f"The station {where} has no {' and no '.join(sorted(lacking))} "
@@ -590,7 +590,7 @@ def _stations(images: Sequence[_Image], findings: list[Finding]) -> list[list[_I
         elif extra:
             findings.append(
                 Finding(
-                    code="left_out",
+                    code=LEFT_OUT,
                     severity=Severity.INFO,
                     stage="load",
                     message=f"The {' and '.join(sorted(extra))} image {where} was left out: "

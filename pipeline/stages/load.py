@@ -119,7 +119,8 @@ def load_subject(
                 unit="entries",
             )
         )
-    stations = _stations(found.images, findings)
+    stations, lacking = _stations(found.images)
+    findings += lacking
     used = [image for station in stations for image in station]
     scheme = None if given is None else load_label_scheme(label_scheme)
     people = participant_rows(data)
@@ -228,9 +229,8 @@ def _look_for(
     use_labels: bool,
 ) -> _Found:
     """Images and label map among the files of a folder; see load_subject."""
-    findings: list[Finding] = []
-    unused_files: dict[str, str] = {}
-    images, given = _nifti(folder, files, labels, config, findings, unused_files)
+    nifti = _nifti(folder, files, labels, config)
+    images, given, findings = nifti.images, nifti.given, list(nifti.findings)
     unused = None
     if not use_labels and labels is None:
         unused, given = given, None
@@ -252,7 +252,9 @@ def _look_for(
         if images:
             evidence = _evidence(tags)
             findings += _contradictions(tags)
-    return _Found(_numbered(images), given, unused, unused_files, tuple(evidence), tuple(findings))
+    return _Found(
+        _numbered(images), given, unused, nifti.left_out, tuple(evidence), tuple(findings)
+    )
 
 
 def _nothing_usable(
@@ -297,39 +299,41 @@ def _sources(station: Sequence[_Image]) -> dict[Quantity, ImageSource]:
     return {quantity: by_kind[quantity] for quantity in Quantity if quantity in by_kind}
 
 
-def _nifti(
-    folder: Path,
-    files: Sequence[Path],
-    labels: Path | None,
-    config: LoadConfig,
-    findings: list[Finding],
-    left_out: dict[str, str],
-) -> tuple[list[_Image], _Image | None]:
-    """The NIfTI images and the label map of a folder, with what sidecars say of them; and which
-    files are left out, and why."""
-    images: list[_Image] = []
-    given = None
+@dataclass(frozen=True, eq=False)
+class _Nifti:
+    """What a folder holds as NIfTI.
+
+    Attributes:
+        images: with what sidecars say of them.
+        given: the label map.
+        left_out: files that are not used, and why.
+        findings: the same, counted; and sidecars that cannot be read.
+    """
+
+    images: list[_Image]
+    given: _Image | None
+    left_out: Mapping[str, str]
+    findings: list[Finding]
+
+
+def _nifti(folder: Path, files: Sequence[Path], labels: Path | None, config: LoadConfig) -> _Nifti:
+    """The NIfTI images and the label map of a folder."""
     named = _nifti_files(folder, files, labels, config)
     known = {path for paths in named.values() for path in paths}
     unused = [path for path in files if nifti_stem(path) is not None and path not in known]
     # One named on the command line takes the place of a label map of the folder.
     maps = by_pattern(unused, config.patterns).get(LABELS, [])
-    for paths, reason in (
+    left = [
         (maps, "another label map was named"),
-        (
-            [path for path in unused if path not in maps],
-            "no ending that load.patterns knows",
-        ),
-    ):
-        if paths:
-            left_out |= dict.fromkeys(_within(folder, paths), reason)
-            findings.append(_left_out("NIfTI files", len(paths), reason))
+        ([path for path in unused if path not in maps], "no ending that load.patterns knows"),
+    ]
     shown = [Quantity(kind) for kind in named if kind != LABELS]
     beside = _not_needed(Quantity.OTHER, shown)
     if Quantity.OTHER in shown and beside is not None:
-        others = named.pop(Quantity.OTHER)
-        left_out |= dict.fromkeys(_within(folder, others), beside)
-        findings.append(_left_out("NIfTI files", len(others), beside))
+        left.append((named.pop(Quantity.OTHER), beside))
+    findings = [_left_out("NIfTI files", len(paths), why) for paths, why in left if paths]
+    images: list[_Image] = []
+    given = None
     for kind, paths in named.items():
         for path in paths:
             (file,) = _within(folder, [path])
@@ -347,8 +351,11 @@ def _nifti(
             if kind == LABELS:
                 given = image
             else:
-                images.append(_with_sidecar(image, path, findings))
-    return images, given
+                with_settings, unread = _with_sidecar(image, path)
+                images.append(with_settings)
+                findings += unread
+    left_out = {file: why for paths, why in left for file in _within(folder, paths)}
+    return _Nifti(images, given, left_out, findings)
 
 
 def _within(folder: Path, paths: Sequence[Path]) -> list[str]:
@@ -356,25 +363,23 @@ def _within(folder: Path, paths: Sequence[Path]) -> list[str]:
     return [str(path.relative_to(folder) if folder in path.parents else path) for path in paths]
 
 
-def _with_sidecar(image: _Image, path: Path, findings: list[Finding]) -> _Image:
-    """The image with what the JSON file of the same name says of it."""
+def _with_sidecar(image: _Image, path: Path) -> tuple[_Image, list[Finding]]:
+    """The image with what the JSON file of the same name says of it, and whether that is unread."""
     sidecar = sidecar_of(path)
     if not sidecar.is_file():
-        return image
+        return image, []
     settings = settings_of_sidecar(sidecar, image.source.grid)
     if settings is None:
-        findings.append(
-            Finding(
-                code="sidecar_unreadable",
-                severity=Severity.WARNING,
-                stage="load",
-                message=f"The JSON file beside the {image.kind} image cannot be read: how the "
-                "image was acquired is not known. Convert the scan again, or correct the file.",
-            )
+        unread = Finding(
+            code="sidecar_unreadable",
+            severity=Severity.WARNING,
+            stage="load",
+            message=f"The JSON file beside the {image.kind} image cannot be read: how the "
+            "image was acquired is not known. Convert the scan again, or correct the file.",
         )
-        return image
+        return image, [unread]
     name = str(Path(image.file).with_name(sidecar.name))
-    return replace(image, settings=settings, sidecar=(name, file_digest(sidecar)))
+    return replace(image, settings=settings, sidecar=(name, file_digest(sidecar))), []
 
 
 def _nifti_files(
@@ -440,7 +445,8 @@ def _dicom(
         reason = f"{one.name}, {_files(len(one.files))}: {one.quantity} by {one.told_by}"
         settings = series_settings(one)
         images.append(_Image(one.quantity, source, name, digest, reason, settings=settings))
-    return _corrected_alone(images, findings), findings, tags
+    images, uncorrected = _corrected_alone(images)
+    return images, findings + uncorrected, tags
 
 
 def _numbered(images: Sequence[_Image]) -> list[_Image]:
@@ -519,9 +525,10 @@ def _left_out(what: str, files: int, reason: str) -> Finding:
     )
 
 
-def _corrected_alone(images: Sequence[_Image], findings: list[Finding]) -> list[_Image]:
+def _corrected_alone(images: Sequence[_Image]) -> tuple[list[_Image], list[Finding]]:
     """Without the uncorrected ones, where every image is there twice: with the distortion of the
-    gradients corrected, and without. Anything else is left as it is: two images are no choice."""
+    gradients corrected, and without; and what was left out. Anything else is left as it is: two
+    images are no choice."""
     chosen: list[_Image] = []
     for image in images:
         same = [
@@ -530,10 +537,10 @@ def _corrected_alone(images: Sequence[_Image], findings: list[Finding]) -> list[
             if other.kind == image.kind and other.source.grid.same_as(image.source.grid)
         ]
         if sorted(map(str, same)) != ["False", "True"]:
-            return list(images)
+            return list(images), []
         if image.settings.distortion_corrected:
             chosen.append(image)
-    findings += [
+    findings = [
         Finding(
             code=LEFT_OUT,
             severity=Severity.INFO,
@@ -544,14 +551,14 @@ def _corrected_alone(images: Sequence[_Image], findings: list[Finding]) -> list[
         for image in images
         if image not in chosen
     ]
-    return chosen
+    return chosen, findings
 
 
-def _stations(images: Sequence[_Image], findings: list[Finding]) -> list[list[_Image]]:
-    """Images station by station, lowest first; findings say what a station lacks."""
+def _stations(images: Sequence[_Image]) -> tuple[list[list[_Image]], list[Finding]]:
+    """Images station by station, lowest first, and what a station lacks."""
     counts = Counter(image.kind for image in images)
     if not images or max(counts.values()) == 1:
-        return [list(images)] if images else []
+        return [list(images)] if images else [], []
     grids = [(Quantity(image.kind), image.source.grid) for image in images]
     groups = group_stations(
         grids,
@@ -570,6 +577,7 @@ def _stations(images: Sequence[_Image], findings: list[Finding]) -> list[list[_I
             found=f"{len(groups)} places with one contrast each",
             action="export all contrasts of each station",
         )
+    findings: list[Finding] = []
     everywhere = set.intersection(*(set(group) for group in complete))
     for group in groups:
         low, high = extent_mm(grids[next(iter(group.values()))][1])
@@ -597,7 +605,7 @@ def _stations(images: Sequence[_Image], findings: list[Finding]) -> list[list[_I
                     "other stations do not show it.",
                 )
             )
-    return [[images[group[q]] for q in sorted(everywhere)] for group in complete]
+    return [[images[group[q]] for q in sorted(everywhere)] for group in complete], findings
 
 
 def _findings(loaded: LoadedSubject, unused: _Image | None) -> tuple[Finding, ...]:

@@ -121,7 +121,8 @@ def canonicalise(
         _check_two_images(images)
         findings += _check_one_scale(images)
         if not joining:
-            findings += _undo_swaps(images)
+            images, undone = _undo_swaps(images)
+            findings += undone
         water, fat = images[Quantity.WATER], images[Quantity.FAT]
         valid, fat_noise = above_noise(water.data, fat.data, config.noise_multiple)
         gain, told = gain_of_fat(subject, config)
@@ -159,7 +160,8 @@ def _joined(
             quantity: _image(turned[quantity].read((0, 0, 0), grid.shape), grid, quantity)
             for quantity in sources
         }
-        findings += _undo_swaps(images)
+        images, undone = _undo_swaps(images)
+        findings += undone
         stations.append(Station(grid, {q: image.data for q, image in images.items()}))
     joined = join_stations(stations, largest_million_voxels=config.largest_joined_million_voxels)
     findings += _seam_findings(joined.seams, config)
@@ -178,18 +180,19 @@ def _joined(
     return replace(subject, images=sources, stations=()), findings
 
 
-def _undo_swaps(images: dict[Quantity, Volume]) -> list[Finding]:
-    """Exchange water and fat back, in place of the images, where a leg shows them exchanged."""
+def _undo_swaps(
+    images: dict[Quantity, Volume],
+) -> tuple[dict[Quantity, Volume], list[Finding]]:
+    """The images with water and fat exchanged back where a leg shows them exchanged."""
     if not {Quantity.WATER, Quantity.FAT} <= images.keys():
-        return []
+        return images, []
     water, fat = images[Quantity.WATER], images[Quantity.FAT]
     swaps = find_swaps(water.data, fat.data, water.grid)
     if not swaps:
-        return []
+        return images, []
     new_water, new_fat = exchange(water.data, fat.data, water.grid, swaps)
-    images[Quantity.WATER] = water.with_data(new_water)
-    images[Quantity.FAT] = fat.with_data(new_fat)
-    return [
+    back = {Quantity.WATER: water.with_data(new_water), Quantity.FAT: fat.with_data(new_fat)}
+    return {**images, **back}, [
         Finding(
             code=SWAP_CORRECTED,
             severity=Severity.WARNING,

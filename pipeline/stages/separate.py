@@ -73,7 +73,7 @@ def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult
         given = {side: leg_labels(scan.labels.data, side) for side in Side}
         _check_both_sides(given)
     if scan.images:
-        tissue, seen = _from_images(scan, config, findings)
+        tissue, seen, findings = _from_images(scan, config)
     else:
         assert given is not None
         tissue, seen = _from_labels(given)
@@ -179,9 +179,10 @@ def _check_both_sides(given: Mapping[Side, NDArray[np.uint8]]) -> None:
 
 
 def _from_images(
-    scan: CanonicalScan, config: SeparateConfig, findings: list[Finding]
-) -> tuple[dict[Side, Flags], dict[Side, Flags]]:
-    """Own-side body mask and seen levels of both legs."""
+    scan: CanonicalScan, config: SeparateConfig
+) -> tuple[dict[Side, Flags], dict[Side, Flags], list[Finding]]:
+    """Own-side body mask and seen levels of both legs, and what is said of how they were found."""
+    findings: list[Finding] = []
     lattice = lattice_for(scan.grid.shape, scan.grid.voxel_sizes_mm, config.search_voxel_mm)
     body, muscle, inside = _body(scan, lattice)
     column_mm, level_mm = _lattice_mm(scan, lattice)
@@ -228,7 +229,7 @@ def _from_images(
                 unit="mm",
             )
         )
-    return tissue, seen
+    return tissue, seen, findings
 
 
 def _cut_ends(grid: Grid, side: Side, shown: Flags, whole: Flags) -> list[Finding]:

@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
+from skimage.segmentation import find_boundaries
 
 from pipeline.core.anatomy import LEFT_OFFSET, MUSCLES_BY_ID, STRUCTURES, Structure
 from pipeline.core.transform import AffineTransform, SpatialTransform, interpolate
@@ -512,15 +513,10 @@ def _finer(axes: Axes, labels: NDArray[np.integer]) -> NDArray[np.integer]:
     return labels
 
 
-def _border(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+def _borders(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Elements of a structure that touch another value, diagonals apart."""
-    border = np.zeros(labels.shape, dtype=bool)
-    down, across = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
-    border[1:] |= down
-    border[:-1] |= down
-    border[:, 1:] |= across
-    border[:, :-1] |= across
-    return border & (labels > 0)
+    found = find_boundaries(labels, connectivity=1, mode="inner")  # type: ignore[no-untyped-call]
+    return np.asarray(found, dtype=np.bool_)
 
 
 def _show_labels(axes: Axes, piece: _Slice, *, numbered: bool) -> None:
@@ -533,7 +529,7 @@ def _show_labels(axes: Axes, piece: _Slice, *, numbered: bool) -> None:
     rgba[..., :3] = lookup[labels]
     filled = 0.42 if piece.image is not None else 0.8
     rgba[..., 3] = np.where(labels > 0, filled, 0.0)
-    rgba[_border(labels), 3] = 1.0
+    rgba[_borders(labels), 3] = 1.0
     axes.imshow(rgba, extent=piece.extent, interpolation="nearest")
     if not numbered:
         return
@@ -569,7 +565,7 @@ def _outline(
     extent: tuple[float, float, float, float],
     colour: str,
 ) -> None:
-    border = _border(_finer(axes, labels))
+    border = _borders(_finer(axes, labels))
     rgba = np.zeros((*border.shape, 4))
     rgba[border] = (*to_rgb(colour), 0.95)
     axes.imshow(rgba, extent=extent, interpolation="nearest")

@@ -425,9 +425,12 @@ def _confidence(
             if window is None:
                 continue
             labels = _labels_at(cleaned, level)
+            # Onto the pixels that the shifted look fell on.
+            across, along = perturbation.shift_pixels
             for index in indices:
                 near = cleaned[index, level][window] > 0
-                own = _looked_at(labels == index, window, perturbation.shift_pixels)
+                mask = (labels == index)[window].astype(np.float32)
+                own = shifted_back(mask, (-across, -along))
                 sums[ids[index]][number] += overlap_sums(found[index][near], own[near])
     return {
         _NAMES[value]: Confidence(
@@ -489,15 +492,3 @@ def _slices_at(
         used = slices[: len(view.images)]
         used[...] = disturbed(used, int(stack.levels[level]), perturbation)
     return window, slices.reshape(1, -1, *size)
-
-
-def _looked_at(
-    mask: NDArray[np.bool_], window: tuple[slice, slice], shift_pixels: tuple[float, float]
-) -> Singles:
-    """A mask on the pixels a shifted look falls on, by linear interpolation."""
-    part = mask[window].astype(np.float32)
-    for axis, shift in ((1, shift_pixels[0]), (0, shift_pixels[1])):
-        whole = int(np.floor(shift))
-        low, high = (np.roll(part, -step, axis) for step in (whole, whole + 1))
-        part = (1.0 - (shift - whole)) * low + (shift - whole) * high
-    return part

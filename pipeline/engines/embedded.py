@@ -8,7 +8,7 @@ network stays with its labels when the leg is seen a little differently (imaging
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,19 +137,8 @@ class EmbeddedEngine:
 
 
 def _rules(config: EmbeddedConfig) -> Rules:
-    return Rules(
-        smoothing_mm=config.smoothing_mm,
-        above_knee_reach_mm=config.above_knee_reach_mm,
-        below_knee_reach_mm=config.below_knee_reach_mm,
-        hip_above_knee_mm=config.hip_above_knee_mm,
-        above_crest_reach_mm=config.above_crest_reach_mm,
-        bridge_mm=config.bridge_mm,
-        smallest_piece_share=config.smallest_piece_share,
-        largest_gap_mm=config.largest_gap_mm,
-        continued_gap_mm=config.continued_gap_mm,
-        largest_hole_mm2=config.largest_hole_mm2,
-        smallest_muscle_ml=config.smallest_muscle_ml,
-    )
+    """The rules of cleaning: keys of the same names."""
+    return Rules(**{rule.name: getattr(config, rule.name) for rule in fields(Rules)})
 
 
 @dataclass(frozen=True, eq=False)

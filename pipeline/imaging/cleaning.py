@@ -47,23 +47,7 @@ _FROM_PELVIS_MM = 12.0
 
 @dataclass(frozen=True)
 class Rules:
-    """What is plausible; units in the names.
-
-    Attributes:
-        smoothing_mm: standard deviation of the smoothing through the plane.
-        above_knee_reach_mm: muscles of the thigh end at most this far below the level that
-            parts thigh and leg best.
-        below_knee_reach_mm: muscles of the leg begin at most this far above it.
-        hip_above_knee_mm: muscles of the hip end at least this far above it.
-        above_crest_reach_mm: those that begin at the pelvis end at most this far above its crest.
-        bridge_mm: pieces of a muscle nearer than this in the plane are one piece.
-        smallest_piece_share: a further piece with a smaller share of the largest is dropped.
-        largest_gap_mm: and one that begins further along the limb is another structure.
-        continued_gap_mm: but a smaller one stays that goes on where the muscle ends, across at
-            most this much of the limb.
-        largest_hole_mm2: background enclosed by one muscle in a slice is filled up to this size.
-        smallest_muscle_ml: less of a muscle is dropped.
-    """
+    """What is plausible; the keys of segment.embedded in the configuration, explained there."""
 
     smoothing_mm: float
     above_knee_reach_mm: float

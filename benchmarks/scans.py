@@ -35,8 +35,8 @@ from pipeline.core.results import Finding, Measurement
 from pipeline.core.transform import identity
 from pipeline.engines import Engine
 from pipeline.imaging.labels import join_labels
+from pipeline.imaging.limb_axis import with_labels
 from pipeline.io.nifti import Called, open_nifti
-from pipeline.stages.segment import with_labels
 
 Images = Mapping[Quantity, Volume]
 Labels = NDArray[np.integer]

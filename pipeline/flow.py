@@ -42,6 +42,7 @@ from pipeline.core.volume import LabelMap
 from pipeline.engines import get_engine
 from pipeline.imaging.deformation import log_jacobian
 from pipeline.imaging.labels import join_labels, split_labels
+from pipeline.imaging.limb_axis import with_labels
 from pipeline.imaging.orientation import restore, to_canonical
 from pipeline.imaging.tissue import fat_fraction
 from pipeline.io.derivatives import (
@@ -72,7 +73,7 @@ from pipeline.stages.load import load_subject
 from pipeline.stages.measure import measure
 from pipeline.stages.reconcile import reconcile
 from pipeline.stages.register import register
-from pipeline.stages.segment import describe_engine, segment, with_labels
+from pipeline.stages.segment import segment
 from pipeline.stages.separate import separate_legs
 
 logger = logging.getLogger(__name__)
@@ -314,7 +315,7 @@ class _Run:
         self, loaded: LoadedSubject, scan: CanonicalScan, legs: LegPair, config: Config
     ) -> SegmentedLegs:
         """Labels saved earlier where they are still current, else new ones."""
-        engine = describe_engine(legs, config=config.segment)
+        engine = get_engine(config.segment).describe(legs)
         sections = [config.canonicalise, config.separate, config.segment]
         self._segment_key = stage_key(
             "segment",

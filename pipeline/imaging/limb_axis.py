@@ -6,7 +6,7 @@ the joint that is seen; a joint is never invented.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,8 @@ from scipy import ndimage
 from pipeline.core.anatomy import STRUCTURE_IDS
 from pipeline.core.grid import Grid
 from pipeline.core.results import PositionScale
-from pipeline.core.scan import LimbAxis
+from pipeline.core.scan import Leg, LimbAxis, SegmentedLeg
+from pipeline.core.soft import Confidence
 from pipeline.core.volume import LabelMap
 from pipeline.imaging.extent import gap_beside
 
@@ -120,6 +121,14 @@ def find_limb_axis(labels: LabelMap, seen: NDArray[np.bool_]) -> LimbAxis:
         direction=_as_point(direction),
         origin=_as_point(origin),
     )
+
+
+def with_labels(
+    leg: Leg, labels: LabelMap, *, confidence: Mapping[str, Confidence], labelled: NDArray[np.bool_]
+) -> SegmentedLeg:
+    """A leg with its labels and the axis they define; labels saved earlier come back this way."""
+    axis = find_limb_axis(labels, leg.seen)
+    return SegmentedLeg(leg, labels, axis, confidence, labelled)
 
 
 @dataclass(frozen=True, eq=False)

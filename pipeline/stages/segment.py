@@ -11,13 +11,13 @@ from pipeline.config import SegmentConfig
 from pipeline.core.anatomy import Side
 from pipeline.core.errors import SubjectUnusableError
 from pipeline.core.results import SIDES_FROM_ANATOMY, UNUSUAL_SIZE, Finding, Severity
-from pipeline.core.scan import EngineInfo, Leg, LegPair, SegmentedLeg, SegmentedLegs, StageResult
-from pipeline.core.soft import Confidence, LegPose, SoftLabels
+from pipeline.core.scan import Leg, LegPair, SegmentedLegs, StageResult
+from pipeline.core.soft import LegPose, SoftLabels
 from pipeline.core.volume import LabelMap
 from pipeline.engines import Engine, get_engine
 from pipeline.imaging.decision import decide, labelled_levels
 from pipeline.imaging.fat_border import keep_to_leg
-from pipeline.imaging.limb_axis import find_limb_axis
+from pipeline.imaging.limb_axis import with_labels
 from pipeline.imaging.plausibility import (
     border_ridge,
     levels_out_of_order,
@@ -161,19 +161,6 @@ def _unusual_size(body_size: float) -> Iterator[Finding]:
             threshold=1.0,
             unit="times an adult's",
         )
-
-
-def with_labels(
-    leg: Leg, labels: LabelMap, *, confidence: Mapping[str, Confidence], labelled: NDArray[np.bool_]
-) -> SegmentedLeg:
-    """A leg with its labels and the axis they define; labels saved earlier come back this way."""
-    axis = find_limb_axis(labels, leg.seen)
-    return SegmentedLeg(leg, labels, axis, confidence, labelled)
-
-
-def describe_engine(legs: LegPair, *, config: SegmentConfig) -> EngineInfo:
-    """What the configured engine would be called in the provenance."""
-    return get_engine(config).describe(legs)
 
 
 def _check(

@@ -200,6 +200,7 @@ def page_environment() -> Environment:
             "unjudged": legs.UNJUDGED,
             "unjudged-dot": legs.UNJUDGED_DOT,
         },
+        picture_colours={"right": pictures.RIGHT_LINE, "left": pictures.LEFT_LINE},
     )
     return environment
 

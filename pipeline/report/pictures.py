@@ -33,8 +33,9 @@ from pipeline.report.words import image_title
 #: Around the pictures and between them.
 BACKGROUND = "#0b0e12"
 _TEXT = "#f2f4f7"
-_RIGHT_LINE = "#6cb6ff"
-_LEFT_LINE = "#ff9d3c"
+#: Lines of the sides on pictures, which are dark on every page.
+RIGHT_LINE = "#6cb6ff"
+LEFT_LINE = "#ff9d3c"
 #: Voxels of a muscle whose fat fraction is not defined.
 _UNDEFINED = (1.0, 0.42, 0.29)
 
@@ -87,8 +88,8 @@ def heads(evidence: ReportEvidence, who: str) -> Mapping[str, Head]:
         for number, title, colour in labels_shown(evidence)
     ]
     outlines = (
-        Line2D([], [], color=_RIGHT_LINE),
-        Line2D([], [], color=_LEFT_LINE),
+        Line2D([], [], color=RIGHT_LINE),
+        Line2D([], [], color=LEFT_LINE),
     )
     on_right = f"{who}. Axial slices of the right leg, seen from the feet."
 
@@ -268,8 +269,8 @@ def registration_overlay(
         figure, panels = _montage(slices, columns=min(3, len(slices)), dpi=dpi)
         for axes, (number, piece, left) in zip(panels, shown, strict=True):
             _show_background(axes, piece, window)
-            _outline(axes, piece.labels, piece.extent, _RIGHT_LINE)
-            _outline(axes, left, piece.extent, _LEFT_LINE)
+            _outline(axes, piece.labels, piece.extent, RIGHT_LINE)
+            _outline(axes, left, piece.extent, LEFT_LINE)
             _caption(axes, f"level {number}")
             for x, text, align in ((0.03, "outer side", "left"), (0.97, "inner side", "right")):
                 axes.text(
@@ -308,9 +309,7 @@ def volume_change_map(evidence: ReportEvidence, *, scale_percent: float, dpi: in
     at = np.stack(np.broadcast_arrays(i[:, None], j, k[None, :]), axis=-1)
     values, coarse = evidence.log_jacobian
     change = interpolate(values[..., None], coarse, grid.index_to_world(at))[..., 0]
-    colours = LinearSegmentedColormap.from_list(
-        "sides", [_LEFT_LINE, COLOURS["paper"], _RIGHT_LINE]
-    )
+    colours = LinearSegmentedColormap.from_list("sides", [LEFT_LINE, COLOURS["paper"], RIGHT_LINE])
     with drawing():
         figure, (axes,) = _montage(
             [piece], columns=1, dpi=dpi, width=_WIDTH_INCHES * 0.19, foot_inches=0.62

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -80,6 +80,20 @@ class Outcome:
     configuration_digest: str
     rows: Sequence[Mapping[str, str]]
 
+    @classmethod
+    def failed(cls, folder: SubjectFolder, reason: str) -> Self:
+        """A folder without results, and why there are none."""
+        return cls(
+            folder=folder,
+            failure=reason,
+            values={},
+            quality={},
+            findings={},
+            code_digest="",
+            configuration_digest="",
+            rows=(),
+        )
+
 
 def read_outcomes(
     folders: Sequence[SubjectFolder], *, rows: bool, workers: int = 1
@@ -104,7 +118,7 @@ def read_outcome(folder: SubjectFolder, *, rows: bool) -> Outcome | None:
         if measures is None and folder.measures.is_file():
             reason = f"{folder.measures.name} does not fit its schema"
     if measures is None:
-        return None if reason is None else Outcome(folder, reason, {}, {}, {}, "", "", ())
+        return None if reason is None else Outcome.failed(folder, reason)
     return Outcome(
         folder=folder,
         failure=None,

@@ -338,18 +338,16 @@ def _planes(path: Path, header: pydicom.Dataset, marks: Sequence[DistortionMark]
         return _frames(path, header, size, marks)
     if "MOSAIC" in [str(part).upper() for part in header.get("ImageType") or ()]:
         return _tiles(path, header, size, marks)
-    acquisition = str(header.get("AcquisitionNumber") or "")
     facts = ImageFacts.of(header)
-    scaled = "RescaleSlope" in header
     plane = Plane(
         path,
-        0,
-        None,
-        size,
-        _place(header),
-        acquisition,
-        facts,
-        scaled,
+        frame=0,
+        tile=None,
+        size=size,
+        place=_place(header),
+        acquisition=str(header.get("AcquisitionNumber") or ""),
+        facts=facts,
+        scaled="RescaleSlope" in header,
         floating=_floating([header], number(header.get("RescaleSlope", 1))),
         tags=SideTags.of(header),
         least_bytes=least_bytes(header),
@@ -409,7 +407,6 @@ def _frames(
                     private.append(element.value[0])
                 else:
                     merged.update(element.value[0])
-        acquisition = str(merged.get("StackID") or "")
         facts = ImageFacts.of(header, merged)
         settings = settings_of_header(
             header, merged, facts.image_type, private=private, marks=marks
@@ -420,14 +417,14 @@ def _frames(
         planes.append(
             Plane(
                 path,
-                place,
-                None,
-                size,
-                _place(merged),
-                acquisition,
-                facts,
-                "RescaleSlope" in scaling,
-                scale,
+                frame=place,
+                tile=None,
+                size=size,
+                place=_place(merged),
+                acquisition=str(merged.get("StackID") or ""),
+                facts=facts,
+                scaled="RescaleSlope" in scaling,
+                scale=scale,
                 floating=_floating([*reversed(private), header], scale[0]),
                 least_bytes=least,
                 settings=settings,
@@ -510,7 +507,18 @@ def _tiles(
         tile = (k % across * columns, k // across * rows)
         facts = ImageFacts.of(header)
         settings = settings_of_header(header, None, facts.image_type, marks=marks)
-        planes.append(Plane(path, 0, tile, (columns, rows), place, "", facts, settings=settings))
+        planes.append(
+            Plane(
+                path,
+                frame=0,
+                tile=tile,
+                size=(columns, rows),
+                place=place,
+                acquisition="",
+                facts=facts,
+                settings=settings,
+            )
+        )
     return planes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -49,9 +50,11 @@ def asymmetries(
         level_error_mm: see level_error_mm.
     """
     error = method_error(members, config, level_error_mm)
-    total = _asymmetry("total_volume", right, left, None, healthy_limit, error, config)
-    lean = _asymmetry("lean_volume", right, left, total, healthy_limit, error, config)
-    return lean, total
+    known = partial(
+        _asymmetry, right, left, healthy_limit=healthy_limit, error=error, config=config
+    )
+    total = known(of="total_volume", total=None)
+    return known(of="lean_volume", total=total), total
 
 
 def level_error_mm(legs: SegmentedLegs, config: MeasureConfig) -> float:
@@ -75,9 +78,10 @@ def method_error(
 
 
 def _asymmetry(
-    of: Of,
     right: Measurement,
     left: Measurement,
+    *,
+    of: Of,
     total: Asymmetry | None,
     healthy_limit: float | None,
     error: MethodError,

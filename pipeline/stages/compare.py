@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from pipeline.config import CompareConfig
 from pipeline.core.anatomy import Side
@@ -153,8 +154,9 @@ def _later(
     noise = _noise_apart(first, later)
     muscles = {m.name: m for m in later.measures.muscles}
     groups = {g.name: g for g in later.measures.groups}
+    change = partial(_change, of=of, withheld=withheld, noise=noise, config=config)
     changes = [
-        _change(m, muscles[m.name], "muscle", of, withheld, noise, config)
+        change(m, muscles[m.name], kind="muscle")
         for m in first.measures.muscles
         if m.name in muscles
     ]
@@ -162,9 +164,7 @@ def _later(
     volumes = sum(len(_verdicts(c)) for c in changes)
     changed = [c for c in judged if any(v is not ChangeVerdict.NONE for v in _verdicts(c))]
     changes += [
-        _change(g, groups[g.name], g.kind, of, withheld, noise, config)
-        for g in first.measures.groups
-        if g.name in groups
+        change(g, groups[g.name], kind=g.kind) for g in first.measures.groups if g.name in groups
     ]
     return ScanChanges(
         scan=number,
@@ -207,6 +207,7 @@ def _noise_apart(first: Measures, later: Measures) -> dict[Side, float]:
 def _change(
     first: Compared,
     later: Compared,
+    *,
     kind: str,
     of: Lead,
     withheld: str | None,

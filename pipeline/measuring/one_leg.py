@@ -56,15 +56,27 @@ _FROM_PHASES = (
 class Structure:
     """Raw values of one structure in one leg, in mm and mL.
 
-    course: all of it along the matched levels; None where the legs are not registered.
-    ends_mm: height (z) of its lowest and its highest level.
-    void_share: share of it that lies beside a part of the leg without signal.
-    fading_share: share of it near the surface of the leg where its signal fades.
-    cut_deep_share: share of it on levels on which an edge of the images takes much of the leg.
-    counting_se: standard error of ln(volume) because slices stand for the whole; what its labels
-    lack on levels between its ends counts as an error of its own size.
-    cut_mm2: where the matched part ends because the other leg is not shown further, the
-    cross-section there, at the upper and at the lower end; 0 where it ends by itself.
+    Attributes:
+        in_view: sums over all of it.
+        matched: sums over the part that both legs show; None where there is none.
+        cut_mm2: where the matched part ends because the other leg is not shown further, the
+            cross-section there, at the upper and at the lower end; 0 where it ends by itself.
+        placed: its voxels along both limbs; None where the legs are not registered.
+        course: all of it along the matched levels; None where the legs are not registered.
+        ends_mm: height (z) of its lowest and its highest level.
+        fractions: fat fraction of its voxels, NaN where undefined; None where there is none.
+        extent: where it ends, and what cuts it.
+        length_mm: along the limb's own axis.
+        profile: cross-sections along that axis.
+        confidence: what the engine says of it; None where it says nothing.
+        lean_reason: why there is no fat fraction; None where there is one.
+        lean_estimate: how the fat fraction was estimated; None where it was measured.
+        swap: why water and fat look exchanged in the leg; None where they do not.
+        void_share: share of it that lies beside a part of the leg without signal.
+        fading_share: share of it near the surface of the leg where its signal fades.
+        cut_deep_share: share of it on levels on which an edge of the images takes much of the leg.
+        counting_se: standard error of ln(volume) because slices stand for the whole; what its
+            labels lack on levels between its ends counts as an error of its own size.
     """
 
     in_view: TissueSums

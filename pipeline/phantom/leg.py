@@ -272,7 +272,9 @@ def _cells(frame: _Frame, level: float, per_mm: Floats) -> list[_Cell]:
 class _Outline:
     """The fascia of a level as an ellipse, and how firmly it holds the muscles in.
 
-    inside: x, y, elongation, direction as in _Cell; area: mm2; stiffness: 0 = not at all.
+    Attributes:
+        cell: the ellipse.
+        stiffness: what a mm2 beyond it costs; 0 = it holds nothing.
     """
 
     cell: _Cell
@@ -401,7 +403,8 @@ def _weights(frame: _Frame, per_mm: Floats, detail: Detail) -> tuple[Floats, Flo
 
 
 def _weight_at(positions: Floats, weights: Floats, index: int, s: float, area: float) -> float:
-    """Weight of a muscle at a level, interpolated as the surplus over its free ellipse."""
+    """Weight of a muscle at a level, interpolated between levels; that of its free ellipse where it
+    has none on any."""
     row = weights[:, index]
     good = np.isfinite(row)
     if not good.any():

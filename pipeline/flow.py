@@ -59,7 +59,7 @@ from pipeline.io.discover import input_state, subject_and_session, subject_folde
 from pipeline.io.nifti import write_label_map
 from pipeline.io.stage_results import (
     confidences,
-    labelled_levels,
+    flags_of_levels,
     load_match,
     load_segmentation,
     save_images,
@@ -415,7 +415,7 @@ def _saved_segmentation(
             legs[side],
             split_labels(canonical, legs[side]),
             confidence=confidences(sides[side]["confidence"]),
-            labelled=labelled_levels(sides[side]["labelled_levels"], legs[side].grid.shape[2]),
+            labelled=flags_of_levels(sides[side]["labelled_levels"], legs[side].grid.shape[2]),
         )
         for side in Side
     }

@@ -19,7 +19,7 @@ from scipy import linalg
 from scipy.spatial import cKDTree
 
 from pipeline.core.transform import SpatialTransform
-from pipeline.imaging.surfaces import LegSurfaces, Window, common_structures, spread
+from pipeline.imaging.surfaces import LegSurfaces, Window, common_structures, spread_evenly
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -86,7 +86,7 @@ def _cloud(leg: LegSurfaces, names: Sequence[str], counts: tuple[int, int]) -> _
     )
     sample, weight, start = [], [], 0
     for part in parts:
-        chosen = spread(len(part.points), counts[1])
+        chosen = spread_evenly(len(part.points), counts[1])
         area = float(part.areas.sum())
         # Large muscles count more than small ones, but do not drown them.
         share = part.areas[chosen] / part.areas[chosen].sum()

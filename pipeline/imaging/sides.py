@@ -21,7 +21,7 @@ _CROSSING_SHARE = 0.1
 _ON_LINE_MM = 1e-6
 
 
-def midline(
+def midline_of_labels(
     own: NDArray[np.uint8], labels: NDArray[np.integer], values: Mapping[int, str], grid: Grid
 ) -> tuple[float, float]:
     """The line between the two sides of the body, x = offset + slope z, in mm.
@@ -86,7 +86,7 @@ def place_sides(
     Raises:
         InputError: the middle cannot be told.
     """
-    offset, slope = midline(own, labels, values, grid)
+    offset, slope = midline_of_labels(own, labels, values, grid)
     out = own.copy()
     for value, name in values.items():
         pieces, count = ndimage.label(labels == value, structure=np.ones((3, 3, 3)))

@@ -89,7 +89,7 @@ class Surface:
 
     def thinned(self, count: int) -> Surface:
         """The surface with at most so many faces, evenly spread."""
-        return self.where(spread(len(self.points), count))
+        return self.where(spread_evenly(len(self.points), count))
 
     def where(self, keep: Flags | Ints) -> Surface:
         """The surface with some of its faces only."""
@@ -314,7 +314,7 @@ def common_structures(left: LegSurfaces, right: LegSurfaces) -> list[str]:
     return [name for name in left.surfaces if name in right.surfaces]
 
 
-def spread(count: int, wanted: int) -> Ints:
+def spread_evenly(count: int, wanted: int) -> Ints:
     """At most `wanted` of `count` indices, evenly spread."""
     kept = min(count, wanted)
     return np.asarray((np.arange(kept) * count) // kept, dtype=np.intp)

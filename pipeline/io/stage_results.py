@@ -132,7 +132,7 @@ def confidences(saved: Mapping[str, Mapping[str, Any]]) -> dict[str, Confidence]
     }
 
 
-def labelled_levels(levels: list[int] | None, count: int) -> NDArray[np.bool_]:
+def flags_of_levels(levels: list[int] | None, count: int) -> NDArray[np.bool_]:
     """The flags that save_segmentation shortened to first and last level."""
     flags = np.zeros(count, dtype=np.bool_)
     if levels is not None:

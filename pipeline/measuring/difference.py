@@ -28,7 +28,7 @@ from pipeline.imaging.local_difference import (
     describe_difference,
     no_local_difference,
 )
-from pipeline.measuring.one_leg import Structure
+from pipeline.measuring.one_leg import RawStructure
 
 
 def asymmetries(
@@ -252,7 +252,7 @@ def local_difference(
     sides: tuple[Measurement, Measurement],
     asymmetries_of_it: tuple[Asymmetry, Asymmetry],
     *,
-    structures: Mapping[Side, Mapping[str, Structure]],
+    structures: Mapping[Side, Mapping[str, RawStructure]],
     legs: SegmentedLegs,
     match: LegMatch,
     config: MeasureConfig,

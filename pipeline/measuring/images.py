@@ -16,7 +16,7 @@ from pipeline.imaging.labels import is_muscle
 from pipeline.imaging.noise import fraction_of_noise, with_signal
 from pipeline.imaging.rims import rim_brightness, surface
 from pipeline.imaging.unseen import at_heights, enclosed_voids
-from pipeline.measuring.one_leg import Structure
+from pipeline.measuring.one_leg import RawStructure
 
 Flags = NDArray[np.bool_]
 
@@ -177,7 +177,7 @@ def void_findings(legs: SegmentedLegs, voids: Mapping[Side, Flags | None]) -> It
 
 
 def swap_findings(
-    structures: Mapping[Side, Mapping[str, Structure]],
+    structures: Mapping[Side, Mapping[str, RawStructure]],
 ) -> Iterator[Finding]:
     """Legs in which water and fat look exchanged and were not put right."""
     for side in Side:

@@ -53,7 +53,7 @@ _FROM_PHASES = (
 
 
 @dataclass(frozen=True)
-class Structure:
+class RawStructure:
     """Raw values of one structure in one leg, in mm and mL.
 
     Attributes:
@@ -107,7 +107,7 @@ def measure_leg(
     void: Flags | None,
     fading: Sequence[Flags],
     config: MeasureConfig,
-) -> dict[str, Structure]:
+) -> dict[str, RawStructure]:
     """Raw values by structure name; structures without a voxel are missing.
 
     Args:
@@ -183,7 +183,7 @@ def measure_leg(
             blunt_end_share=config.blunt_end_share,
             largest_edge_share=config.largest_edge_share,
         )
-        out[structure.name] = Structure(
+        out[structure.name] = RawStructure(
             in_view=sums(weights=None),
             matched=matched,
             cut_mm2=cut,

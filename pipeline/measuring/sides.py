@@ -12,7 +12,7 @@ from pipeline.core.results import Measurement, Status
 from pipeline.imaging.asymmetry import se_of_repeat
 from pipeline.imaging.extent import End
 from pipeline.imaging.local_difference import going_on
-from pipeline.measuring.one_leg import Structure
+from pipeline.measuring.one_leg import RawStructure
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Sides:
 
     def __init__(
         self,
-        right: Mapping[str, Structure],
-        left: Mapping[str, Structure],
+        right: Mapping[str, RawStructure],
+        left: Mapping[str, RawStructure],
         match: LegMatch,
         config: MeasureConfig,
     ) -> None:
@@ -145,7 +145,7 @@ class Sides:
             profile=raw.profile,
         )
 
-    def _confidence(self, name: str, raw: Structure) -> float | None:
+    def _confidence(self, name: str, raw: RawStructure) -> float | None:
         """What the engine states, lowered the same on both sides where their labels disagree."""
         if raw.confidence is None:
             return None

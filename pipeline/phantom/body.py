@@ -29,7 +29,7 @@ from pipeline.phantom.leg import (
     leg_model,
 )
 from pipeline.phantom.parameters import SHANK_SHARE, THIGH_SHARE, BodyParameters
-from pipeline.phantom.pose import CROTCH_LEVEL, LegPose
+from pipeline.phantom.pose import CROTCH_LEVEL, PosedAxis
 
 Floats = NDArray[np.float64]
 
@@ -89,7 +89,7 @@ class PosedLeg:
         streaks: None where fat is spread evenly.
     """
 
-    pose: LegPose
+    pose: PosedAxis
     fractions: NDArray[np.float32]
     streaks: Streaks | None
 
@@ -231,7 +231,7 @@ def make_body(parameters: BodyParameters, *, detail: Literal["full", "reduced"] 
         )
     models = {side: leg_model(_key(parameters, side, detail)) for side in Side}
     pose = parameters.pose
-    straight = {side: LegPose(models[side], 0.0, 0.0, 0.0, *pose.of(side)) for side in Side}
+    straight = {side: PosedAxis(models[side], 0.0, 0.0, 0.0, *pose.of(side)) for side in Side}
     # The same for both legs, so that the midline stays in the middle.
     needs = [leg.needs(pose.gap_mm) for leg in straight.values()]
     widening, slope, shank_slope = (max(values) for values in zip(*needs, strict=True))
@@ -239,7 +239,7 @@ def make_body(parameters: BodyParameters, *, detail: Literal["full", "reduced"] 
     truth: dict[tuple[str, Side], MuscleTruth] = {}
     landmarks: dict[tuple[str, Side], tuple[float, float, float]] = {}
     for side, model in models.items():
-        placed = LegPose(model, widening, slope, shank_slope, *pose.of(side))
+        placed = PosedAxis(model, widening, slope, shank_slope, *pose.of(side))
         fractions = np.zeros(256, dtype=np.float32)
         by_name = parameters.fat_fractions(side)
         for m in MUSCLES:

@@ -54,7 +54,7 @@ def smoothstep(t: Floats) -> Floats:
 
 
 @dataclass(frozen=True, eq=False)
-class LegPose:
+class PosedAxis:
     """How one leg lies, in the world of its own side (x outwards from the midline, z up).
 
     Attributes:

@@ -68,7 +68,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedResults:
     """What a check found.
 
     Attributes:
@@ -82,7 +82,7 @@ class Checked:
     problems: tuple[Problem, ...]
 
 
-def check_results(out: Path) -> Checked:
+def check_results(out: Path) -> CheckedResults:
     """Check everything published below a folder against its schema and its own files.
 
     Args:
@@ -115,7 +115,7 @@ def check_results(out: Path) -> Checked:
         problems += _Subject(out, path).problems()
     for path in changes:
         problems += _Comparison(out, path).problems()
-    return Checked(len(paths), len(changes), tuple(problems))
+    return CheckedResults(len(paths), len(changes), tuple(problems))
 
 
 def _dataset_description(out: Path) -> Iterator[Problem]:

@@ -25,7 +25,6 @@ from pipeline.core.errors import (
     out_of_memory,
 )
 
-_BUG_EXIT_CODE = 70
 #: What a shell reports of a program that SIGPIPE ended.
 _CLOSED_PIPE_EXIT_CODE = 141
 #: A subject with whole legs stays below this, so that --mem says how many fit side by side.
@@ -68,7 +67,7 @@ def guarded(work: Callable[[], int], who: str = "") -> int:
     except Exception:  # noqa: BLE001 - the last stop: a bug ends with its own exit code
         said = traceback.format_exc() if sys.stderr.isatty() else _traceback_without_names()
         sys.stderr.write(f"{prefix}a bug in myosymmetry, please report this:\n{said}")
-        return _BUG_EXIT_CODE
+        return MyosymmetryError.exit_code
 
 
 def _named(error: MyosymmetryError) -> str:

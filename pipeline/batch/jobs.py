@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.errors import InputError
+from pipeline.io.derivatives import stem_of
 from pipeline.io.discover import (
     list_subjects,
     present,
@@ -33,7 +34,7 @@ class Job:
     @property
     def name(self) -> str:
         """What the file names of its results start with."""
-        return f"{self.subject}_{self.session}" if self.session else self.subject
+        return stem_of(self.subject, self.session)
 
 
 def list_jobs(data: Path, table: Path | None = None) -> list[Job]:

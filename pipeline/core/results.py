@@ -495,6 +495,11 @@ class PositionScale(Record):
     knee_seen: bool = Field(description="Whether the knee joint is in view.")
     ankle_seen: bool = Field(description="Whether the ankle joint is in view.")
 
+    def counts_like(self, other: PositionScale) -> bool:
+        """Whether levels count from the same reference in the same unit: only then they have a
+        mean, and one axis to be drawn on."""
+        return (self.unit, self.reference) == (other.unit, other.reference)
+
 
 class LimbMeasures(Record):
     """Everything the measure stage computed."""
@@ -517,6 +522,16 @@ class LimbMeasures(Record):
     def compared(self) -> tuple[Compared, ...]:
         """Every muscle, then every group."""
         return (*self.muscles, *self.groups)
+
+    @property
+    def caveats(self) -> frozenset[str]:
+        """Codes of what may fake a difference between the sides."""
+        return frozenset(
+            code
+            for result in self.compared
+            for asymmetry in (result.asymmetry, result.asymmetry_total_volume)
+            for code in asymmetry.caveats
+        )
 
     @property
     def looked_at_again(self) -> bool:

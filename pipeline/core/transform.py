@@ -87,11 +87,11 @@ class AffineTransform(Checked, SpatialTransform):
         root = square_root(self.matrix)
         return (
             AffineTransform(root, self.from_space, space),
-            AffineTransform(_inverted(root), self.to_space, space),
+            AffineTransform(inverted(root), self.to_space, space),
         )
 
     def inverse(self) -> AffineTransform:
-        return AffineTransform(_inverted(self.matrix), self.to_space, self.from_space)
+        return AffineTransform(inverted(self.matrix), self.to_space, self.from_space)
 
 
 def identity(from_space: str, to_space: str) -> AffineTransform:
@@ -182,8 +182,8 @@ class BlendedAffine(SpatialTransform):
             upper, lower, self.centre, self.direction, self.half_width_mm, self.from_space, space
         )
         second = BlendedAffine(
-            _inverted(upper),
-            _inverted(lower),
+            inverted(upper),
+            inverted(lower),
             mean[:3, :3] @ self.centre + mean[:3, 3],
             carried / np.linalg.norm(carried),
             self.half_width_mm,
@@ -205,12 +205,13 @@ def square_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.real(root), dtype=np.float64)
 
 
-def _inverted(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def inverted(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The inverse of a matrix, float64."""
     return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
 
 
 def _undo(matrix: NDArray[np.float64], points: Points) -> Points:
-    inverse = _inverted(matrix)
+    inverse = inverted(matrix)
     return np.asarray(points @ inverse[:3, :3].T + inverse[:3, 3], dtype=np.float64)
 
 

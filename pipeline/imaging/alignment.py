@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 from scipy.spatial import cKDTree
 
-from pipeline.core.transform import SpatialTransform
+from pipeline.core.transform import SpatialTransform, inverted
 from pipeline.imaging.surfaces import LegSurfaces, Window, common_structures, spread_evenly
 
 Floats = NDArray[np.float64]
@@ -142,10 +142,6 @@ def _matches(source: _Cloud, target: _Cloud, matrix: Matrix, *, reach_mm: float)
     )
 
 
-def _inverse(matrix: Matrix) -> Matrix:
-    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
-
-
 @dataclass(frozen=True, eq=False)
 class _Pair:
     """Two legs to be laid onto each other."""
@@ -157,7 +153,7 @@ class _Pair:
         """Matches left -> right at the transform, and right -> left at its inverse."""
         return (
             _matches(self.left, self.right, matrix, reach_mm=reach_mm),
-            _matches(self.right, self.left, _inverse(matrix), reach_mm=reach_mm),
+            _matches(self.right, self.left, inverted(matrix), reach_mm=reach_mm),
         )
 
     def cost(self, matrix: Matrix, *, scale_mm: float) -> float:

@@ -41,6 +41,11 @@ def interval_percent(log_ratio: float, se_log_ratio: float) -> tuple[float, floa
     return index_from_log_ratio(log_ratio - half), index_from_log_ratio(log_ratio + half)
 
 
+def expected_by_chance(count: int) -> float | None:
+    """How many of so many 95 % intervals leave out what is true; None where there is none."""
+    return 0.05 * count if count else None
+
+
 def se_from_scan_rescan(cv_percent: float) -> float:
     """Standard error of ln(R / L) when each side has a scan-rescan coefficient of variation.
 

@@ -355,7 +355,7 @@ def describe_difference(
     edges, parts = thirds(right, left)
     # Levels counted from different joints or in different units have no mean.
     scales = [position_scale(axis) for axis in axes]
-    alike = (scales[0].unit, scales[0].reference) == (scales[1].unit, scales[1].reference)
+    alike = scales[0].counts_like(scales[1])
     ends = [float(p) if alike else None for p in positions(edges).mean(axis=0)]
     half_widths = _third_half_widths(courses, edges, parts, errors)
     described = _thirds(parts, ends, half_widths, mean_mm3)

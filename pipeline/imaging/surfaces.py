@@ -21,6 +21,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 Flags = NDArray[np.bool_]
 
+#: A surface of fewer faces says nothing of where a structure lies.
+_FEWEST_FACES = 10
+
 
 @dataclass(frozen=True, eq=False)
 class Window:
@@ -168,14 +171,14 @@ def _surface(
             for z, a, b, n in zip(zero, low, high, step, strict=True)
         )
     ]
-    mask = part == value
-    areas = mask.sum(axis=(0, 1))
+    inside = part == value
+    areas = inside.sum(axis=(0, 1))
     if np.count_nonzero(areas) < 2 or areas.max() < 4:
         return None
     # What touches the border of the field of view is taken to go on beyond it; the faces there
     # are dropped below.
     open_low, open_high = low == 0, high == ends
-    mask = _padded(_padded(mask, open_low, open_high, axis=0), open_low, open_high, axis=1)
+    mask = _padded(_padded(inside, open_low, open_high, axis=0), open_low, open_high, axis=1)
     start = low - np.array([2, 2, 0])
     field = _shape_field(mask, sizes[:2] * step[:2], (bool(open_low[2]), bool(open_high[2])))
     start[2] -= 1
@@ -201,11 +204,11 @@ def _surface(
         if areas[level - low[2]] > blunt_end_share * largest:
             cut = True
             keep &= (np.abs(centre[:, 2] - level) > 1.0) | (np.abs(normals @ up) < 0.7)
-    if np.count_nonzero(keep) < 10:
+    if np.count_nonzero(keep) < _FEWEST_FACES:
         return None
-    index = np.argwhere(part == value).mean(axis=0)
+    index = np.argwhere(inside).mean(axis=0)
     middle = grid.index_to_world((index + low) * step + zero)
-    volume = float(np.count_nonzero(part == value)) * float(np.prod(sizes * step))
+    volume = float(np.count_nonzero(inside)) * float(np.prod(sizes * step))
     return Surface(
         points=corners[keep].mean(axis=1),
         normals=normals[keep],
@@ -257,9 +260,7 @@ def _shape_field(mask: Flags, sizes: Floats, goes_on: tuple[bool, bool]) -> NDAr
     below = np.floor(at).astype(int)
     above = np.minimum(below + 1, levels.size - 1)
     share = (at - below).astype(np.float32)
-    stack[:, :, first + 1 : last + 2] = (1 - share) * field[:, :, below] + share * field[
-        :, :, above
-    ]
+    stack[:, :, first + 1 : last + 2] = _between(field, below, above, share)
     stack[:, :, : first + 1] = ends[0][:, :, None]
     stack[:, :, last + 2 :] = ends[1][:, :, None]
     return stack
@@ -272,8 +273,14 @@ def _finer_levels(field: NDArray[np.float32], times: int) -> NDArray[np.float32]
     at = np.arange((field.shape[2] - 1) * times + 1) / times
     below = np.minimum(at.astype(int), field.shape[2] - 2)
     share = (at - below).astype(np.float32)
-    finer = (1 - share) * field[:, :, below] + share * field[:, :, below + 1]
-    return np.asarray(finer, dtype=np.float32)
+    return np.asarray(_between(field, below, below + 1, share), dtype=np.float32)
+
+
+def _between(
+    field: NDArray[np.float32], below: Ints, above: Ints, share: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Levels of the third axis, each so far from one to another."""
+    return (1 - share) * field[:, :, below] + share * field[:, :, above]
 
 
 @dataclass(frozen=True)
@@ -293,7 +300,7 @@ class LegSurfaces:
         kept = {}
         for name, surface in self.surfaces.items():
             keep = (surface.points - point) @ direction > 0.0
-            if np.count_nonzero(keep) >= 10:
+            if np.count_nonzero(keep) >= _FEWEST_FACES:
                 kept[name] = surface.where(keep)
         return LegSurfaces(kept, self.window)
 

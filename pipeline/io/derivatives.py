@@ -51,6 +51,11 @@ FIGURES = (
 )
 
 
+def stem_of(subject: str, session: str | None) -> str:
+    """What the name of every file of a subject and session starts with."""
+    return f"{subject}_{session}" if session else subject
+
+
 @dataclass(frozen=True)
 class SubjectFolder:
     """Paths of everything a run of one subject (and session) writes.
@@ -74,7 +79,7 @@ class SubjectFolder:
     @property
     def stem(self) -> str:
         """What every file name starts with."""
-        return f"{self.subject}_{self.session}" if self.session else self.subject
+        return stem_of(self.subject, self.session)
 
     def _file(self, name: str, folder: str = "") -> Path:
         return self.path / folder / f"{self.stem}_{name}"

@@ -45,7 +45,7 @@ from pipeline.report.drawing import (
 )
 from pipeline.report.format import MINUS, NO_BREAK, Style, show
 from pipeline.report.head import Entry, Head
-from pipeline.report.reach import drawn_values, goes_on, shared_reach
+from pipeline.report.reach import drawn_values, goes_on, share_of_reach, shared_reach
 
 #: Below this width a chart drops what a phone has no room for.
 _NARROW_PX = 600
@@ -352,7 +352,7 @@ def local_map(measures: Measures, *, width_px: int) -> bytes | None:
                 facecolors=[
                     COLOURS["line"]
                     if percent is None
-                    else colours(0.5 + 0.5 * max(-1.0, min(1.0, percent / reach)))
+                    else colours(0.5 + 0.5 * share_of_reach(percent, reach))
                     for _, percent in boxes
                 ],
                 edgecolors="none",
@@ -382,8 +382,7 @@ def local_map(measures: Measures, *, width_px: int) -> bytes | None:
 
 def profiles_comparable(measures: Measures) -> bool:
     """Whether both sides count levels along the limb from the same reference in the same unit."""
-    right, left = measures.measures.position_right, measures.measures.position_left
-    return (right.unit, right.reference) == (left.unit, left.reference)
+    return measures.measures.position_right.counts_like(measures.measures.position_left)
 
 
 def profiles_of(measures: Measures) -> set[Lead]:

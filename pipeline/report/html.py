@@ -40,7 +40,7 @@ from pipeline.report.head import framed
 from pipeline.report.methods import methods_of
 from pipeline.report.numbers import Numbers
 from pipeline.report.pdf import render_pdf
-from pipeline.report.reach import drawn_values, goes_on, shared_reach
+from pipeline.report.reach import drawn_values, goes_on, share_of_reach, shared_reach
 
 #: Charts are drawn twice, for a desk and for a phone; the style sheet shows one of them.
 _WIDTHS_PX: Mapping[str, int] = FrozenDict({"wide": 980, "narrow": 350})
@@ -304,7 +304,7 @@ def _bars(rows: Sequence[_Row], lead: Lead) -> list[_Bar]:
     reach = shared_reach(drawn_values(a) for a in values)
 
     def place(percent: float) -> float:
-        return 50.0 + 50.0 * max(-1.0, min(1.0, percent / reach))
+        return 50.0 + 50.0 * share_of_reach(percent, reach)
 
     bars: list[_Bar] = []
     for a in values:

@@ -34,7 +34,7 @@ from pipeline.report.format import MISSING
 from pipeline.report.legs import LegsView, Pin, colour_of
 from pipeline.report.methods import methods_of
 from pipeline.report.numbers import Numbers
-from pipeline.report.reach import drawn_values, goes_on, shared_reach
+from pipeline.report.reach import drawn_values, goes_on, share_of_reach, shared_reach
 from pipeline.report.sheet import (
     FOOT_MM,
     HEADING,
@@ -338,7 +338,7 @@ def _draw_bars(sheet: Sheet, bars: Sequence[_Bar], *, width: float, y: float) ->
         side = "right" if index > 0 else "left"
 
         def place(percent: float, reach: float = bar.reach) -> float:
-            return middle + 0.5 * width * max(-1.0, min(1.0, percent / reach))
+            return middle + 0.5 * width * share_of_reach(percent, reach)
 
         ends = sorted((middle, place(index)))
         sheet.box(x, y + 1.3, width, 1.8, COLOURS["band"])

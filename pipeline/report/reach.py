@@ -38,6 +38,11 @@ def shared_reach(rows: Iterable[Sequence[float]]) -> float:
     return max(_LEAST, min(max(ends), statistics.median(ends) / _TYPICAL_SHARE))
 
 
+def share_of_reach(value: float, reach: float) -> float:
+    """Where a value stands between the ends of a chart, -1 to 1; what goes further, at the end."""
+    return max(-1.0, min(1.0, value / reach))
+
+
 def goes_on(values: Sequence[float], reach: float) -> tuple[float | None, float | None]:
     """The furthest values beyond the left and the right end of a chart; None: nothing is."""
     low, high = min(values, default=0.0), max(values, default=0.0)

@@ -255,12 +255,7 @@ def verdict_text(result: Compared, lead: Lead) -> str:
 
 def caveats(measures: Measures) -> list[Finding]:
     """Findings that say what of this scan may fake a difference, in their order."""
-    named = {
-        code
-        for result in measures.measures.compared
-        for asymmetry in (result.asymmetry, result.asymmetry_total_volume)
-        for code in asymmetry.caveats
-    }
+    named = measures.measures.caveats
     return [finding for finding in measures.findings if finding.code in named]
 
 

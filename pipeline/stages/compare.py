@@ -35,6 +35,7 @@ from pipeline.core.results import (
     leading,
     on_side,
 )
+from pipeline.imaging.asymmetry import expected_by_chance
 from pipeline.imaging.change import (
     detectable_change,
     judge_change,
@@ -171,7 +172,7 @@ def _later(
         changes=tuple(changes),
         muscles_judged=len(judged),
         muscles_changed=len(changed),
-        expected_by_chance=0.05 * volumes if volumes else None,
+        expected_by_chance=expected_by_chance(volumes),
     )
 
 
@@ -482,13 +483,8 @@ def _fat_correction(scan: Measures) -> str:
 
 def _caveats(scan: Measures) -> str:
     """Codes of what may fake a difference between the sides, and so a change, in one scan."""
-    codes = {
-        code
-        for result in scan.measures.compared
-        for asymmetry in (result.asymmetry, result.asymmetry_total_volume)
-        for code in asymmetry.caveats
-    }
-    return ", ".join(sorted(code.replace("_", " ") for code in codes)) or "nothing"
+    codes = sorted(code.replace("_", " ") for code in scan.measures.caveats)
+    return ", ".join(codes) or "nothing"
 
 
 def _body_size(scan: Measures) -> str:

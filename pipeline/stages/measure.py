@@ -22,6 +22,7 @@ from pipeline.core.results import (
     on_side,
 )
 from pipeline.core.scan import Participant, SegmentedLegs, StageResult
+from pipeline.imaging.asymmetry import expected_by_chance
 from pipeline.imaging.limb_axis import position_scale
 from pipeline.imaging.threads import one_thread
 from pipeline.measuring.difference import (
@@ -126,7 +127,7 @@ def measure(
         ratios=tuple(ratio(pair, groups, of) for pair in _RATIOS for of in _OFS),
         position_right=scales[Side.RIGHT],
         position_left=scales[Side.LEFT],
-        expected_flagged_by_chance=0.05 * judged if judged else None,
+        expected_flagged_by_chance=expected_by_chance(judged),
     )
     findings = [
         *swap_findings(structures),

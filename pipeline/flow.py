@@ -134,7 +134,7 @@ def process_subject(
     refuse_output_in_input(folder, data)
     run = _Run(folder, force=force, progress=progress)
     try:
-        return _process(run, folder, data, out, labels=labels, config=config, force=force)
+        return _process(run, data, labels=labels, config=config)
     except UsageError:
         # The command was wrong, not the subject: there is nothing to say about the subject.
         raise
@@ -149,16 +149,8 @@ def process_subject(
         raise
 
 
-def _process(
-    run: _Run,
-    folder: SubjectFolder,
-    data: Path,
-    out: Path,
-    *,
-    labels: Path | None,
-    config: Config,
-    force: bool,
-) -> ProcessedSubject:
+def _process(run: _Run, data: Path, *, labels: Path | None, config: Config) -> ProcessedSubject:
+    folder = run.folder
     run.begin("load")
     begun_with = input_state(
         subject_folder(data, folder.subject, folder.session), folder.manual_labels
@@ -181,7 +173,7 @@ def _process(
         loaded = run.note(found)
         folder.failure_record.unlink(missing_ok=True)
         write_json(folder.input_record, begun_with)
-        finished = None if force else _finished(folder, config, loaded)
+        finished = None if run.force else _finished(folder, config, loaded)
         if finished is not None:
             logger.info("%s: nothing has changed, results are kept", folder.stem)
             return ProcessedSubject(finished, folder.report, reused=True)
@@ -214,7 +206,7 @@ def _process(
         run.begin("report")
         save_images(folder, scan, None if scan.dixon is None else fat_fraction(scan.dixon))
         report.write_report(results, report.load_evidence(folder), folder, config=config.report)
-        write_dataset_description(out, results.provenance.software_version)
+        write_dataset_description(folder.root, results.provenance.software_version)
         write_json(folder.run_record, results.provenance.model_dump(mode="json"))
         write_text(folder.measures, results.model_dump_json(indent=1) + "\n")
     return ProcessedSubject(results, folder.report, reused=False)
@@ -289,8 +281,8 @@ class _Run:
 
     def __init__(self, folder: SubjectFolder, *, force: bool, progress: Progress | None) -> None:
         self.findings: list[Finding] = []
-        self._folder = folder
-        self._force = force
+        self.folder = folder
+        self.force = force
         self._progress = progress
         self._segment_key = ""
         self.stage = STAGES[0]
@@ -299,7 +291,7 @@ class _Run:
         """Say that a stage begins."""
         self.stage = stage
         number = STAGES.index(stage) + 1
-        logger.info("%s: %s (%d of %d)", self._folder.stem, stage, number, len(STAGES))
+        logger.info("%s: %s (%d of %d)", self.folder.stem, stage, number, len(STAGES))
         if self._progress is not None:
             self._progress(stage, number, len(STAGES))
 
@@ -307,7 +299,7 @@ class _Run:
         """Keep the findings of a stage and hand on its value."""
         for finding in result.findings:
             level = logging.INFO if finding.severity is Severity.INFO else logging.WARNING
-            logger.log(level, "%s: %s", self._folder.stem, finding.message)
+            logger.log(level, "%s: %s", self.folder.stem, finding.message)
         self.findings += result.findings
         return result.value
 
@@ -325,16 +317,16 @@ class _Run:
                 "engine": f"{engine.name} {engine.version} {engine.digest}",
             },
         )
-        found = None if self._force else load_segmentation(self._folder, self._segment_key)
+        found = None if self.force else load_segmentation(self.folder, self._segment_key)
         if found is not None:
-            logger.info("%s: labels saved earlier are reused", self._folder.stem)
+            logger.info("%s: labels saved earlier are reused", self.folder.stem)
             saved, engine_info, sides, findings = found
             legs_again = _saved_segmentation(scan, legs, saved, engine_info, sides)
             return self.note(StageResult(legs_again, tuple(findings)))
         result = segment(legs, config=config.segment)
         segmented = self.note(result)
         save_segmentation(
-            self._folder, _as_stored(segmented, scan), segmented, result.findings, self._segment_key
+            self.folder, _as_stored(segmented, scan), segmented, result.findings, self._segment_key
         )
         return segmented
 
@@ -347,9 +339,9 @@ class _Run:
             section=config.register_.model_dump(mode="json"),
             upstream={"segment": self._segment_key},
         )
-        found = None if self._force else load_match(self._folder, key)
+        found = None if self.force else load_match(self.folder, key)
         if found is not None:
-            logger.info("%s: registration saved earlier is reused", self._folder.stem)
+            logger.info("%s: registration saved earlier is reused", self.folder.stem)
             saved, findings = found
             return self.note(StageResult(saved, tuple(findings)))
         result = register(segmented, config=config.register_)
@@ -359,7 +351,7 @@ class _Run:
             change = log_jacobian(
                 segmented.right, match.right_to_left, spacing_mm=config.register_.flow_node_mm
             )
-        save_match(self._folder, scan.grid, legs, match, change, result.findings, key)
+        save_match(self.folder, scan.grid, legs, match, change, result.findings, key)
         return match
 
     def reconcile(
@@ -368,7 +360,7 @@ class _Run:
         """The labels to be measured: each leg's own, or the consensus that was asked for."""
         agreed = self.note(reconcile(segmented, match, config=config.reconcile))
         if agreed is not segmented:
-            write_label_map(self._folder.consensus_labels, _as_stored(agreed, scan))
+            write_label_map(self.folder.consensus_labels, _as_stored(agreed, scan))
         return agreed
 
 

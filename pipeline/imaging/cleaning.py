@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from pipeline.core.anatomy import MUSCLES, STRUCTURE_IDS
 from pipeline.core.soft import Membership
+from pipeline.imaging.boxes import box_of, widened
 
 Bytes = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
@@ -146,7 +147,7 @@ def smoothed(membership: Bytes, level_mm: float, sigma_mm: float) -> Bytes:
     weights /= weights.sum()
     out = np.zeros_like(membership)
     count = len(membership)
-    plane = _box(membership)[1:]
+    plane = box_of(membership)[1:]
     for level in np.flatnonzero(ndimage.binary_dilation(occupied, iterations=reach)):
         around = np.clip(np.arange(level - reach, level + reach + 1), 0, count - 1)
         used = occupied[around]
@@ -154,18 +155,6 @@ def smoothed(membership: Bytes, level_mm: float, sigma_mm: float) -> Bytes:
         total = np.tensordot(weights[used].astype(np.float32), parts.astype(np.float32), 1)
         out[level][plane] = np.rint(total).astype(np.uint8)
     return out
-
-
-def _box(values: Bytes) -> tuple[slice, slice, slice]:
-    """From the first to the last that is not 0, along each axis; something is not."""
-    levels = _range(values.any(axis=(1, 2)))
-    shown: Flags = np.asarray(values[levels].any(axis=0))
-    return levels, _range(shown.any(axis=1)), _range(shown.any(axis=0))
-
-
-def _range(present: Flags | np.bool_) -> slice:
-    where = np.flatnonzero(present)
-    return slice(int(where[0]), int(where[-1]) + 1)
 
 
 def decided(memberships: Bytes) -> Bytes:
@@ -420,7 +409,7 @@ def confine(memberships: Bytes, kept: Bytes, reach: int) -> None:
             changed |= before.any(axis=(1, 2))
             memberships[k] = 0
             continue
-        wide = _widened(box, (1, reach, reach), kept.shape)
+        wide = widened(box, (1, reach, reach), kept.shape)
         near = ndimage.binary_dilation(kept[wide] == k, disc[None])
         near[1:] |= near[:-1]
         near[:-1] |= near[1:]
@@ -430,15 +419,6 @@ def confine(memberships: Bytes, kept: Bytes, reach: int) -> None:
         memberships[k] = after
     for level in np.flatnonzero(changed):
         _renormalise(memberships[:, level])
-
-
-def _widened(
-    box: tuple[slice, ...], margin: tuple[int, int, int], shape: tuple[int, ...]
-) -> tuple[slice, ...]:
-    return tuple(
-        slice(max(0, part.start - more), min(size, part.stop + more))
-        for part, more, size in zip(box, margin, shape, strict=True)
-    )
 
 
 def fill_holes(
@@ -485,7 +465,7 @@ def boxed(membership: Bytes) -> Membership:
     Args:
         membership: (level, row, column), not all zero.
     """
-    box = _widened(_box(membership), (1, 1, 1), membership.shape)
+    box = widened(box_of(membership), (1, 1, 1), membership.shape)
     values = membership[box].astype(np.float32) / np.float32(FULL)
     count = membership.shape[0]
     ends = (int(box[0].start == 0), int(box[0].stop == count))

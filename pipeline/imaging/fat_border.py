@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from pipeline.core.scan import Leg
 from pipeline.core.volume import LabelMap
+from pipeline.imaging.boxes import box_of, widened
 from pipeline.imaging.labels import is_muscle
 from pipeline.imaging.tissue import fat_fraction
 
@@ -55,12 +56,9 @@ def _around(
     labels: Labels, voxel_mm: tuple[float, float, float], margin_mm: float
 ) -> tuple[slice, slice]:
     """Box of what is labelled in a slice (nx, ny), with a margin."""
-    box = []
-    for axis in (0, 1):
-        there = np.flatnonzero(labels.any(axis=1 - axis))
-        margin = int(np.ceil(margin_mm / voxel_mm[axis])) + 1
-        box.append(slice(max(0, int(there[0]) - margin), int(there[-1]) + 1 + margin))
-    return box[0], box[1]
+    margin = [int(np.ceil(margin_mm / size)) + 1 for size in voxel_mm[:2]]
+    rows, columns = widened(box_of(labels), margin, labels.shape)
+    return rows, columns
 
 
 def without_holes(mask: Flags) -> Flags:

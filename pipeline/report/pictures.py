@@ -25,6 +25,7 @@ from skimage.segmentation import find_boundaries
 
 from pipeline.core.anatomy import LEFT_OFFSET, MUSCLES_BY_ID, STRUCTURES, Structure
 from pipeline.core.transform import AffineTransform, SpatialTransform, interpolate
+from pipeline.imaging.boxes import box_of, widened
 from pipeline.report.drawing import COLOURS, Pixels, deepest, drawing, to_pixels
 from pipeline.report.evidence import ReportEvidence
 from pipeline.report.head import Entry, Head
@@ -388,14 +389,11 @@ def _boxes(evidence: ReportEvidence, levels: Sequence[int]) -> list[Box]:
 
 def _padded_box(evidence: ReportEvidence, mask: NDArray[np.bool_]) -> Box:
     grid = evidence.labels.grid
-    sides = []
-    for axis, (n, size) in enumerate(zip(grid.shape, grid.voxel_sizes_mm, strict=True)):
-        others = tuple(a for a in range(3) if a != axis)
-        occupied = np.flatnonzero(mask.any(axis=others))
-        first, last = (0, n - 1) if occupied.size == 0 else (int(occupied[0]), int(occupied[-1]))
-        margin = round(_MARGIN_MM / size)
-        sides.append(slice(max(0, first - margin), min(n, last + 1 + margin)))
-    return (sides[0], sides[1], sides[2])
+    margin = [round(_MARGIN_MM / size) for size in grid.voxel_sizes_mm]
+    # Where nothing is labelled all is shown.
+    shown = box_of(mask) if mask.any() else tuple(slice(0, n) for n in grid.shape)
+    x, y, z = widened(shown, margin, grid.shape)
+    return x, y, z
 
 
 def _radiological(plane: NDArray[Any]) -> NDArray[Any]:

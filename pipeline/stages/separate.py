@@ -25,6 +25,7 @@ from pipeline.imaging.body import (
     without_arms,
     without_specks,
 )
+from pipeline.imaging.boxes import box_of, widened
 from pipeline.imaging.cut_ends import whole_levels
 from pipeline.imaging.labels import leg_labels
 from pipeline.imaging.noise import air_limits, noise_level
@@ -410,13 +411,10 @@ def _box(
 ) -> tuple[Index3, Index3]:
     """Box of a leg: its tissue and its labels with a margin, all levels."""
     mask = tissue if labels is None else tissue | (labels != 0)
-    lower, upper = [0, 0, 0], list(scan.grid.shape)
-    for axis in (0, 1):
-        present = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
-        margin = int(np.ceil(config.margin_mm / scan.grid.voxel_sizes_mm[axis]))
-        lower[axis] = max(0, int(present[0]) - margin)
-        upper[axis] = min(scan.grid.shape[axis], int(present[-1]) + 1 + margin)
-    return (lower[0], lower[1], lower[2]), (upper[0], upper[1], upper[2])
+    plane: Flags = np.asarray(mask.any(axis=2))
+    margin = [int(np.ceil(config.margin_mm / size)) for size in scan.grid.voxel_sizes_mm[:2]]
+    across, along = widened(box_of(plane), margin, plane.shape)
+    return (across.start, along.start, 0), (across.stop, along.stop, scan.grid.shape[2])
 
 
 def _leg(

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from pipeline.config import MeasureConfig
 from pipeline.core.anatomy import STRUCTURES, Side
+from pipeline.core.grid import Grid
 from pipeline.core.match import LegMatch
 from pipeline.core.results import ProfilePoint
 from pipeline.core.scan import Leg, SegmentedLeg, SegmentedLegs
@@ -156,22 +157,7 @@ def measure_leg(
             fat_free_below=config.fat_free_below_percent / 100.0,
             smallest_core_share=config.smallest_core_share,
         )
-        matched = placed = course = None
-        cut = (0.0, 0.0)
-        if placement is not None:
-            placed = placement.of(points)
-            course = MatchedCourse(
-                placed.own_mm,
-                placed.matched_mm,
-                np.full(len(points), leg.grid.voxel_volume_mm3),
-                voxel_extent_mm=voxel_mm[2],
-            )
-            matched = sums(weights=placed.shared) if placed.shared.any() else None
-            per_mm = (placed.at_upper.sum(), placed.at_lower.sum())
-            cut = (
-                float(leg.grid.voxel_volume_mm3 * per_mm[0]),
-                float(leg.grid.voxel_volume_mm3 * per_mm[1]),
-            )
+        placed = None if placement is None else placement.of(points)
         length, profile = _profile(segmented, points, values, config)
         extent = structure_extent(
             mask,
@@ -185,10 +171,12 @@ def measure_leg(
         )
         out[structure.name] = RawStructure(
             in_view=sums(weights=None),
-            matched=matched,
-            cut_mm2=cut,
+            matched=None
+            if placed is None or not placed.shared.any()
+            else sums(weights=placed.shared),
+            cut_mm2=(0.0, 0.0) if placed is None else _cut_areas(placed, leg.grid),
             placed=placed,
-            course=course,
+            course=None if placed is None else _course(placed, leg.grid),
             ends_mm={
                 "lower": float(points[index[:, 2] == box[2].start, 2].mean()),
                 "upper": float(points[index[:, 2] == box[2].stop - 1, 2].mean()),
@@ -227,6 +215,22 @@ def _sections(leg: Leg) -> NDArray[np.float64]:
     """Cross-section of a leg on each level, mm^2."""
     size_x, size_y, _ = leg.grid.voxel_sizes_mm
     return np.asarray(leg.tissue.sum(axis=(0, 1)) * (size_x * size_y))
+
+
+def _cut_areas(placed: Placed, grid: Grid) -> tuple[float, float]:
+    """Cross-sections in mm^2 where the matched part is cut, at the upper and at the lower end."""
+    upper, lower = (
+        float(grid.voxel_volume_mm3 * per_mm.sum()) for per_mm in (placed.at_upper, placed.at_lower)
+    )
+    return upper, lower
+
+
+def _course(placed: Placed, grid: Grid) -> MatchedCourse:
+    """All of a structure along the matched levels."""
+    volumes = np.full(len(placed.own_mm), grid.voxel_volume_mm3)
+    return MatchedCourse(
+        placed.own_mm, placed.matched_mm, volumes, voxel_extent_mm=grid.voxel_sizes_mm[2]
+    )
 
 
 def _fractions(

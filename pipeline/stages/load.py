@@ -105,37 +105,14 @@ def load_subject(
     if not found.images and given is None:
         raise _nothing_usable(subject, files, found, config)
     findings = list(found.findings)
-    apart = 0 if session is None else beside_sessions(data, subject)
-    if apart:
-        findings.append(
-            Finding(
-                code="beside_sessions",
-                severity=Severity.WARNING,
-                stage="load",
-                message=f"Beside the sessions of {subject} lie folders or NIfTI files ({apart}) "
-                "that belong to none of them; nobody looks at them. If they are a scan, put them "
-                "into a session folder of their own (ses-...).",
-                value=float(apart),
-                unit="entries",
-            )
-        )
+    if session is not None:
+        findings += _beside_sessions(data, subject)
     stations, lacking = _stations(found.images)
     findings += lacking
     used = [image for station in stations for image in station]
     scheme = None if given is None else load_label_scheme(label_scheme)
-    people = participant_rows(data)
-    if people and subject not in people:
-        findings.append(
-            Finding(
-                code="participant_not_listed",
-                severity=Severity.INFO,
-                stage="load",
-                message=f"{PARTICIPANTS} has no row of {subject}: height, mass, sex, dominant and "
-                "injured side are not known. If there should be one, look how its participant_id "
-                "is spelt.",
-            )
-        )
-    participant = participant_in(people, subject)
+    participant, unlisted = _participant(data, subject)
+    findings += unlisted
     loaded = LoadedSubject(
         subject=subject,
         session=session,
@@ -160,6 +137,42 @@ def load_subject(
         },
     )
     return StageResult(loaded, (*findings, *_findings(loaded, found.unused)))
+
+
+def _beside_sessions(data: Path, subject: str) -> list[Finding]:
+    """What lies beside the sessions of a subject."""
+    apart = beside_sessions(data, subject)
+    if not apart:
+        return []
+    return [
+        Finding(
+            code="beside_sessions",
+            severity=Severity.WARNING,
+            stage="load",
+            message=f"Beside the sessions of {subject} lie folders or NIfTI files ({apart}) "
+            "that belong to none of them; nobody looks at them. If they are a scan, put them "
+            "into a session folder of their own (ses-...).",
+            value=float(apart),
+            unit="entries",
+        )
+    ]
+
+
+def _participant(data: Path, subject: str) -> tuple[Participant, list[Finding]]:
+    """What the table of participants says of a subject, and whether it has no row of it."""
+    people = participant_rows(data)
+    participant = participant_in(people, subject)
+    if not people or subject in people:
+        return participant, []
+    unlisted = Finding(
+        code="participant_not_listed",
+        severity=Severity.INFO,
+        stage="load",
+        message=f"{PARTICIPANTS} has no row of {subject}: height, mass, sex, dominant and "
+        "injured side are not known. If there should be one, look how its participant_id "
+        "is spelt.",
+    )
+    return participant, [unlisted]
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,6 +45,8 @@ _SMALLEST_SEGMENT_ML = 10.0
 _LARGEST_TURN_DEG = 90.0
 #: Legs lie shifted along the table by up to about this; starts are tried in steps of it.
 _TABLE_SHIFTS_MM = (-60.0, -40.0, -20.0, 20.0, 40.0, 60.0)
+#: There and back is tried with one labelled voxel in so many; a prime, so that none lie in rows.
+_TRIED_VOXELS = 97
 #: Overlap is judged on voxels of about this share of the working size.
 _OVERLAP_SHARE = 0.75
 
@@ -92,7 +94,7 @@ def register(legs: SegmentedLegs, *, config: RegisterConfig) -> StageResult[LegM
     agreement = label_agreement(left, right, inverse, spacing_mm=spacing)
     if not agreement:
         return _failed(before, "no structure is seen in both legs at matching levels")
-    points = left.leg.grid.index_to_world(np.argwhere(left.labels.data)[::97])
+    points = left.leg.grid.index_to_world(np.argwhere(left.labels.data)[::_TRIED_VOXELS])
     there_and_back = inverse.apply(transform.apply(points))
     quantity = _compared_image(left, right)
     similarity = [

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.acquisition import acquisition_doubts, gain_of_fat, not_stated, unknown_gain
 from pipeline.config import CanonicaliseConfig
-from pipeline.core.anatomy import OWN_SCHEME, LabelScheme
+from pipeline.core.anatomy import LabelScheme
 from pipeline.core.errors import InputError, SubjectUnusableError
 from pipeline.core.grid import Grid
 from pipeline.core.results import STATIONS_JOINED, SWAP_CORRECTED, Finding, Severity
@@ -25,39 +25,22 @@ from pipeline.core.scan import (
     StorageMap,
 )
 from pipeline.core.volume import DixonPair, LabelMap, Quantity, Volume
+from pipeline.imaging.given_labels import in_own_scheme, values_of, whole_numbers
 from pipeline.imaging.lower_limbs import body_mask, find_lower_limbs
 from pipeline.imaging.noise import above_noise, bright_signal
 from pipeline.imaging.orientation import input_box, nearest_axes, reorient, reoriented_grid
-from pipeline.imaging.reversal import reversal
 from pipeline.imaging.sampling import centred_lattice, odd_step
-from pipeline.imaging.sides import place_sides
+from pipeline.imaging.signals import as_image, check_order, check_two_images
 from pipeline.imaging.stations import Seam, Station, join_stations
 from pipeline.imaging.swaps import exchange, find_swaps
 from pipeline.imaging.threads import one_thread
 from pipeline.io.schemes import settle_version
 
 _LABELS = "labels"
-#: Fat fraction maps come as fractions (noise reaches a little beyond 1) or as percent.
-_LARGEST_FRACTION = 2.0
-_LARGEST_PERCENT = 200.0
-#: Filters and interpolation leave a little below 0; normalised images reach this far.
-_LARGEST_NEGATIVE_SHARE = 2.0
-#: Air is dark: an image with a smaller range, relative to its values, was shifted or cut.
-_SMALLEST_RANGE_SHARE = 0.01
 #: Water and fat are of one acquisition: muscle in one is about as bright as fat in the other (fat
 #: was 0.97 and 1.8 times as bright in real scans). T1 and T2 weighting make fat up to 4 times as
 #: bright or so; muscle full of fat has little water: 18 with 90 % fat put into all of a real scan.
 _USUAL_SIGNAL_RATIO, _LARGEST_SIGNAL_RATIO = 8.0, 50.0
-#: Water and fat are bright in different places: they correlate by 0.1 to 0.5 in real scans, whose
-#: muscles were healthy and full of fat; one image and its copy by 1, whatever their scales.
-_LARGEST_CORRELATION = 0.999
-#: So many voxels are enough to tell a copy by.
-_COPY_VOXELS = 1e6
-#: Water and fat may be negative by their noise; a share of voxels that lie so far below 0, as part
-#: of what is bright, were filled in.
-_FAR_BELOW, _LARGEST_SHARE_BELOW = 0.5, 0.01
-#: Directions of the canonical axes.
-_WAYS = ("left to right", "back to front", "foot to head")
 
 
 @dataclass(frozen=True)
@@ -107,7 +90,7 @@ def canonicalise(
     storage = StorageMap(stored.input_grid, stored.axes, stored.flips, lower)
 
     images = {
-        quantity: _image(turned[quantity].read(lower, upper), canonical, quantity)
+        quantity: as_image(turned[quantity].read(lower, upper), canonical, quantity)
         for quantity in subject.images
     }
     labels = None
@@ -115,10 +98,10 @@ def canonicalise(
         data = turned[_LABELS].read(lower, upper)
         labels = _labels(data, canonical, subject.label_scheme)
         if images:
-            _check_order(next(iter(images.values())), labels.data, "label map")
+            check_order(next(iter(images.values())), labels.data, "label map")
     dixon = None
     if Quantity.WATER in images and Quantity.FAT in images:
-        _check_two_images(images)
+        check_two_images(images)
         findings += _check_one_scale(images)
         if not joining:
             images, undone = _undo_swaps(images)
@@ -157,7 +140,7 @@ def _joined(
         turned = {str(quantity): _turn(source) for quantity, source in sources.items()}
         grid = _on_one_grid(turned, config.same_grid_tolerance_mm).grid
         images = {
-            quantity: _image(turned[quantity].read((0, 0, 0), grid.shape), grid, quantity)
+            quantity: as_image(turned[quantity].read((0, 0, 0), grid.shape), grid, quantity)
             for quantity in sources
         }
         images, undone = _undo_swaps(images)
@@ -344,101 +327,6 @@ def _lower_limbs(
     )
 
 
-def _image(data: NDArray[Any], grid: Grid, quantity: Quantity) -> Volume:
-    # One memory layout whatever the file's: sums over voxels then agree to the last digit.
-    values = np.ascontiguousarray(data, dtype=np.float32)
-    wrong = values.size - int(np.count_nonzero(np.isfinite(values)))
-    if wrong:
-        raise InputError(
-            f"The {quantity} image has voxels that are not numbers",
-            expected="finite values everywhere",
-            found=f"{wrong} NaN or infinite voxels of {values.size}",
-            action="export the image again, or replace them by 0 where nothing was measured",
-        )
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        raise InputError(
-            f"The {quantity} image is empty: every voxel is {low:g}",
-            expected="an image with signal",
-            found=f"one value in all {values.size} voxels",
-            action="export the image again",
-        )
-    _check_signal(low, high, quantity)
-    if quantity is not Quantity.FAT_FRACTION:
-        return Volume(values, grid, quantity)
-    typical = float(np.percentile(np.abs(values), 99))
-    if typical > _LARGEST_PERCENT:
-        raise InputError(
-            "The fat fraction image is neither in fractions nor in percent",
-            expected="values from 0 to 1 or from 0 to 100",
-            found=f"1 % of the voxels above {typical:.4g}",
-            action="set its scale (scl_slope) so that pure fat is 1 or 100",
-        )
-    if typical > _LARGEST_FRACTION:
-        values = values * np.float32(0.01)
-    return Volume(values, grid, quantity, "1")
-
-
-def _check_signal(low: float, high: float, quantity: Quantity) -> None:
-    """Refuse what a wrong scale of the file made of an image."""
-    if -low > _LARGEST_NEGATIVE_SHARE * high:
-        raise InputError(
-            f"The {quantity} image is negative",
-            expected="signal, which is positive",
-            found=f"values from {low:.4g} to {high:.4g}",
-            action="check the scale in the file (scl_slope, RescaleSlope), and export it again",
-        )
-    if high - low < _SMALLEST_RANGE_SHARE * max(abs(low), abs(high)):
-        raise InputError(
-            f"The {quantity} image hardly differs from one value",
-            expected="signal of tissue and dark air",
-            found=f"values from {low:.9g} to {high:.9g}",
-            action="check the scale in the file (scl_inter, RescaleIntercept), and export it again",
-        )
-
-
-def _check_two_images(images: Mapping[Quantity, Volume]) -> None:
-    """Refuse one image that was given for both water and fat, half of everything would be fat;
-    air that was filled with negative numbers; and fat that was reversed."""
-    step = max(1, round((images[Quantity.WATER].data.size / _COPY_VOXELS) ** (1 / 3)))
-    thin = (slice(None, None, step),) * 3
-    water, fat = (images[q].data[thin].ravel() for q in (Quantity.WATER, Quantity.FAT))
-    if not (np.ptp(water) and np.ptp(fat)):
-        return
-    for quantity, values in ((Quantity.WATER, water), (Quantity.FAT, fat)):
-        high = float(np.percentile(values, 99))
-        below = float(np.mean(values < -_FAR_BELOW * high))
-        if below > _LARGEST_SHARE_BELOW:
-            raise InputError(
-                f"The {quantity} image is far below zero in {100 * below:.0f} % of its voxels",
-                expected="signal, and air near 0: fat fractions rest on both images",
-                found=f"values down to {float(values.min()):.4g}; bright tissue has {high:.4g}",
-                action="set what a program filled in around the body to 0, or export it again",
-            )
-    correlation = float(np.corrcoef(water.astype(np.float64), fat.astype(np.float64))[0, 1])
-    if correlation > _LARGEST_CORRELATION:
-        raise InputError(
-            "The water and the fat image are one and the same image",
-            expected=f"two images with a correlation of {_LARGEST_CORRELATION:g} at most, since "
-            "what is bright in the one is dark in the other",
-            found=f"a correlation of {correlation:.4f}",
-            action="give the image of the other contrast: one of the two was copied or misnamed",
-        )
-    _check_order(images[Quantity.WATER], images[Quantity.FAT].data, "fat image")
-
-
-def _check_order(image: Volume, other: NDArray[Any], what: str) -> None:
-    """Refuse what was reversed against an image: each muscle would have what is another's."""
-    ways = [way for way, flag in zip(_WAYS, reversal(image.data, other), strict=True) if flag]
-    if ways:
-        raise InputError(
-            f"The {what} is stored the other way round than the {image.quantity} image",
-            expected="voxels that lie in one place where the affines say so",
-            found=f"voxels that fit only once the {what} is reversed {' and '.join(ways)}",
-            action="convert both anew from their source, in the same way",
-        )
-
-
 def _check_one_scale(images: Mapping[Quantity, Volume]) -> list[Finding]:
     """Refuse water and fat whose signals cannot be those of one acquisition; doubt those that
     hardly can."""
@@ -470,63 +358,6 @@ def _check_one_scale(images: Mapping[Quantity, Volume]) -> list[Finding]:
 
 def _labels(data: NDArray[Any], grid: Grid, scheme: LabelScheme) -> LabelMap:
     """A given label map in the project's own ids."""
-    integers = _integers(data)
-    values = _values(integers)
-    scheme = settle_version(scheme, values)
-    known = scheme.structures.keys() | scheme.ignored | {0}
-    unknown = [value for value in values if value not in known]
-    if unknown:
-        raise InputError(
-            f"The label map has values without a meaning in the scheme {scheme.name!r}",
-            expected="0 and " + _ranges(known - {0}),
-            found=", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else ""),
-            action="name the right scheme with --label-scheme, or write a mapping file",
-        )
-    table = np.zeros(max(values) + 1, dtype=np.uint8)
-    unsided: dict[int, str] = {}
-    for value in values:
-        name, side = scheme.structures.get(value, (None, None))
-        if name is not None and side is None:
-            unsided[value] = name
-        elif name is not None:
-            table[value] = OWN_SCHEME.value_of(name, side)
-    own = table[integers]
-    if unsided:
-        own = place_sides(own, integers, unsided, grid)
-    return LabelMap(np.ascontiguousarray(own), grid, OWN_SCHEME)
-
-
-def _integers(data: NDArray[Any]) -> NDArray[np.integer]:
-    """Label values as integers; files often store them as floats."""
-    if np.issubdtype(data.dtype, np.integer):
-        return np.asarray(data)
-    whole = np.rint(data)
-    broken = data[~(data == whole)]
-    if broken.size:
-        raise InputError(
-            "The label map holds values between the integers",
-            expected="whole numbers",
-            found=f"{broken.size} others, for example {float(broken[0]):g}",
-            action="resample label maps with nearest-neighbour interpolation",
-        )
-    return np.asarray(whole, dtype=np.int64)
-
-
-def _values(integers: NDArray[np.integer]) -> list[int]:
-    """The values that occur, ascending."""
-    low, high = int(integers.min()), int(integers.max())
-    if low >= 0 and high < 2**16:
-        # Counting is many times faster than the sorting of np.unique.
-        return [int(v) for v in np.flatnonzero(np.bincount(integers.ravel()))]
-    return [int(v) for v in np.unique(integers)]
-
-
-def _ranges(values: set[int]) -> str:
-    """Integers in words: 1-30, 41-47."""
-    parts: list[list[int]] = []
-    for value in sorted(values):
-        if parts and value == parts[-1][1] + 1:
-            parts[-1][1] = value
-        else:
-            parts.append([value, value])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+    integers = whole_numbers(data)
+    values = values_of(integers)
+    return in_own_scheme(integers, values, grid, settle_version(scheme, values))

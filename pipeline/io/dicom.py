@@ -1,5 +1,5 @@
 """DICOM in: one stack of slices per contrast and station. pydicom reads headers
-(dicom_planes.py), GDCM (SimpleITK) decodes pixels.
+(dicom_planes.py), GDCM (SimpleITK) decodes pixels (dicom_pixels.py).
 
 No message names a person: series are called by the number that the scanner gave them, never by
 their description, and files by their place in the series.
@@ -7,18 +7,15 @@ their description, and files by their place in the series.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 import pydicom.misc
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from pipeline.config import DistortionMark
@@ -32,16 +29,13 @@ from pipeline.io.contrast import (
     no_image_reason,
 )
 from pipeline.io.contrast import number as number_in
+from pipeline.io.dicom_pixels import not_as_stated, pixels_of_file, slice_of
 from pipeline.io.dicom_planes import (
-    EXAMINATION_TRAITS,
-    UNREADABLE,
     Plane,
     SideTags,
-    least_bytes,
     planes_of,
     read_header,
     transfer_syntax,
-    unheard,
 )
 from pipeline.io.settings import LPS_TO_RAS, agreed
 
@@ -66,25 +60,8 @@ _SAME_ECHO_MS = 0.05
 _TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "H": (2, 1), "F": (2, -1)}
 #: A cosine this far on the other side contradicts a letter whatever the obliquity.
 _SURELY_AGAINST = 0.5
-#: Images of one examination are acquired within this time.
-_LONGEST_EXAMINATION_S = 2 * 3600.0
-#: Planes that are said to lie in one place agree to this: what headers state is the same number.
-_SAME_PLACE_MM = 1e-3
 #: Images whose values are compared with each other.
 _DIXON = frozenset({Quantity.WATER, Quantity.FAT, Quantity.IN_PHASE, Quantity.OPPOSED_PHASE})
-#: What pixels are decoded by.
-_PIXELS = (
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelData",
-)
 
 
 @dataclass(frozen=True)
@@ -142,9 +119,8 @@ class DicomSource:
         for k, plane in enumerate(wanted):
             # A file of several frames holds its slices next to each other: decoded once.
             if decoded is None or decoded[0] != plane.path:
-                decode = _decode if plane.scale is None else _decode_stored
-                decoded = plane.path, decode(plane.path, numbers[plane.path])
-            part = _part(plane, decoded[1], numbers[plane.path])[
+                decoded = plane.path, pixels_of_file(plane, numbers[plane.path])
+            part = slice_of(plane, decoded[1], numbers[plane.path])[
                 lower[0] : upper[0] : step, lower[1] : upper[1] : step
             ]
             slope, intercept = plane.scale or (1.0, 0.0)
@@ -155,24 +131,6 @@ class DicomSource:
 def _files_of(planes: Sequence[Plane]) -> tuple[Path, ...]:
     """Files of slices, each once: one file may hold several."""
     return tuple(dict.fromkeys(plane.path for plane in planes))
-
-
-def _part(plane: Plane, pixels: NDArray[Any], number: int) -> NDArray[Any]:
-    """The slice of a plane in the pixels of its file, axes x and y."""
-    (x, y), (columns, rows) = plane.tile or (0, 0), plane.size
-    part = pixels if plane.tile is None else pixels[x : x + columns, y : y + rows]
-    if part.shape[:2] != plane.size or plane.frame >= pixels.shape[2]:
-        raise _not_as_stated(number, (columns, rows, plane.frame + 1), pixels.shape)
-    return part[:, :, plane.frame]
-
-
-def _not_as_stated(number: int, stated: Index3, found: tuple[int, ...]) -> InputError:
-    return InputError(
-        f"DICOM file {number} of a series does not hold what its header says",
-        expected=" x ".join(map(str, stated)),
-        found=" x ".join(map(str, found)),
-        action="export the series again",
-    )
 
 
 def find_dicom(
@@ -314,12 +272,8 @@ def open_dicom(series: DicomSeries, *, largest_image_million_voxels: float) -> D
             continue
         size = plane.path.stat().st_size
         if size < plane.least_bytes:
-            raise InputError(
-                f"DICOM file {number} of a series does not hold what its header says",
-                expected=f"at least {plane.least_bytes} bytes of pixels",
-                found=f"a file of {size} bytes",
-                action="export the series again",
-            )
+            expected = f"at least {plane.least_bytes} bytes of pixels"
+            raise not_as_stated(number, expected, f"a file of {size} bytes")
     return source
 
 
@@ -365,93 +319,6 @@ def on_one_scale(used: Sequence[DicomSeries]) -> list[DicomSeries]:
         else series
         for series in used
     ]
-
-
-class Origins(StrEnum):
-    """How well series that are used together are known to be of one examination."""
-
-    ONE = "one examination and, as far as stated, one frame of reference"
-    OTHER_FRAMES = "one examination with several frames of reference"
-    ONE_BY_TRAITS = "an examination for each series, which are one by all else that is stated"
-
-
-def check_origin(used: Sequence[DicomSeries]) -> Origins:
-    """Whether series that are used together are of one person and one examination.
-
-    Some anonymisers give every series an examination of its own (and a frame of reference). They
-    are taken for one where nothing that is stated speaks against it, and either their frame of
-    reference is the same or all of them lie in exactly one place.
-
-    Raises:
-        InputError: they are of several persons or from several examinations.
-    """
-    for what in ("person", "examination"):
-        series = _by_origin(used, what)
-        if len(series) < 2:
-            continue
-        against = _not_one(used) if what == "examination" else ""
-        if against is None:
-            return Origins.ONE_BY_TRAITS
-        why = f" ({against})" if against else ""
-        raise InputError(
-            f"The DICOM images are of {len(series)} {what}s",
-            expected="images of one person from one examination",
-            found="; ".join(f"one with {', '.join(names)}" for names in series) + why,
-            action=f"keep the files of one {what} in the subject's folder; sessions have "
-            "folders of their own",
-        )
-    return Origins.ONE if len(_by_origin(used, "coordinates")) < 2 else Origins.OTHER_FRAMES
-
-
-def _not_one(used: Sequence[DicomSeries]) -> str | None:
-    """What keeps series with an examination each from being of one; "" where it is not so that
-    each has one of its own; None: nothing."""
-    planes = [plane for series in used for plane in series.planes]
-    origins = [plane.origin for plane in planes if plane.origin is not None]
-    pairs = {(origin.examination, origin.series) for origin in origins}
-    if not len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}):
-        return ""
-    for place, trait in enumerate(EXAMINATION_TRAITS):
-        if len({origin.traits[place] for origin in origins} - {""}) > 1:
-            return f"each series has one of its own, and they state different values of {trait}"
-    times = [origin.acquired_s for origin in origins if origin.acquired_s is not None]
-    if times and max(times) - min(times) > _LONGEST_EXAMINATION_S:
-        return (
-            "each series has one of its own, and they were acquired "
-            f"{(max(times) - min(times)) / 3600:.1f} hours apart"
-        )
-    if len({origin.coordinates for origin in origins}) == 1 and origins[0].coordinates:
-        return None
-    if len({_places(series) for series in used}) == 1:
-        return None
-    return (
-        "each series has one of its own, and neither a frame of reference nor their places in it "
-        "say that they are of one"
-    )
-
-
-def _places(series: DicomSeries) -> frozenset[tuple[int, ...]]:
-    """Where the slices of a series lie, what size they have, and which way they are turned."""
-    return frozenset(
-        tuple(
-            round(float(value) / _SAME_PLACE_MM)
-            for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-            for value in plane.place.get(keyword) or ()
-        )
-        + plane.size
-        for plane in series.planes
-    )
-
-
-def _by_origin(used: Sequence[DicomSeries], what: str) -> list[list[str]]:
-    """Names of the series of each origin that any states, sorted."""
-    names: dict[str, set[str]] = {}
-    for series in used:
-        for plane in series.planes:
-            stated = "" if plane.origin is None else getattr(plane.origin, what)
-            if stated:
-                names.setdefault(stated, set()).add(series.name)
-    return sorted(sorted(some) for some in names.values())
 
 
 def series_settings(series: DicomSeries) -> ScanSettings:
@@ -592,50 +459,3 @@ def _check_directions(name: str, series: DicomSeries, axes: NDArray[np.float64])
                     "by the other",
                     action="find out which is right: left and right depend on it",
                 )
-
-
-def _decode(path: Path, number: int) -> NDArray[Any]:
-    """Pixels of a file, axes x, y, z, rescaled as the header says."""
-    image: Any = _read(path, number)
-    array = sitk.GetArrayFromImage(image)
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        raise _not_as_stated(number, image.GetSize(), (*image.GetSize(), array.shape[-1]))
-    array = array.reshape((-1, *array.shape[-2:]))
-    return np.asarray(array.transpose(2, 1, 0))
-
-
-def _decode_stored(path: Path, number: int) -> NDArray[Any]:
-    """Pixels of a file of several frames as they are stored, axes x, y, z.
-
-    GDCM scales every frame as the first. It is given a copy that says nothing of scales (nor of the
-    person).
-    """
-    try:
-        with unheard():
-            data = pydicom.dcmread(path, specific_tags=list(_PIXELS))
-        # The length that the copy states is what there is: the decoder would fill up the rest.
-        if len(data.PixelData) < least_bytes(data):
-            raise _undecodable(number)
-        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / "frames.dcm"
-            data.save_as(copy)
-            return _decode(copy, number)
-    except UNREADABLE as error:
-        raise _undecodable(number) from error
-
-
-def _read(path: Path, number: int) -> sitk.Image:
-    try:
-        return sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise _undecodable(number) from error
-
-
-def _undecodable(number: int) -> InputError:
-    return InputError(
-        f"DICOM file {number} of a series cannot be decoded",
-        expected="pixel data in a known transfer syntax",
-        found="the decoder refused it",
-        action="export the series again, uncompressed if need be",
-    )

@@ -23,14 +23,13 @@ from pipeline.core.volume import Quantity
 from pipeline.imaging.stations import extent_mm, group_stations
 from pipeline.io.dicom import (
     DicomSeries,
-    Origins,
-    check_origin,
     find_dicom,
     on_one_scale,
     open_dicom,
     series_settings,
     side_tags,
 )
+from pipeline.io.dicom_origin import Origins, check_origin
 from pipeline.io.dicom_planes import SideTags, is_dicom
 from pipeline.io.digest import file_digest, files_digest, text_digest
 from pipeline.io.discover import (

@@ -31,12 +31,12 @@ from pipeline.core.volume import LabelMap, Quantity, Volume
 from pipeline.imaging.local_difference import no_local_difference
 from pipeline.report import (
     ReportEvidence,
-    charts,
     drawing,
     label_table,
     legs,
     measures_table,
     pictures,
+    profiles,
     reach,
     render_report,
     wide_table,
@@ -441,7 +441,7 @@ class TestHonesty:
             nowhere = no_local_difference("the registration failed")
             muscles.append(m.model_copy(update={**sides, "local_difference": nowhere}))
         limb = measures.measures.model_copy(update={"muscles": tuple(muscles)})
-        assert charts.profiles_of(measures.model_copy(update={"measures": limb})) == {
+        assert profiles.profiles_of(measures.model_copy(update={"measures": limb})) == {
             "total_volume"
         }
 
@@ -569,9 +569,9 @@ class TestCharts:
     def test_a_layout_does_not_depend_on_those_drawn_before_it(self, measures):
         few = measures.measures.model_copy(update={"muscles": measures.measures.muscles[6:10]})
         measures = measures.model_copy(update={"measures": few})
-        wide, narrow = (charts.ProfileLayout(*shape) for shape in ((5, 980), (2, 350)))
-        both = charts.profile_charts(measures, [wide, narrow])
-        assert both == [charts.profile_charts(measures, [one])[0] for one in (wide, narrow)]
+        wide, narrow = (profiles.ProfileLayout(*shape) for shape in ((5, 980), (2, 350)))
+        both = profiles.profile_charts(measures, [wide, narrow])
+        assert both == [profiles.profile_charts(measures, [one])[0] for one in (wide, narrow)]
         assert both[0] != both[1]
 
     def test_a_saved_chart_is_read_without_the_page(self, measures, rendered):

@@ -11,18 +11,19 @@ from pipeline.core.anatomy import MUSCLES_BY_NAME
 from pipeline.core.change import Changes, ChangeVerdict, MuscleChange, ScanChanges, VolumeChange
 from pipeline.report.drawing import (
     COLOURS,
+    NARROW_PX,
     axes_at,
     chart_figure,
     drawing,
+    label_width_px,
     mark_cuts,
     row_axes,
     to_svg,
 )
 from pipeline.report.format import Style, show
-from pipeline.report.reach import shared_reach
+from pipeline.report.reach import axis_reach
 from pipeline.report.words import group_title, muscle_title, region_title
 
-_NARROW_PX = 600
 #: How far right and left stand from the middle of their row.
 _APART = 0.18
 #: Groups whose volumes over time are shown whether they changed or not.
@@ -44,9 +45,9 @@ def interval_chart(later: ScanChanges, *, width_px: int) -> bytes:
     for region in regions:
         rows.append(region_title(region))
         rows += [c for c in muscles if MUSCLES_BY_NAME[c.name].region == region]
-    narrow = width_px < _NARROW_PX
+    narrow = width_px < NARROW_PX
     row_px, top_px, bottom_px = 23.0, 30.0, 40.0
-    label_px, number_px = (142.0, 14.0) if narrow else (190.0, 150.0)
+    label_px, number_px = label_width_px(width_px), 14.0 if narrow else 150.0
     plot_px = width_px - label_px - number_px
     height_px = top_px + bottom_px + row_px * max(1, len(rows))
     size = 10.5 if narrow else 12.0
@@ -126,7 +127,7 @@ def _drawn(change: MuscleChange) -> bool:
 def _reach(muscles: list[MuscleChange]) -> float:
     """Half width of the axis, percent: nearly everything drawn fits, in steps of 5."""
     drawn = [_ends(v) for c in muscles for v in (c.volume_right, c.volume_left)]
-    return 5.0 * math.ceil(shared_reach(drawn) / 5.0 + 0.2)
+    return axis_reach(drawn)
 
 
 def _ends(volume: VolumeChange) -> list[float]:

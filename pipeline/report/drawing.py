@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -17,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 from PIL import Image
@@ -64,6 +66,9 @@ DARK_COLOURS: Mapping[str, str] = FrozenDict(
     }
 )
 
+#: Below this width a chart drops what a phone has no room for.
+NARROW_PX = 600
+
 #: Charts are drawn in CSS pixels: one point of a chart is one pixel of the page.
 POINTS_PER_INCH = 72
 
@@ -91,6 +96,24 @@ def drawing() -> Iterator[None]:
             }
         )
         yield
+
+
+def label_width_px(width_px: float) -> float:
+    """Room for the names of muscles beside a chart of a width."""
+    return 142.0 if width_px < NARROW_PX else 190.0
+
+
+def both_sides(shade: str | None, **style: Any) -> tuple[Patch, Patch]:
+    """A patch in each side's colour, filled with a shade of it; None: not filled."""
+    left, right = (
+        Patch(
+            facecolor="none" if shade is None else COLOURS[f"{side}{shade}"],
+            edgecolor=COLOURS[side],
+            **{"linewidth": 0.0, **style},
+        )
+        for side in ("left", "right")
+    )
+    return left, right
 
 
 def chart_figure(width_px: float, height_px: float) -> Figure:

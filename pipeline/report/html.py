@@ -25,7 +25,7 @@ from pipeline.core.results import (
     leading,
     volume_field,
 )
-from pipeline.report import charts, legs, pictures, words
+from pipeline.report import charts, legs, pictures, profiles, words
 from pipeline.report.context import context_of
 from pipeline.report.drawing import (
     COLOURS,
@@ -253,7 +253,7 @@ def _context(
                 if leading(row.result, lead).index_percent is None
             ]
         ),
-        "profiles_comparable": charts.profiles_comparable(measures),
+        "profiles_comparable": profiles.profiles_comparable(measures),
         "ratios": [
             (f"/measures/ratios/{i}", words.ratio_title(r.name), r)
             for i, r in enumerate(limb.ratios)
@@ -333,10 +333,10 @@ def _charts(
     """Charts as elements of the page, wide and narrow; the wide ones become figure files."""
     asymmetry = [charts.asymmetry_chart(measures, lead, width_px=w) for w in _WIDTHS_PX.values()]
     layouts = [
-        charts.ProfileLayout(columns, _WIDTHS_PX[size])
+        profiles.ProfileLayout(columns, _WIDTHS_PX[size])
         for size, columns in _PROFILE_COLUMNS.items()
     ]
-    local = [charts.local_map(measures, width_px=w) for w in _WIDTHS_PX.values()]
+    local = [profiles.local_map(measures, width_px=w) for w in _WIDTHS_PX.values()]
     drawn: dict[str, tuple[str, list[bytes]]] = {
         "asymmetry": (
             "Difference between the sides for every muscle with its 95 % interval; "
@@ -345,7 +345,7 @@ def _charts(
         ),
         "profiles": (
             "Cross-sections of every muscle along the limb, right and left overlaid",
-            charts.profile_charts(measures, layouts),
+            profiles.profile_charts(measures, layouts),
         ),
         "local_differences": (
             "Difference of the cross-sections by muscle and level along the limb, as colours",

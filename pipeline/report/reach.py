@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 
@@ -36,6 +37,11 @@ def shared_reach(rows: Iterable[Sequence[float]]) -> float:
     if not ends:
         return _LEAST
     return max(_LEAST, min(max(ends), statistics.median(ends) / _TYPICAL_SHARE))
+
+
+def axis_reach(rows: Iterable[Sequence[float]]) -> float:
+    """The same for an axis with ticks: in steps of 5, with a little room."""
+    return 5.0 * math.ceil(shared_reach(rows) / 5.0 + 0.2)
 
 
 def share_of_reach(value: float, reach: float) -> float:

@@ -39,6 +39,7 @@ from pipeline.report import (
     profiles,
     reach,
     render_report,
+    selection,
     wide_table,
     words,
 )
@@ -381,7 +382,7 @@ class TestHonesty:
     def test_what_may_fake_a_difference_is_said_at_the_top_and_with_every_verdict(
         self, doubted, doubted_report
     ):
-        assert words.caveats(doubted) == [CAVEAT]
+        assert selection.caveats(doubted) == [CAVEAT]
         text = Page(doubted_report.html).text
         assert text.index(f"Caveat on every difference: {CAVEAT.message}") < text.index(
             "Muscle groups"
@@ -408,7 +409,7 @@ class TestHonesty:
         assert said in " ".join(first.split())
 
     def test_every_stage_gets_the_worst_verdict_of_its_checks(self, single, single_page):
-        checks = {check.name: check for check in words.stage_checks(single)}
+        checks = {check.name: check for check in selection.stage_checks(single)}
         assert "reconcile" not in checks
         assert {name: check.verdict for name, check in checks.items()} == {
             "load": "fine",
@@ -495,7 +496,7 @@ class TestHonesty:
         assert "left n/a" not in text
 
     def test_without_a_caveat_none_is_said(self, measures, rendered):
-        assert words.caveats(measures) == []
+        assert selection.caveats(measures) == []
         assert "caveat" not in Page(rendered.html).text.lower()
 
     def test_muscles_without_a_number_are_listed_not_drawn(self, rendered):
@@ -630,7 +631,7 @@ class TestCharts:
 
 class TestWords:
     def test_the_largest_differences_are_judged_ones_in_order(self, measures):
-        chosen = words.largest(measures, "lean_volume", 30)
+        chosen = selection.largest(measures, "lean_volume", 30)
         found = [measures.measures.muscles[i].asymmetry for i in chosen]
         assert all(a.verdict is not None for a in found)
         doubtful = [a.verdict is Verdict.WITHIN_ERROR for a in found]
@@ -670,12 +671,12 @@ class TestWords:
         assert said.replace("\N{NO-BREAK SPACE}", " ") == interval
 
     def test_what_was_not_judged_is_grouped_by_why(self, measures, single):
-        kinds = {u.heading: u.muscles for u in words.unjudged(measures, "lean_volume")}
+        kinds = {u.heading: u.muscles for u in selection.unjudged(measures, "lean_volume")}
         assert kinds == {
             "Not found": ("Popliteus",),
             "Not reliable": ("Flexor digitorum longus",),
         }
-        kinds = {u.heading: u.muscles for u in words.unjudged(single, "total_volume")}
+        kinds = {u.heading: u.muscles for u in selection.unjudged(single, "total_volume")}
         assert kinds["Cut by the edge of what was scanned or labelled"] == (
             "Gluteus maximus",
             "Iliopsoas",
@@ -683,7 +684,7 @@ class TestWords:
 
     def test_groups_of_the_first_screen_name_equal_sets_once(self, measures):
         groups = [
-            measures.measures.groups[i] for i in words.summary_groups(measures, "lean_volume")
+            measures.measures.groups[i] for i in selection.summary_groups(measures, "lean_volume")
         ]
         sets = [frozenset(g.muscles) for g in groups]
         assert len(sets) == len(set(sets))

@@ -13,7 +13,7 @@ from pypdf import PdfReader
 from test_report import CONFIG, at, evidence
 
 from pipeline.core.results import Finding, Severity, Side
-from pipeline.report import render_report, words
+from pipeline.report import render_report, selection, words
 from pipeline.report.format import MISSING, Style, show
 from pipeline.report.pdf import render_pdf
 
@@ -74,14 +74,14 @@ def test_every_number_of_the_tables_is_the_one_of_the_json(measures, pages, page
 
 def test_the_first_page_tells_the_same_differences_as_the_json(measures, pages):
     text = " ".join(pages[0].split())
-    chosen = words.largest(measures, "lean_volume", CONFIG.largest_differences)
+    chosen = selection.largest(measures, "lean_volume", CONFIG.largest_differences)
     for number, i in enumerate(chosen, start=1):
         muscle = measures.measures.muscles[i]
         size = show(muscle.asymmetry.index_percent, Style.MAGNITUDE_PERCENT, unit=True)
         title, side = words.muscle_title(muscle.name), muscle.asymmetry.smaller_side
         told = f"{number}. {title}: the {side} is smaller by {' '.join(size.split())}"
         assert told in text
-    for i in words.summary_groups(measures, "lean_volume"):
+    for i in selection.summary_groups(measures, "lean_volume"):
         group = measures.measures.groups[i]
         if group.asymmetry.index_percent is not None:
             shown = show(group.asymmetry.index_percent, Style.SIGNED_PERCENT, unit=True)

@@ -25,7 +25,7 @@ from pipeline.core.results import (
     leading,
     volume_field,
 )
-from pipeline.report import charts, legs, pictures, profiles, words
+from pipeline.report import charts, legs, pictures, profiles, selection, words
 from pipeline.report.context import context_of
 from pipeline.report.drawing import (
     COLOURS,
@@ -223,8 +223,8 @@ def _context(
         _row(f"/measures/groups/{i}", words.group_title(g.name), g, lead, told)
         for i, g in enumerate(limb.groups)
     ]
-    largest = words.largest(measures, lead, config.largest_differences)
-    first_groups = [groups[i] for i in words.summary_groups(measures, lead)]
+    largest = selection.largest(measures, lead, config.largest_differences)
+    first_groups = [groups[i] for i in selection.summary_groups(measures, lead)]
     compared = [r for r in first_groups if leading(r.result, lead).index_percent is not None]
     return {
         "measures": measures,
@@ -244,7 +244,7 @@ def _context(
         "groups_not_compared": [r.title for r in first_groups if r not in compared],
         "largest": [_sentence(muscles[i], lead, num) for i in largest],
         "how_many_differ": words.how_many_differ(measures, lead),
-        "unjudged": words.unjudged(measures, lead),
+        "unjudged": selection.unjudged(measures, lead),
         "partly": words.judged_in_part(measures, lead),
         "undrawn": words.by_reasons(
             [
@@ -259,9 +259,9 @@ def _context(
             for i, r in enumerate(limb.ratios)
         ],
         "ratio_notes": any(r.reason is not None for r in limb.ratios),
-        "stages": words.stage_checks(measures),
+        "stages": selection.stage_checks(measures),
         "findings": findings_by_severity(measures.findings),
-        "caveats": words.caveats(measures),
+        "caveats": selection.caveats(measures),
         "quality": [(words.muscle_title(name), name) for name in measures.registration.overlap],
         "local": [
             (f"/measures/muscles/{i}/local_difference", m)
@@ -418,7 +418,7 @@ def _legs(
         (m.name, leading(m, lead).smaller_side or Side.RIGHT)
         for m in (
             measures.measures.muscles[i]
-            for i in words.largest(measures, lead, config.largest_differences)
+            for i in selection.largest(measures, lead, config.largest_differences)
         )
     ]
     pins = legs.place_pins(views, named)

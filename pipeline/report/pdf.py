@@ -28,7 +28,7 @@ from pipeline.core.results import (
     on_side,
     volume_field,
 )
-from pipeline.report import words
+from pipeline.report import selection, words
 from pipeline.report.drawing import COLOURS, drawing
 from pipeline.report.format import MISSING
 from pipeline.report.legs import LegsView, Pin, colour_of
@@ -174,7 +174,7 @@ def _first(
     bars_below = _draw_bars(flow.sheet, bars, width=width, y=flow.y + 3.0)
     flow.y = max(below, bars_below) + 6.0
     flow.heading("Largest differences")
-    chosen = words.largest(measures, lead, largest)
+    chosen = selection.largest(measures, lead, largest)
     for number, i in enumerate(chosen, start=1):
         muscle, base = measures.measures.muscles[i], f"/measures/muscles/{i}"
         said = [words.difference(muscle, base, lead, num).striptags()]
@@ -205,7 +205,7 @@ def _notices(measures: Measures, lead: Lead) -> list[str]:
         None if told is None else f"{words.lean_heading(measures)}: {told}",
         None if quality.succeeded else f"{failed}: {quality.reason}" if quality.reason else failed,
     ]
-    doubts = words.caveats(measures)
+    doubts = selection.caveats(measures)
     errors = [f for f in measures.findings if f.severity is Severity.ERROR and f not in doubts]
     said += [f"Error: {words.first_sentence(f.message)}" for f in errors]
     said += [f"Caveat on every difference: {words.first_sentence(f.message)}" for f in doubts]
@@ -295,7 +295,7 @@ def _group_bars(measures: Measures, lead: Lead, num: Numbers, width: float) -> l
     """A bar of each group that has a difference to draw, all on one scale."""
     found = [
         (group, f"/measures/groups/{i}", leading(group, lead))
-        for i in words.summary_groups(measures, lead)
+        for i in selection.summary_groups(measures, lead)
         if leading(group := measures.measures.groups[i], lead).index_percent is not None
     ]
     reach = shared_reach(drawn_values(asymmetry) for *_, asymmetry in found)
@@ -362,14 +362,14 @@ def _trust(measures: Measures, lead: Lead, num: Numbers) -> list[str]:
     if measures.measures.expected_flagged_by_chance is not None:
         count = num.text("/measures/expected_flagged_by_chance", "count")
         said[0] += f" By chance alone about {count} would stand out: look at the groups first."
-    for kind in words.unjudged(measures, lead):
+    for kind in selection.unjudged(measures, lead):
         head = f"Not judged, {kind.heading.lower()}: {words.names(kind.muscles)}"
         if len(kind.reasons) == 1:
             said.append(f"{head} ({kind.reasons[0][0]}).")
             continue
         said.append(f"{head}.")
         said += [f"{words.names(titles)}: {reason}." for reason, titles in kind.reasons]
-    if not words.unjudged(measures, lead):
+    if not selection.unjudged(measures, lead):
         said.append("Not judged: none.")
     partly = words.judged_in_part(measures, lead)
     if partly:

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.interpolate import PchipInterpolator
 
-from pipeline.core.anatomy import MUSCLES
+from pipeline.core.anatomy import MUSCLES, STRUCTURE_IDS
 from pipeline.phantom.courses import (
     MUSCLE_COURSES,
     REFERENCE_LENGTH_MM,
     REFERENCE_VOLUME_ML,
     Row,
 )
-from pipeline.phantom.skeleton import BONE_COURSES
+from pipeline.phantom.skeleton import BONE_COURSES, Segments
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -80,6 +80,11 @@ PELVIS = (
     (0.115, 14.0, 14.0, -6.0),
 )
 
+#: Bones that the fascia of the limb goes round: neither those of the pelvis nor the foot.
+_IN_LIMB = frozenset(STRUCTURE_IDS[bone] for bone in ("femur", "tibia", "fibula", "patella"))
+#: Bones that meet their twins in the mid-sagittal plane.
+_AT_MIDLINE = frozenset(STRUCTURE_IDS[bone] for bone in ("hip_bone", "sacrum"))
+
 
 @dataclass(frozen=True)
 class LegKey:
@@ -116,9 +121,12 @@ class LegModel:
 
     def position_mm(self, level: float) -> float:
         """s of a level (hip 0, knee 1, ankle 2)."""
-        if level <= 1.0:
-            return level * self.thigh_mm
-        return self.thigh_mm + (level - 1.0) * self.shank_mm
+        return self.segments.mm(level)
+
+    @property
+    def segments(self) -> Segments:
+        """Lengths of thigh and shank."""
+        return Segments(self.thigh_mm, self.shank_mm)
 
     @property
     def positions_mm(self) -> Floats:
@@ -202,10 +210,10 @@ class _Frame:
         bone_scale = key.height_m / BONE_HEIGHT_M
         return _Frame(key, scale, bone_scale, HALF_HIP_MM[key.sex] * bone_scale)
 
-    def mm(self, level: float) -> float:
-        if level <= 1.0:
-            return level * self.key.thigh_mm
-        return self.key.thigh_mm + (level - 1.0) * self.key.shank_mm
+    @property
+    def segments(self) -> Segments:
+        """Lengths of thigh and shank."""
+        return Segments(self.key.thigh_mm, self.key.shank_mm)
 
     def spread(self, level: float) -> float:
         """Factor on the positions of muscles: the pelvis grows with the bones, limbs with flesh."""
@@ -217,11 +225,6 @@ class _Frame:
         """Smallest x of a muscle: clear of the mid-sagittal plane, and of the skin of the thigh."""
         share = min(1.0, max(0.0, (level - 0.02) / 0.10))
         return -self.half_hip_mm + 3.0 + 7.0 * share
-
-    def level(self, s: float) -> float:
-        if s <= self.key.thigh_mm:
-            return s / self.key.thigh_mm
-        return 1.0 + (s - self.key.thigh_mm) / self.key.shank_mm
 
 
 @dataclass(frozen=True)
@@ -291,7 +294,7 @@ class _Outline:
 
 def _outline(frame: _Frame, level: float, cells: Sequence[_Cell]) -> _Outline:
     """The ellipse with the second moments of all muscles and bones of a level."""
-    parts = [*cells, *(bone for label, _, bone in _bone_cells(frame, level) if label < 45)]
+    parts = [*cells, *(bone for label, _, bone in _bone_cells(frame, level) if label in _IN_LIMB)]
     area = sum(p.area for p in parts)
     x = sum(p.area * p.x for p in parts) / area
     y = sum(p.area * p.y for p in parts) / area
@@ -317,7 +320,7 @@ def _area_factors(frame: _Frame, volumes_ml: Sequence[float]) -> Floats:
     factors = []
     for ellipse, volume in zip(_tables()[0], volumes_ml, strict=True):
         levels = np.linspace(ellipse.lower, ellipse.upper, 400)
-        positions = np.array([frame.mm(float(v)) for v in levels])
+        positions = np.array([frame.segments.mm(float(v)) for v in levels])
         integral = float(np.trapezoid(ellipse.values(levels)[:, 2] ** 2, positions))
         factors.append(volume * 1000.0 / integral)
     return np.array(factors)
@@ -337,7 +340,7 @@ def _bone_cells(frame: _Frame, level: float) -> list[tuple[int, float, _Cell]]:
             share = min(1.0, max(0.0, (middle - 0.2) / 0.25))
             cortex = cortex_end + share * (cortex_shaft - cortex_end)
             x = x * frame.bone_scale
-            if label in (45, 46):
+            if label in _AT_MIDLINE:
                 # The sacrum and the pubis meet their twins in the mid-sagittal plane.
                 x = max(x, -frame.half_hip_mm)
             cell = _Cell(
@@ -387,12 +390,14 @@ def _solve(
 def _weights(frame: _Frame, per_mm: Floats, detail: Detail) -> tuple[Floats, Floats]:
     """Levels (mm) and weights (level, muscle); NaN where a muscle is absent."""
     positions = np.arange(
-        frame.mm(TOP_LEVEL), frame.mm(BOTTOM_LEVEL) + detail.solve_level, detail.solve_level
+        frame.segments.mm(TOP_LEVEL),
+        frame.segments.mm(BOTTOM_LEVEL) + detail.solve_level,
+        detail.solve_level,
     )
     rows = []
     previous = np.full(len(MUSCLES), np.nan)
     for s in positions:
-        level = frame.level(float(s))
+        level = frame.segments.level(float(s))
         cells = _cells(frame, level, per_mm)
         if cells:
             previous = _solve(frame, level, cells, previous, detail)
@@ -485,7 +490,11 @@ def leg_model(key: LegKey) -> LegModel:
     fat = 22.0 * key.fatness + 8.0
     xs = np.arange(-frame.half_hip_mm + 0.5 * detail.in_plane, 112.0 * wide + fat, detail.in_plane)
     ys = np.arange(-118.0 * wide - fat, 110.0 * wide + fat, detail.in_plane)
-    ss = np.arange(frame.mm(TOP_LEVEL) + 0.5 * detail.level, frame.mm(BOTTOM_LEVEL), detail.level)
+    ss = np.arange(
+        frame.segments.mm(TOP_LEVEL) + 0.5 * detail.level,
+        frame.segments.mm(BOTTOM_LEVEL),
+        detail.level,
+    )
     x = xs.astype(np.float32)[:, None]
     y = ys.astype(np.float32)[None, :]
     # Levels first in memory: the work is done level by level.
@@ -494,7 +503,7 @@ def leg_model(key: LegKey) -> LegModel:
     owners = np.zeros(shape, dtype=np.uint8)
     margins = np.full(shape, -1e3, dtype=np.float16)
     for k, s in enumerate(ss):
-        level = frame.level(float(s))
+        level = frame.segments.level(float(s))
         plane = codes[k]
         blocked = np.zeros(plane.shape, dtype=bool)
         for label, cortex, bone in _bone_cells(frame, level):
@@ -566,7 +575,7 @@ def _envelope(
     viscera = np.zeros(core.shape, dtype=bool)
     table = np.array(PELVIS)
     for k, s in enumerate(sc):
-        level = frame.level(float(s))
+        level = frame.segments.level(float(s))
         if level > table[-1, 0]:
             continue
         wide, thick, y0 = (
@@ -585,7 +594,7 @@ def _envelope(
     for k in range(core.shape[2]):
         whole = ndimage.binary_fill_holes(fascia[:, :, k])
         fascia[:, :, k] = whole
-        joined = frame.level(float(sc[k])) < PELVIS[-1][0]
+        joined = frame.segments.level(float(sc[k])) < PELVIS[-1][0]
         reach[:, :, k] = _outside(whole, step[0], joined)
     reach = ndimage.gaussian_filter(reach, (0.8, 0.8, 1.2), mode="nearest")
     thick_table = np.array(SUBCUTANEOUS_MM)
@@ -593,7 +602,7 @@ def _envelope(
     ix = np.arange(len(xs)) / cut
     iy = np.arange(len(ys)) / cut
     for k, s in enumerate(ss):
-        level = frame.level(float(s))
+        level = frame.segments.level(float(s))
         where = min(k / deep, core.shape[2] - 1)
         low = int(where)
         high = min(low + 1, core.shape[2] - 1)

@@ -72,19 +72,17 @@ class PosedAxis:
     knee_flexion_deg: float
     shift_mm: float
 
-    def _level(self, s: Floats) -> Floats:
-        thigh, shank = self.model.thigh_mm, self.model.shank_mm
-        return np.where(s <= thigh, s / thigh, 1.0 + (s - thigh) / shank)
-
     def turn(self, s: Floats) -> Floats:
         """Outward turn of the cross-section at s, radians."""
         low, high = TURN_LEVELS
-        return math.radians(self.rotation_deg) * smoothstep((self._level(s) - low) / (high - low))
+        return math.radians(self.rotation_deg) * smoothstep(
+            (self.model.segments.levels(s) - low) / (high - low)
+        )
 
     def sideways(self, s: Floats) -> Floats:
         """Distance of the limb axis from the midline at s, mm."""
         low, high = WIDEN_LEVELS
-        step = smoothstep((self._level(s) - low) / (high - low))
+        step = smoothstep((self.model.segments.levels(s) - low) / (high - low))
         lean = self.slope * self._ramp(s, LEAN_LEVELS)
         lean = lean + (self.shank_slope - self.slope) * self._ramp(s, SHANK_LEVELS)
         return self.model.half_hip_mm + self.widening * step + lean
@@ -180,7 +178,8 @@ class PosedAxis:
         s = model.positions_mm
         x = model.origin[0] + model.spacing[0] * (np.arange(model.codes.shape[0]) - 0.5)
         y = model.origin[1] + model.spacing[1] * np.arange(model.codes.shape[1])
-        keep = np.flatnonzero((self._level(s) > levels[0]) & (self._level(s) < levels[1]))
+        at = model.segments.levels(s)
+        keep = np.flatnonzero((at > levels[0]) & (at < levels[1]))
         angles = self.turn(s)
         inner = np.full(len(keep), np.inf)
         for n, k in enumerate(keep):
@@ -197,7 +196,7 @@ class PosedAxis:
         """Widening and the two slopes at which the skin keeps half a gap from the midline."""
         s, edge = self.inner_edge((FREE_LEVEL, BOTTOM_LEVEL), (1, 255))
         missing = 0.5 * gap_mm - edge
-        level = self._level(s)
+        level = self.model.segments.levels(s)
         # Between the thighs skin and fat give way to the other leg, muscle does not.
         _, muscle = self.inner_edge((0.0, FREE_LEVEL), (1, MUSCLES[-1].id))
         upper, lower = level < THIGH_LEVEL, level > KNEE_LEVEL

@@ -1,4 +1,5 @@
-"""Bones as stacks of ellipses; rows as in courses.py, with levels and mm of the same leg.
+"""Bones as stacks of ellipses, and where levels lie along them; rows as in courses.py, with levels
+and mm of the same leg.
 
 Femur and hip bone were read off an automatic segmentation of the MuscleMap toolbox (MIT), tibia,
 fibula and patella off the Visible Human female (Andreassen et al., CC BY 4.0); the foot is plain.
@@ -6,12 +7,45 @@ fibula and patella off the Visible Human female (Andreassen et al., CC BY 4.0); 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.anatomy import STRUCTURE_IDS
 from pipeline.phantom.courses import Row
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Lengths of thigh and shank: how levels (hip 0, knee 1, ankle 2) and mm down the leg go
+    together."""
+
+    thigh_mm: float
+    shank_mm: float
+
+    def mm(self, level: float) -> float:
+        """Distance of a level from the hip, down the leg."""
+        if level <= 1.0:
+            return level * self.thigh_mm
+        return self.thigh_mm + (level - 1.0) * self.shank_mm
+
+    def levels(self, s: Floats) -> Floats:
+        """Levels of distances from the hip, mm."""
+        thigh, shank = self.thigh_mm, self.shank_mm
+        return np.where(s <= thigh, s / thigh, 1.0 + (s - thigh) / shank)
+
+    def level(self, s: float) -> float:
+        """The level of one distance from the hip, mm."""
+        return float(self.levels(np.asarray(s, dtype=np.float64)))
+
 
 # fmt: off
 #: Label id, rows, thickness of the dark cortex in mm at the ends and in the shaft.
 BONE_COURSES: tuple[tuple[int, tuple[Row, ...], float, float], ...] = (
-    (41, (
+    (STRUCTURE_IDS["femur"], (
         (-0.056, 0.0, 0.0, 0.28, 1.0, 0.0),
         (-0.05, 0.0, 0.0, 3.14, 1.0, 0.0),
         (-0.035, 0.0, 0.0, 10.18, 1.0, 0.0),
@@ -34,7 +68,7 @@ BONE_COURSES: tuple[tuple[int, tuple[Row, ...], float, float], ...] = (
         (0.992, 0.0, -2.0, 21.36, 1.7, 90.0),
         (1.0, 0.0, -4.0, 9.05, 2.0, 90.0),
     ), 1.5, 5.5),
-    (45, (
+    (STRUCTURE_IDS["hip_bone"], (
         (-0.345, 0.0, -42.0, 1.51, 3.0, 30.0),
         (-0.31, -1.0, -40.0, 6.6, 8.4, 30.0),
         (-0.29, -1.0, -37.0, 10.93, 9.67, 30.0),
@@ -56,7 +90,7 @@ BONE_COURSES: tuple[tuple[int, tuple[Row, ...], float, float], ...] = (
         (0.125, -34.0, -34.0, 4.4, 1.4, 160.0),
         (0.14, -34.0, -34.0, 0.94, 1.2, 160.0),
     ), 1.5, 1.5),
-    (45, (
+    (STRUCTURE_IDS["hip_bone"], (
         (0.02, -62.0, 34.0, 1.26, 1.6, 120.0),
         (0.035, -64.0, 34.0, 2.86, 1.86, 120.0),
         (0.055, -70.0, 34.0, 4.71, 1.5, 120.0),
@@ -64,21 +98,21 @@ BONE_COURSES: tuple[tuple[int, tuple[Row, ...], float, float], ...] = (
         (0.1, -69.0, 12.0, 2.26, 2.0, 140.0),
         (0.125, -60.0, 2.0, 1.41, 1.8, 140.0),
     ), 1.5, 1.5),
-    (46, (
+    (STRUCTURE_IDS["sacrum"], (
         (-0.33, -76.0, -58.0, 31.67, 1.75, 90.0),
         (-0.25, -76.0, -64.0, 25.13, 2.0, 90.0),
         (-0.18, -76.0, -72.0, 14.95, 2.43, 90.0),
         (-0.11, -76.0, -78.0, 5.65, 2.22, 90.0),
         (-0.05, -76.0, -74.0, 1.51, 1.33, 90.0),
     ), 1.2, 1.2),
-    (47, (
+    (STRUCTURE_IDS["foot"], (
         (2.02, -2.0, -4.0, 11.75, 1.29, 0.0),
         (2.07, 0.0, -6.0, 16.71, 1.47, 0.0),
         (2.12, 0.0, 6.0, 34.31, 2.48, 0.0),
         (2.17, -2.0, 26.0, 71.88, 3.38, 178.0),
         (2.2, -2.0, 26.0, 63.33, 3.5, 178.0),
     ), 1.2, 1.2),
-    (42, (
+    (STRUCTURE_IDS["tibia"], (
         (1.004, 0.0, -4.0, 17.6, 1.75, 90.0),
         (1.012, 0.0, -2.0, 27.9, 1.55, 90.0),
         (1.045, 0.0, 0.0, 28.5, 1.45, 90.0),
@@ -93,7 +127,7 @@ BONE_COURSES: tuple[tuple[int, tuple[Row, ...], float, float], ...] = (
         (2.0, -3.0, 2.0, 9.5, 1.2, 90.0),
         (2.015, -3.0, 2.0, 6.0, 1.2, 90.0),
     ), 1.5, 5.0),
-    (43, (
+    (STRUCTURE_IDS["fibula"], (
         (1.045, 38.8, -25.2, 0.0, 1.22, 85.0),
         (1.195, 25.8, -28.9, 0.75, 1.16, 174.0),
         (1.345, 27.1, -25.8, 0.49, 1.18, 44.0),
@@ -103,7 +137,7 @@ BONE_COURSES: tuple[tuple[int, tuple[Row, ...], float, float], ...] = (
         (1.945, 16.7, -15.8, 1.4, 1.17, 31.0),
         (2.095, 15.8, -12.2, 0.0, 1.63, 10.0),
     ), 1.2, 2.5),
-    (44, (
+    (STRUCTURE_IDS["patella"], (
         (0.865, 1.2, 49.3, 0.0, 1.95, 89.0),
         (0.886, 1.2, 49.3, 2.87, 1.95, 89.0),
         (0.908, 1.1, 49.5, 4.1, 1.96, 90.0),

@@ -165,12 +165,16 @@ class RelaxationTimes(_Section):
 class CanonicaliseConfig(_Section):
     """One grid, cropped to the lower limbs."""
 
+    _ascending = ("usual_signal_ratio", "largest_signal_ratio")
+
     same_grid_tolerance_mm: Positive
     longest_lower_limb_mm: Positive
     shortest_whole_body_mm: Positive
     hip_margin_mm: Positive
     search_voxel_mm: Positive
     noise_multiple: Positive
+    usual_signal_ratio: Annotated[float, Field(gt=1)]
+    largest_signal_ratio: Annotated[float, Field(gt=1)]
     largest_joined_million_voxels: Positive
     largest_fat_step_points: Positive
     lowest_outline_overlap: Share

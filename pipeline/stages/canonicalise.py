@@ -37,10 +37,6 @@ from pipeline.imaging.threads import one_thread
 from pipeline.io.schemes import settle_version
 
 _LABELS = "labels"
-#: Water and fat are of one acquisition: muscle in one is about as bright as fat in the other (fat
-#: was 0.97 and 1.8 times as bright in real scans). T1 and T2 weighting make fat up to 4 times as
-#: bright or so; muscle full of fat has little water: 18 with 90 % fat put into all of a real scan.
-_USUAL_SIGNAL_RATIO, _LARGEST_SIGNAL_RATIO = 8.0, 50.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ def canonicalise(
     dixon = None
     if Quantity.WATER in images and Quantity.FAT in images:
         check_two_images(images)
-        findings += _check_one_scale(images)
+        findings += _check_one_scale(images, config)
         if not joining:
             images, undone = _undo_swaps(images)
             findings += undone
@@ -327,18 +323,21 @@ def _lower_limbs(
     )
 
 
-def _check_one_scale(images: Mapping[Quantity, Volume]) -> list[Finding]:
+def _check_one_scale(
+    images: Mapping[Quantity, Volume], config: CanonicaliseConfig
+) -> list[Finding]:
     """Refuse water and fat whose signals cannot be those of one acquisition; doubt those that
     hardly can."""
     water, fat = (bright_signal(images[q].data) for q in (Quantity.WATER, Quantity.FAT))
-    if max(water, fat) > _LARGEST_SIGNAL_RATIO * min(water, fat):
+    usual, largest = config.usual_signal_ratio, config.largest_signal_ratio
+    if max(water, fat) > largest * min(water, fat):
         raise InputError(
             "The water and the fat image are on different scales",
-            expected=f"bright signals within a factor of {_LARGEST_SIGNAL_RATIO:g}",
+            expected=f"bright signals within a factor of {largest:g}",
             found=f"{water:.4g} in water, {fat:.4g} in fat",
             action="check the scale in the files (scl_slope, RescaleSlope), and export them again",
         )
-    if max(water, fat) <= _USUAL_SIGNAL_RATIO * min(water, fat):
+    if max(water, fat) <= usual * min(water, fat):
         return []
     return [
         Finding(
@@ -350,7 +349,7 @@ def _check_one_scale(images: Mapping[Quantity, Volume]) -> list[Finding]:
             "images are on different scales, and fat fractions and lean volumes are wrong: check "
             "the scale in the files (scl_slope, RescaleSlope).",
             value=fat / water,
-            threshold=_USUAL_SIGNAL_RATIO if fat > water else 1.0 / _USUAL_SIGNAL_RATIO,
+            threshold=usual if fat > water else 1.0 / usual,
             unit="fat to water",
         )
     ]

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from legs import ENGINE, changed, phantom_legs, segmented, swapped, with_fat
 from scipy import ndimage
 
-from pipeline.config import Config, default_config
+from pipeline.config import Config, default_config, load_config
 from pipeline.core.anatomy import STRUCTURE_IDS, Side
 from pipeline.core.match import LegMatch
 from pipeline.core.results import LimbMeasures, LocalDifference, MuscleResult, Status
@@ -28,6 +29,7 @@ from pipeline.imaging.local_difference import (
     thirds,
 )
 from pipeline.measuring.difference import level_error_mm
+from pipeline.measuring.sides import Sides
 from pipeline.phantom import BodyParameters, Pose, make_body
 from pipeline.stages.measure import measure
 from pipeline.stages.register import register
@@ -440,6 +442,29 @@ def test_what_goes_on_is_told_from_what_tapers(slice_mm: float) -> None:
     assert going_on(spindle(72.0, 240.0), whole, "upper", step_mm=5.0) > 0.7
     # The longer side is not the one that was broken off.
     assert going_on(whole, spindle(72.0, 240.0), "upper", step_mm=5.0) == 0.0
+
+
+def test_the_step_of_the_profile_does_not_decide_what_broke_off() -> None:
+    at = np.arange(1.0, 240.0, 2.0)
+    area = 120.0**2 - (at - 120.0) ** 2
+    sides = [
+        SimpleNamespace(
+            course=MatchedCourse(at[:n], at[:n], area[:n], voxel_extent_mm=2.0),
+            extent=SimpleNamespace(blunt=blunt),
+            ends_mm={"lower": 0.0},
+        )
+        for n, blunt in ((120, {}), (84, {"lower": 0.8}))
+    ]
+    right, left = ({"soleus": side} for side in sides)
+    found = [
+        Sides(right, left, SimpleNamespace(succeeded=False), config).broken_ends("soleus")
+        for config in (
+            CONFIG.measure,
+            load_config(overrides={"measure": {"profile_step_mm": 60}}).measure,
+        )
+    ]
+    assert [(end.side, end.end) for end in found[0]] == [(Side.LEFT, "lower")]
+    assert found[0] == found[1]
 
 
 def course(own: np.ndarray, matched: np.ndarray, area_mm2: np.ndarray) -> MatchedCourse:

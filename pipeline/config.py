@@ -306,6 +306,8 @@ class MeasureConfig(_Section):
     smallest_void_mm: Positive
     darkest_rim_share: Share
     darkest_rim_ratio: Share
+    leanest_rim_share: Share
+    leanest_rim_ratio: Share
     profile_step_mm: Positive
     local_step_mm: Positive
     smallest_area_share: Share

@@ -686,6 +686,26 @@ def test_a_muscle_that_an_edge_of_the_images_cuts_is_not_compared() -> None:
         assert named[name].asymmetry.verdict is not None
 
 
+@pytest.mark.parametrize("side", Side)
+def test_muscle_without_fat_beneath_the_skin_goes_on_outside_the_images(side: Side) -> None:
+    """Where air is blanked, padding beside a leg looks like air."""
+    scan = thighs()
+    total = scan.images[W].data + scan.images[F].data
+    gone = outer_part(scan, side, 14.0)
+    limb, findings, _ = measured(loaded(without(scan, gone | (total < 150), gone)), registered=True)
+    finding = told(tuple(findings), "cut_aside")
+    assert finding.side is side
+    named = {m.name: m for m in limb.muscles}
+    cut = named["vastus_lateralis"]
+    assert "cut by the outer edge of the field of view" in getattr(cut, side).reason
+    assert cut.asymmetry.index_percent is None
+    assert named["gracilis"].asymmetry.verdict is not None
+    whole, findings, _ = measured(loaded(without(scan, total < 150, np.zeros_like(gone))))
+    assert "cut_aside" not in codes(findings)
+    reasons = [getattr(m, s).reason for m in whole.muscles for s in Side]
+    assert not [reason for reason in reasons if reason and "outer edge" in reason]
+
+
 @pytest.mark.parametrize(("mm", "doubted"), [(15.0, False), (60.0, True)])
 def test_of_a_leg_cut_far_inside_no_label_of_a_network_is_trusted(mm: float, doubted: bool) -> None:
     scan, side = thighs(), Side.LEFT

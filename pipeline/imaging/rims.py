@@ -1,7 +1,8 @@
-"""Where the signal of a leg fades towards one of its sides: what lies there is taken for air.
+"""What lies beneath the surface of a leg, on each of its sides.
 
 Skin and the fat under it are about as bright as muscle where all tissue shows, and air begins
-within a voxel or two. Beyond the reach of a coil the leg grows dark towards its surface instead.
+within a voxel or two. Beyond the reach of a coil the leg grows dark towards its surface instead;
+and where muscle is the first thing beneath it, the leg goes on outside the images.
 """
 
 from __future__ import annotations
@@ -13,55 +14,75 @@ from scipy import ndimage
 from pipeline.imaging.unseen import EDGES
 
 Flags = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
-#: The rim is looked at this far inside the tissue, mm: behind the skin, before most muscle.
+#: The tissue is looked at this far inside its surface, mm: behind the skin, before most muscle.
 _DEPTH_MM = 4.0
 #: What holds for less of the limb than this, mm, is chance.
 _ALONG_MM = 30.0
-#: Fewest lines through a level that make a rim.
+#: Fewest lines through a level that make a side.
 _FEWEST_LINES = 8
 
 
-def rim_brightness(
+def beneath_surface(
     tissue: Flags,
     seen: Flags,
-    signal: NDArray[np.floating],
+    image: NDArray[np.floating],
     voxel_mm: tuple[float, float, float],
-) -> dict[str, NDArray[np.float64]]:
-    """How bright a leg is beneath its surface, on each of its sides.
+) -> dict[str, Floats]:
+    """Signal beneath the surface of a leg.
 
     Args:
         tissue: the leg, shape (nx, ny, nz).
         seen: levels on which it was imaged whole, shape (nz,).
-        signal: an image in which muscle and fat are bright.
+        image: signal on its grid.
         voxel_mm: voxel sizes.
 
     Returns:
-        by the names of EDGES and for each level (nz,): the median of the signal beneath the surface
-        over the median of the level, in the middle half of the side, itself a median over 30 mm
-        along the limb; infinite where no leg is seen.
+        by the names of EDGES, for each level (nz,) the median in the middle half of that side; NaN
+        where no leg is seen.
     """
     width = [max(1, round(_DEPTH_MM / mm)) for mm in voxel_mm[:2]]
-    smooth = ndimage.uniform_filter(signal, (*width, 1), output=np.float32)
-    levels = np.flatnonzero(seen & tissue.any(axis=(0, 1)))
-    usual = {k: float(np.median(signal[:, :, k][tissue[:, :, k]])) for k in levels}
-    along = 2 * int(_ALONG_MM / voxel_mm[2] / 2) + 1
+    smooth = ndimage.uniform_filter(image, (*width, 1), output=np.float32)
     found = {}
     for (axis, end), name in EDGES.items():
-        leg, bright = (np.moveaxis(a, axis, 0) for a in (tissue, smooth))
+        leg, signal = (np.moveaxis(a, axis, 0) for a in (tissue, smooth))
         if end:
-            leg, bright = leg[::-1], bright[::-1]
+            leg, signal = leg[::-1], signal[::-1]
         deep = np.minimum(leg.argmax(axis=0) + round(_DEPTH_MM / voxel_mm[axis]), len(leg) - 1)
-        ratio = np.full(tissue.shape[2], np.inf)
-        for level in levels:
+        side = np.full(tissue.shape[2], np.nan)
+        for level in np.flatnonzero(seen):
             lines = np.flatnonzero(leg[:, :, level].any(axis=0))
-            if lines.size < _FEWEST_LINES or usual[level] <= 0:
-                continue
-            lines = lines[lines.size // 4 : -(lines.size // 4)]
-            beneath = bright[deep[lines, level], lines, level]
-            ratio[level] = float(np.median(beneath)) / usual[level]
-        found[name] = ndimage.median_filter(ratio, along, mode="nearest")
+            if lines.size >= _FEWEST_LINES:
+                lines = lines[lines.size // 4 : -(lines.size // 4)]
+                side[level] = np.median(signal[deep[lines, level], lines, level])
+        found[name] = side
     return found
+
+
+def usual_signal(tissue: Flags, seen: Flags, image: NDArray[np.floating]) -> Floats:
+    """Median signal of a leg on each level (nz,); NaN where none is seen. Arguments as above."""
+    usual = np.full(tissue.shape[2], np.nan)
+    for level in np.flatnonzero(seen & tissue.any(axis=(0, 1))):
+        usual[level] = np.median(image[:, :, level][tissue[:, :, level]])
+    return usual
+
+
+def along_limb(values: Floats, level_mm: float) -> Floats:
+    """Medians over 30 mm of the limb of what is known of each level (nz,); infinite for NaN."""
+    known = np.where(np.isfinite(values), values, np.inf)
+    return np.asarray(ndimage.median_filter(known, _levels(level_mm), mode="nearest"))
+
+
+def long_runs(flags: Flags, level_mm: float) -> Flags:
+    """Flags of levels (nz,) that hold for 30 mm of the limb or more at a stretch."""
+    run = np.ones(_levels(level_mm), dtype=np.bool_)
+    return np.asarray(ndimage.binary_opening(flags, run))
+
+
+def _levels(level_mm: float) -> int:
+    """An odd number of levels that take about 30 mm."""
+    return 2 * round(_ALONG_MM / level_mm / 2) + 1
 
 
 def surface(tissue: Flags, name: str, levels: Flags) -> Flags:
@@ -72,7 +93,7 @@ def surface(tissue: Flags, name: str, levels: Flags) -> Flags:
         name: one of the names of EDGES.
         levels: flags (nz,).
     """
-    (axis, end) = next(key for key, value in EDGES.items() if value == name)
+    axis, end = next(key for key, value in EDGES.items() if value == name)
     leg = np.moveaxis(tissue & levels, axis, 0)
     if end:
         leg = leg[::-1]

@@ -14,11 +14,19 @@ from pipeline.core.scan import Leg, SegmentedLegs
 from pipeline.core.volume import Quantity
 from pipeline.imaging.labels import is_muscle
 from pipeline.imaging.noise import fraction_of_noise, with_signal
-from pipeline.imaging.rims import rim_brightness, surface
+from pipeline.imaging.rims import (
+    along_limb,
+    beneath_surface,
+    long_runs,
+    surface,
+    usual_signal,
+)
 from pipeline.imaging.unseen import at_heights, enclosed_voids
 from pipeline.measuring.one_leg import RawStructure
 
 Flags = NDArray[np.bool_]
+#: Outermost voxels of each leg, on its grid, by the names of its sides (EDGES); some are missing.
+Surfaces = Mapping[Side, Mapping[str, Flags]]
 
 #: Codes of the finding on what fat fraction noise alone gives: as usual, and too high.
 NOISE_FLOORS = ("noise_floor", "noise_floor_high")
@@ -109,52 +117,120 @@ def _all_tissue(leg: Leg) -> NDArray[np.float32] | None:
     return shown[0] if shown else None
 
 
-def fading_surfaces(legs: SegmentedLegs, config: MeasureConfig) -> dict[Side, dict[str, Flags]]:
-    """Where the signal of one leg fades towards a side on which the other leg's does not.
-
-    Returns:
-        of each leg, its outermost voxels there by the names of EDGES, on its grid; sides without
-        any are missing.
-    """
-    found: dict[Side, dict[str, Flags]] = {side: {} for side in Side}
+def fading_surfaces(legs: SegmentedLegs, config: MeasureConfig) -> Surfaces:
+    """Where the signal of one leg fades towards a side on which the other leg's does not."""
     rims = {}
     for side in Side:
-        signal = _all_tissue(legs[side].leg)
-        if signal is None:
-            return found
         leg = legs[side].leg
-        rims[side] = rim_brightness(leg.tissue, leg.seen, signal, leg.grid.voxel_sizes_mm)
+        signal = _all_tissue(leg)
+        if signal is None:
+            return {side: {} for side in Side}
+        usual = usual_signal(leg.tissue, leg.seen, signal)
+        beneath = beneath_surface(leg.tissue, leg.seen, signal, leg.grid.voxel_sizes_mm)
+        rims[side] = {name: values / usual for name, values in beneath.items()}
+    return _smaller(legs, rims, config.darkest_rim_share, config.darkest_rim_ratio)
+
+
+def cut_surfaces(legs: SegmentedLegs, fading: Surfaces, config: MeasureConfig) -> Surfaces:
+    """Where one leg has muscle in the place of the fat beneath the skin, and the other has not: it
+    goes on outside the images, whatever they are filled with there.
+
+    On the shin there is little fat, and inner sides may touch. Where the signal fades, the fat may
+    be lost in the dark.
+    """
+    rims = {}
+    for side in Side:
+        leg = legs[side].leg
+        if leg.dixon is None:
+            return {side: {} for side in Side}
+        fat, water = (
+            beneath_surface(leg.tissue, leg.seen, image.data, leg.grid.voxel_sizes_mm)
+            for image in (leg.dixon.fat, leg.dixon.water)
+        )
+        rims[side] = {name: fat[name] / (fat[name] + water[name]) for name in ("outer", "back")}
+    lean = _smaller(legs, rims, config.leanest_rim_share, config.leanest_rim_ratio)
+    return {
+        side: {name: mask for name, mask in lean[side].items() if name not in fading[side]}
+        for side in Side
+    }
+
+
+def _smaller(
+    legs: SegmentedLegs,
+    rims: Mapping[Side, Mapping[str, NDArray[np.float64]]],
+    limit: float,
+    largest_ratio: float,
+) -> Surfaces:
+    """Surfaces on the levels on which a value of one leg is below a limit, and below this share of
+    the other leg's at the same height."""
+    found: dict[Side, dict[str, Flags]] = {side: {} for side in Side}
+    smooth = {
+        side: {
+            name: along_limb(values, legs[side].leg.grid.voxel_sizes_mm[2])
+            for name, values in rims[side].items()
+        }
+        for side in Side
+    }
     for side in Side:
         leg, other = legs[side].leg, legs[side.other].leg
-        for name, own in rims[side].items():
-            usual = at_heights(leg.grid, other.grid, rims[side.other][name], outside=0.0)
-            dim = (own < config.darkest_rim_share) & (own < config.darkest_rim_ratio * usual)
-            if dim.any():
-                found[side][name] = surface(leg.tissue, name, dim)
+        for name, own in smooth[side].items():
+            theirs = at_heights(leg.grid, other.grid, smooth[side.other][name], outside=0.0)
+            small = (own < limit) & (own < largest_ratio * theirs) & leg.seen
+            small = long_runs(small, leg.grid.voxel_sizes_mm[2])
+            if small.any():
+                found[side][name] = surface(leg.tissue, name, small)
     return found
 
 
-def fading_findings(
-    legs: SegmentedLegs, fading: Mapping[Side, Mapping[str, Flags]]
-) -> Iterator[Finding]:
+def joined(surfaces: Mapping[str, Flags]) -> Flags | None:
+    """All surfaces of one leg together; None where there is none."""
+    return np.logical_or.reduce([*surfaces.values()]) if surfaces else None
+
+
+def fading_findings(legs: SegmentedLegs, fading: Surfaces) -> Iterator[Finding]:
     """Legs whose signal fades towards one side."""
     for side, surfaces in fading.items():
-        if not surfaces:
-            continue
-        levels = np.any([mask.any(axis=(0, 1)) for mask in surfaces.values()], axis=0)
-        length = np.count_nonzero(levels) * legs[side].leg.grid.voxel_sizes_mm[2]
-        yield Finding(
-            code=SIGNAL_FADES,
-            severity=Severity.WARNING,
-            stage="measure",
-            side=side,
-            message=f"Over {length:.0f} mm the signal of the {side} leg fades towards its "
-            f"{' and '.join(surfaces)} side, and that of the other leg does not: what lies there "
-            "is taken for air, or not seen well, and this alone makes the legs differ. Muscles "
-            "there are not judged. Was the leg outside the reach of a coil?",
-            value=length,
-            unit="mm",
-        )
+        if surfaces:
+            length = _length_mm(legs, side, surfaces)
+            yield Finding(
+                code=SIGNAL_FADES,
+                severity=Severity.WARNING,
+                stage="measure",
+                side=side,
+                message=f"Over {length:.0f} mm the signal of the {side} leg fades towards its "
+                f"{' and '.join(surfaces)} side, and that of the other leg does not: what lies "
+                "there is taken for air, or not seen well, and this alone makes the legs differ. "
+                "Muscles there are not judged. Was the leg outside the reach of a coil?",
+                value=length,
+                unit="mm",
+            )
+
+
+def cut_findings(legs: SegmentedLegs, cut: Surfaces) -> Iterator[Finding]:
+    """Legs that go on outside the images."""
+    for side, surfaces in cut.items():
+        if surfaces:
+            length = _length_mm(legs, side, surfaces)
+            yield Finding(
+                code="cut_aside",
+                severity=Severity.WARNING,
+                stage="measure",
+                side=side,
+                message=f"Over {length:.0f} mm muscle of the {side} leg ends at its "
+                f"{' and '.join(surfaces)} side without the fat beneath the skin that the other "
+                "leg has there: the leg goes on outside the images. Muscles there are not "
+                "compared.",
+                value=length,
+                unit="mm",
+            )
+
+
+def _length_mm(legs: SegmentedLegs, side: Side, surfaces: Mapping[str, Flags]) -> float:
+    """How much of a limb surfaces take."""
+    mask = joined(surfaces)
+    assert mask is not None
+    levels = np.count_nonzero(mask.any(axis=(0, 1)))
+    return float(levels * legs[side].leg.grid.voxel_sizes_mm[2])
 
 
 def void_findings(legs: SegmentedLegs, voids: Mapping[Side, Flags | None]) -> Iterator[Finding]:

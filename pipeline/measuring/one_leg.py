@@ -100,13 +100,26 @@ class RawStructure:
     counting_se: float
 
 
+@dataclass(frozen=True, eq=False)
+class UnseenParts:
+    """What of a leg its images do not show, or not well, as flags on its grid.
+
+    Attributes:
+        void: where it has no signal; None where that cannot be told.
+        fading: its surface on sides towards which its signal fades; None where there is none.
+        cut: its surface where it goes on outside the images, by the names of EDGES.
+    """
+
+    void: Flags | None
+    fading: Flags | None
+    cut: Mapping[str, Flags]
+
+
 def measure_leg(
     legs: SegmentedLegs,
     side: Side,
     match: LegMatch,
-    *,
-    void: Flags | None,
-    fading: Sequence[Flags],
+    unseen: UnseenParts,
     config: MeasureConfig,
 ) -> dict[str, RawStructure]:
     """Raw values by structure name; structures without a voxel are missing.
@@ -114,24 +127,18 @@ def measure_leg(
     Args:
         legs, match: both legs and how they correspond.
         side: the leg to measure.
-        void: where it has no signal, on its grid; None where that cannot be told.
-        fading: parts of its surface towards which its signal fades.
+        unseen: what of it the images do not show well.
         config: thresholds.
     """
     segmented = legs[side]
     leg, labels = segmented.leg, segmented.labels.data
     voxel_mm = leg.grid.voxel_sizes_mm
-    edges = near_edges(
-        leg.tissue,
-        [image.data for image in leg.images.values()],
-        voxel_mm,
-        reach_mm=config.edge_reach_mm,
-    )
+    edges = _edges(leg, unseen, config)
     deep = _cut_deep(legs, side, edges, config)
-    beside = None if void is None else near(void, voxel_mm, reach_mm=config.void_reach_mm)
-    dim = None
-    if fading:
-        dim = near(np.logical_or.reduce(fading), voxel_mm, reach_mm=config.void_reach_mm)
+    beside, dim = (
+        None if mask is None else near(mask, voxel_mm, reach_mm=config.void_reach_mm)
+        for mask in (unseen.void, unseen.fading)
+    )
     fractions, lean_reason, lean_estimate = _fractions(segmented)
     swap = _doubted_swap(segmented, fractions)
     core = core_mask(labels, config.core_margin_voxels)
@@ -197,6 +204,17 @@ def measure_leg(
             ),
         )
     return out
+
+
+def _edges(leg: Leg, unseen: UnseenParts, config: MeasureConfig) -> dict[str, Flags]:
+    """What of a leg lies near where it goes on outside the images, by the names of EDGES."""
+    voxel_mm, reach_mm = leg.grid.voxel_sizes_mm, config.edge_reach_mm
+    images = [image.data for image in leg.images.values()]
+    edges = near_edges(leg.tissue, images, voxel_mm, reach_mm=reach_mm)
+    for name, surface in unseen.cut.items():
+        mask = near(surface, voxel_mm, reach_mm=reach_mm)
+        edges[name] = mask | edges[name] if name in edges else mask
+    return edges
 
 
 def _cut_deep(

@@ -34,15 +34,18 @@ from pipeline.measuring.expected import expected_volumes, own_reference_used, un
 from pipeline.measuring.groups import group_result, ratio, union_result
 from pipeline.measuring.images import (
     NOISE_DIFFERS,
+    cut_findings,
+    cut_surfaces,
     fading_findings,
     fading_surfaces,
+    joined,
     noise_floors,
     signal_voids,
     swap_findings,
     void_findings,
 )
 from pipeline.measuring.limits import HealthyLimit, healthy_limit
-from pipeline.measuring.one_leg import measure_leg
+from pipeline.measuring.one_leg import UnseenParts, measure_leg
 from pipeline.measuring.sides import BrokenEnd, Sides
 
 Row = TypeVar("Row", MuscleResult, GroupResult)
@@ -77,9 +80,10 @@ def measure(
     scales = {side: position_scale(legs[side].axis) for side in Side}
     voids = {side: signal_voids(legs[side].leg, config) for side in Side}
     fading = fading_surfaces(legs, config)
+    cut = cut_surfaces(legs, fading, config)
     structures = {
         side: measure_leg(
-            legs, side, match, void=voids[side], fading=tuple(fading[side].values()), config=config
+            legs, side, match, UnseenParts(voids[side], joined(fading[side]), cut[side]), config
         )
         for side in Side
     }
@@ -133,6 +137,7 @@ def measure(
         *swap_findings(structures),
         *unseen,
         *noise,
+        *cut_findings(legs, cut),
         *_findings(muscles),
         *own_reference_used(config),
         *_broken_off(sums, config),

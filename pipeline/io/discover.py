@@ -219,8 +219,8 @@ def input_state(folder: Path, manual: Path) -> dict[str, Any]:
     """
     found = []
     for path in [*files_below(folder), manual]:
-        # A link that leads nowhere or a place below a file has neither size nor time.
-        with suppress(FileNotFoundError, NotADirectoryError):
+        # A link that leads nowhere, or in a circle, has neither size nor time.
+        with suppress(OSError):
             stat = path.stat()
             name = path.name if path == manual else path.relative_to(folder).as_posix()
             found.append(f"{name}\t{stat.st_size}\t{int(stat.st_mtime)}")

@@ -87,7 +87,7 @@ norms: $(STAMP) ## Limits from a healthy cohort: DATA= OUT= [SUBJECTS=list.tsv]
 
 test: $(STAMP) ## All checks: style, types, architecture, tests (under 15 minutes on two cores)
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile
 
 lint: $(STAMP) ## Style, types and the direction of dependencies
 	$(BIN)/ruff check .

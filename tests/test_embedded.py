@@ -426,7 +426,9 @@ def tubes() -> tuple[np.ndarray, np.ndarray]:
 
 
 @needs_weights
-@pytest.mark.parametrize("scene", [empty_room, bottles, head, abdomen, tubes])
+@pytest.mark.parametrize(
+    "scene", [empty_room, bottles, head, abdomen, pytest.param(tubes, marks=pytest.mark.slow)]
+)
 def test_what_is_no_leg_is_refused(scene):
     water, fat = scene()
     grid = Grid(SHAPE, np.diag([3.0, 3.0, 8.0, 1.0]), SCANNER_SPACE)

@@ -90,7 +90,11 @@ def laid(
         pytest.param(np.eye(3), (8.0, -12.0, 60.0), marks=pytest.mark.slow),
         pytest.param(rotation("z", 20.0), (0.0, 5.0, -30.0), marks=pytest.mark.slow),
         (rotation("x", 12.0) @ rotation("y", -12.0), (0.0, 0.0, 0.0)),
-        (rotation("z", -8.0) @ np.diag([1.1, 1.08, 1.03]), (5.0, 0.0, 20.0)),
+        pytest.param(
+            rotation("z", -8.0) @ np.diag([1.1, 1.08, 1.03]),
+            (5.0, 0.0, 20.0),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             np.array([[1.04, 0.1, 0.0], [0.0, 0.96, 0.04], [0.0, 0.0, 1.0]]),
             (0.0, 0.0, 0.0),

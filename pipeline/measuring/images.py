@@ -35,6 +35,17 @@ NOISE_DIFFERS = "noise_floors_differ"
 #: Codes of findings that are a caveat on every difference.
 NO_SIGNAL = "no_signal"
 SIGNAL_FADES = "signal_fades"
+#: Code of the finding on muscle that is cut at the surface of a leg.
+CUT_ASIDE = "cut_aside"
+_TOLD = {
+    SIGNAL_FADES: "Over {mm:.0f} mm the signal of the {leg} leg fades towards its {sides} side, "
+    "and that of the other leg does not: what lies there is taken for air, or not seen well, and "
+    "this alone makes the legs differ. Muscles there are not judged. Was the leg outside the reach "
+    "of a coil?",
+    CUT_ASIDE: "Over {mm:.0f} mm muscle of the {leg} leg ends at its {sides} side without the fat "
+    "beneath the skin that the other leg has there: the leg goes on outside the images. Muscles "
+    "there are not compared.",
+}
 #: Single images in which muscle, fat and marrow are bright: what is dark there is not tissue.
 _SHOW_ALL_TISSUE = (Quantity.IN_PHASE, Quantity.T1W)
 
@@ -187,50 +198,23 @@ def joined(surfaces: Mapping[str, Flags]) -> Flags | None:
     return np.logical_or.reduce([*surfaces.values()]) if surfaces else None
 
 
-def fading_findings(legs: SegmentedLegs, fading: Surfaces) -> Iterator[Finding]:
-    """Legs whose signal fades towards one side."""
-    for side, surfaces in fading.items():
-        if surfaces:
-            length = _length_mm(legs, side, surfaces)
-            yield Finding(
-                code=SIGNAL_FADES,
-                severity=Severity.WARNING,
-                stage="measure",
-                side=side,
-                message=f"Over {length:.0f} mm the signal of the {side} leg fades towards its "
-                f"{' and '.join(surfaces)} side, and that of the other leg does not: what lies "
-                "there is taken for air, or not seen well, and this alone makes the legs differ. "
-                "Muscles there are not judged. Was the leg outside the reach of a coil?",
-                value=length,
-                unit="mm",
-            )
-
-
-def cut_findings(legs: SegmentedLegs, cut: Surfaces) -> Iterator[Finding]:
-    """Legs that go on outside the images."""
-    for side, surfaces in cut.items():
-        if surfaces:
-            length = _length_mm(legs, side, surfaces)
-            yield Finding(
-                code="cut_aside",
-                severity=Severity.WARNING,
-                stage="measure",
-                side=side,
-                message=f"Over {length:.0f} mm muscle of the {side} leg ends at its "
-                f"{' and '.join(surfaces)} side without the fat beneath the skin that the other "
-                "leg has there: the leg goes on outside the images. Muscles there are not "
-                "compared.",
-                value=length,
-                unit="mm",
-            )
-
-
-def _length_mm(legs: SegmentedLegs, side: Side, surfaces: Mapping[str, Flags]) -> float:
-    """How much of a limb surfaces take."""
-    mask = joined(surfaces)
-    assert mask is not None
-    levels = np.count_nonzero(mask.any(axis=(0, 1)))
-    return float(levels * legs[side].leg.grid.voxel_sizes_mm[2])
+def surface_findings(legs: SegmentedLegs, code: str, surfaces: Surfaces) -> Iterator[Finding]:
+    """Legs whose signal fades towards a side (SIGNAL_FADES), or that are cut (CUT_ASIDE)."""
+    for side in Side:
+        mask = joined(surfaces[side])
+        if mask is None:
+            continue
+        levels = np.count_nonzero(mask.any(axis=(0, 1)))
+        length = float(levels * legs[side].leg.grid.voxel_sizes_mm[2])
+        yield Finding(
+            code=code,
+            severity=Severity.WARNING,
+            stage="measure",
+            side=side,
+            message=_TOLD[code].format(mm=length, leg=side, sides=" and ".join(surfaces[side])),
+            value=length,
+            unit="mm",
+        )
 
 
 def void_findings(legs: SegmentedLegs, voids: Mapping[Side, Flags | None]) -> Iterator[Finding]:

@@ -33,14 +33,15 @@ from pipeline.measuring.difference import (
 from pipeline.measuring.expected import expected_volumes, own_reference_used, unlikely_volumes
 from pipeline.measuring.groups import group_result, ratio, union_result
 from pipeline.measuring.images import (
+    CUT_ASIDE,
     NOISE_DIFFERS,
-    cut_findings,
+    SIGNAL_FADES,
     cut_surfaces,
-    fading_findings,
     fading_surfaces,
     joined,
     noise_floors,
     signal_voids,
+    surface_findings,
     swap_findings,
     void_findings,
 )
@@ -117,7 +118,7 @@ def measure(
     ]
     noise = list(noise_floors(legs, config))
     of_noise = tuple(finding.code for finding in noise if finding.code == NOISE_DIFFERS)
-    unseen = [*void_findings(legs, voids), *fading_findings(legs, fading)]
+    unseen = [*void_findings(legs, voids), *surface_findings(legs, SIGNAL_FADES, fading)]
     caveats = (*legs.caveats, *dict.fromkeys(finding.code for finding in unseen))
     muscles = [_with_caveats(muscle, caveats, of_noise) for muscle in muscles]
     groups = [_with_caveats(group, caveats, of_noise) for group in groups]
@@ -137,7 +138,7 @@ def measure(
         *swap_findings(structures),
         *unseen,
         *noise,
-        *cut_findings(legs, cut),
+        *surface_findings(legs, CUT_ASIDE, cut),
         *_findings(muscles),
         *own_reference_used(config),
         *_broken_off(sums, config),

@@ -52,6 +52,7 @@ from pipeline.io.contrast import ImageFacts
 from pipeline.io.dicom_planes import planes_of, read_header
 from pipeline.io.nifti import write_volume
 from pipeline.io.settings import agreed, settings_of_header, settings_of_sidecar
+from pipeline.measuring.images import fading_surfaces
 from pipeline.phantom import Acquisition, Scan, acquire, grid_for
 
 W, F, FF = Quantity.WATER, Quantity.FAT, Quantity.FAT_FRACTION
@@ -722,21 +723,24 @@ def test_of_a_leg_cut_far_inside_no_label_of_a_network_is_trusted(mm: float, dou
         assert getattr(gracilis, side.other).why_doubted is None
 
 
-@pytest.mark.parametrize("side", Side)
-def test_where_the_signal_of_one_leg_fades_to_a_side_nothing_is_judged(side: Side) -> None:
-    scan = thighs()
-    x = scan.labels.grid.index_to_world(np.argwhere(scan.labels.data > 0))[:, 0]
-    columns = scan.labels.grid.index_to_world(
-        np.stack(
-            [np.arange(scan.labels.grid.shape[0]), *np.zeros((2, scan.labels.grid.shape[0]))], 1
-        )
+def faded(scan: Scan, side: Side) -> Scan:
+    """The scan under a coil that does not reach the outer 30 mm of one leg."""
+    grid = scan.labels.grid
+    x = grid.index_to_world(np.argwhere(scan.labels.data > 0))[:, 0]
+    columns = grid.index_to_world(
+        np.stack([np.arange(grid.shape[0]), *np.zeros((2, grid.shape[0]))], 1)
     )[:, 0]
     beyond = x.max() - columns if side is Side.RIGHT else columns - x.min()
     reach = np.clip((beyond + 10.0) / 40.0, 0.05, 1.0).astype(np.float32)[:, None, None]
-    images = {q: v.with_data(v.data * reach) for q, v in scan.images.items()}
+    return replace(scan, images={q: v.with_data(v.data * reach) for q, v in scan.images.items()})
+
+
+@pytest.mark.parametrize("side", Side)
+def test_where_the_signal_of_one_leg_fades_to_a_side_nothing_is_judged(side: Side) -> None:
+    scan = thighs()
     _, findings, _ = measured(loaded(scan))
     assert "signal_fades" not in codes(findings)
-    limb, findings, _ = measured(loaded(replace(scan, images=images)))
+    limb, findings, _ = measured(loaded(faded(scan, side)))
     finding = told(tuple(findings), "signal_fades")
     assert finding.side is side
     assert "outer side" in finding.message
@@ -745,6 +749,18 @@ def test_where_the_signal_of_one_leg_fades_to_a_side_nothing_is_judged(side: Sid
     assert getattr(named["vastus_lateralis"], side.other).why_doubted is None
     assert getattr(named["gracilis"], side).why_doubted is None
     assert "signal_fades" in named["adductor_longus"].asymmetry.caveats
+
+
+def test_a_side_is_held_against_what_is_seen_of_the_other_leg_alone() -> None:
+    _, _, legs = measured(loaded(faded(thighs(), Side.LEFT)))
+    levels = len(legs.right.leg.seen)
+    half = np.arange(levels) < 2 * levels // 3
+    right = replace(legs.right, leg=replace(legs.right.leg, seen=legs.right.leg.seen & half))
+    found = fading_surfaces(replace(legs, right=right), CONFIG.measure)
+    assert found[Side.RIGHT] == {}
+    told_of = found[Side.LEFT]["outer"].any(axis=(0, 1))
+    assert told_of[half].any()
+    assert not told_of[~half].any()
 
 
 @pytest.mark.parametrize("side", Side)

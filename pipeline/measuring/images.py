@@ -138,7 +138,8 @@ def fading_surfaces(legs: SegmentedLegs, config: MeasureConfig) -> Surfaces:
             return {side: {} for side in Side}
         usual = usual_signal(leg.tissue, leg.seen, signal)
         beneath = beneath_surface(leg.tissue, leg.seen, signal, leg.grid.voxel_sizes_mm)
-        rims[side] = {name: values / usual for name, values in beneath.items()}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rims[side] = {name: values / usual for name, values in beneath.items()}
     return _smaller(legs, rims, config.darkest_rim_share, config.darkest_rim_ratio)
 
 
@@ -158,7 +159,8 @@ def cut_surfaces(legs: SegmentedLegs, fading: Surfaces, config: MeasureConfig) -
             beneath_surface(leg.tissue, leg.seen, image.data, leg.grid.voxel_sizes_mm)
             for image in (leg.dixon.fat, leg.dixon.water)
         )
-        rims[side] = {name: fat[name] / (fat[name] + water[name]) for name in ("outer", "back")}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rims[side] = {n: fat[n] / (fat[n] + water[n]) for n in ("outer", "back")}
     lean = _smaller(legs, rims, config.leanest_rim_share, config.leanest_rim_ratio)
     return {
         side: {name: mask for name, mask in lean[side].items() if name not in fading[side]}
@@ -185,7 +187,9 @@ def _smaller(
     for side in Side:
         leg, other = legs[side].leg, legs[side.other].leg
         for name, own in smooth[side].items():
-            theirs = at_heights(leg.grid, other.grid, smooth[side.other][name], outside=0.0)
+            # Nothing is smaller than what is not known of the other leg.
+            known = np.nan_to_num(smooth[side.other][name], posinf=0.0)
+            theirs = at_heights(leg.grid, other.grid, known, outside=0.0)
             small = (own < limit) & (own < largest_ratio * theirs) & leg.seen
             small = long_runs(small, leg.grid.voxel_sizes_mm[2])
             if small.any():

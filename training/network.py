@@ -80,7 +80,10 @@ class WithProbabilities(nn.Module):
         self.network = network
 
     def forward(self, slices: Tensor) -> Tensor:
-        return torch.softmax(self.network(slices), dim=1)
+        # Softmax in its parts: over channels onnxruntime's own takes a sixth of the network's time.
+        logits = self.network(slices)
+        raised = torch.exp(logits - logits.amax(dim=1, keepdim=True))
+        return raised / raised.sum(dim=1, keepdim=True)
 
 
 def marginal_loss(logits: Tensor, codes: Tensor, allowed: Tensor) -> Tensor:

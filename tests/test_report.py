@@ -567,14 +567,6 @@ class TestCharts:
         texts = re.findall(r">([^<>]+)</text>", report.figures["asymmetry.svg"].decode())
         assert {"−70.0", "+190.0"} <= set(texts)
 
-    def test_a_layout_does_not_depend_on_those_drawn_before_it(self, measures):
-        few = measures.measures.model_copy(update={"muscles": measures.measures.muscles[6:10]})
-        measures = measures.model_copy(update={"measures": few})
-        wide, narrow = (profiles.ProfileLayout(*shape) for shape in ((5, 980), (2, 350)))
-        both = profiles.profile_charts(measures, [wide, narrow])
-        assert both == [profiles.profile_charts(measures, [one])[0] for one in (wide, narrow)]
-        assert both[0] != both[1]
-
     def test_a_saved_chart_is_read_without_the_page(self, measures, rendered):
         """Of whom and what it is, its unit, which side is which, and what lines and bands mean."""
         wanted = {

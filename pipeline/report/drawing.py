@@ -118,36 +118,14 @@ def both_sides(shade: str | None, **style: Any) -> tuple[Patch, Patch]:
 
 def chart_figure(width_px: float, height_px: float) -> Figure:
     """An empty figure of a size in CSS pixels."""
-    figure = Figure()
-    resize(figure, width_px, height_px)
-    return figure
-
-
-def resize(figure: Figure, width_px: float, height_px: float) -> None:
-    """Give a figure another size in CSS pixels; what stands in it has to be placed again."""
-    figure.set_size_inches(width_px / POINTS_PER_INCH, height_px / POINTS_PER_INCH)
+    return Figure(figsize=(width_px / POINTS_PER_INCH, height_px / POINTS_PER_INCH))
 
 
 def axes_at(figure: Figure, box_px: tuple[float, float, float, float]) -> Axes:
     """Axes in a figure, in CSS pixels: left, bottom, width, height."""
-    return figure.add_axes(_share(figure, box_px))
-
-
-def place(axes: Axes, box_px: tuple[float, float, float, float]) -> None:
-    """Move axes within their figure, in CSS pixels: left, bottom, width, height."""
-    figure = axes.get_figure(root=True)
-    if figure is None:
-        raise InvariantError("Only axes of a figure can be moved in it")
-    axes.set_position(_share(figure, box_px))
-
-
-def _share(
-    figure: Figure, box_px: tuple[float, float, float, float]
-) -> tuple[float, float, float, float]:
-    """A box in CSS pixels as shares of a figure's width and height."""
     width, height = (inches * POINTS_PER_INCH for inches in figure.get_size_inches())
     x, y, w, h = box_px
-    return x / width, y / height, w / width, h / height
+    return figure.add_axes((x / width, y / height, w / width, h / height))
 
 
 def row_axes(

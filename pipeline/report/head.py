@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 
@@ -62,10 +61,9 @@ class Head:
         entries = _ENTRY * self.size * math.ceil(len(self.key) / self.columns)
         return _EDGE + lines + entries + _BELOW
 
-    def draw(self, figure: Figure) -> list[Artist]:
-        """Write it at the upper edge of a figure; returns what was drawn."""
+    def draw(self, figure: Figure) -> None:
+        """Write it at the upper edge of a figure."""
         width, height = (POINTS_PER_INCH * inches for inches in figure.get_size_inches())
-        drawn: list[Artist] = []
         y = height - _EDGE
         titles, notes = self._lines(width)
         for lines, size, weight in (
@@ -73,37 +71,32 @@ class Head:
             (notes, self.size, "normal"),
         ):
             for line in lines:
-                drawn.append(
-                    figure.text(
-                        *(_EDGE / width, y / height),
-                        line,
-                        va="top",
-                        fontsize=size,
-                        fontweight=weight,
-                        parse_math=False,
-                        color=self.ink,
-                    )
+                figure.text(
+                    *(_EDGE / width, y / height),
+                    line,
+                    va="top",
+                    fontsize=size,
+                    fontweight=weight,
+                    parse_math=False,
+                    color=self.ink,
                 )
                 y -= _LINE * size
         if self.key:
-            drawn.append(
-                figure.legend(
-                    *zip(*self.key, strict=True),
-                    loc="upper left",
-                    bbox_to_anchor=(_EDGE / width, y / height),
-                    ncols=self.columns,
-                    frameon=False,
-                    fontsize=self.size,
-                    labelcolor=self.ink,
-                    borderpad=0.0,
-                    borderaxespad=0.0,
-                    labelspacing=_ENTRY - 1.2,
-                    handlelength=2.2,
-                    columnspacing=1.4,
-                    handler_map={tuple: HandlerTuple(ndivide=None, pad=0.2)},
-                )
+            figure.legend(
+                *zip(*self.key, strict=True),
+                loc="upper left",
+                bbox_to_anchor=(_EDGE / width, y / height),
+                ncols=self.columns,
+                frameon=False,
+                fontsize=self.size,
+                labelcolor=self.ink,
+                borderpad=0.0,
+                borderaxespad=0.0,
+                labelspacing=_ENTRY - 1.2,
+                handlelength=2.2,
+                columnspacing=1.4,
+                handler_map={tuple: HandlerTuple(ndivide=None, pad=0.2)},
             )
-        return drawn
 
     def _lines(self, width: float) -> tuple[list[str], list[str]]:
         room = width - 2.0 * _EDGE

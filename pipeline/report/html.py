@@ -345,7 +345,11 @@ def _charts(
         ),
         "profiles": (
             "Cross-sections of every muscle along the limb, right and left overlaid",
-            profiles.profile_charts(measures, layouts),
+            [
+                svg
+                for svg in (profiles.profile_chart(measures, layout) for layout in layouts)
+                if svg
+            ],
         ),
         "local_differences": (
             "Difference of the cross-sections by muscle and level along the limb, as colours",

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -36,12 +34,11 @@ from pipeline.report.drawing import (
     chart_figure,
     drawing,
     label_width_px,
-    place,
-    resize,
     to_svg,
 )
 from pipeline.report.format import MINUS, NO_BREAK
 from pipeline.report.head import Entry, Head
+from pipeline.report.panels import Box, Panels, Pen
 from pipeline.report.reach import share_of_reach
 
 #: Names of levels, counted in half segments from the hip.
@@ -54,9 +51,9 @@ _HALF_SEGMENTS: Mapping[int, str] = FrozenDict(
 _PANEL_PX, _BELOW_PX, _BETWEEN_PX, _TITLE_PX, _FOOT_PX = 96.0, 44.0, 11.0, 22.0, 20.0
 _GAP_PX, _SIDE_PX = 22.0, 26.0
 #: The line of the left leg.
-_DASHES = (0, (4, 2))
-#: Where panels stand before a layout moves them.
-_ANYWHERE = (0.0, 0.0, 1.0, 1.0)
+_DASHES = (4.0, 2.0)
+#: The line at an end of a third of a muscle.
+_DOTS = (1.0, 1.65)
 #: More names than this do not fit below a panel; then only the joints are named.
 _MOST_LEVEL_NAMES = 3
 
@@ -74,45 +71,40 @@ class ProfileLayout:
     width_px: int
 
 
-def profile_charts(measures: Measures, layouts: Sequence[ProfileLayout]) -> list[bytes]:
-    """Cross-sections along the limb of both legs, one small panel per muscle, in every layout.
+def profile_chart(measures: Measures, layout: ProfileLayout) -> bytes | None:
+    """Cross-sections along the limb of both legs, one small panel per muscle.
 
     The lean cross-section where it was measured, else the whole one (profiles_of). Right is a
     solid blue line, left a dashed orange one. Where the legs were registered, both are shown at
-    matched levels, and their difference below them with the thirds of the muscle. Empty where no
+    matched levels, and their difference below them with the thirds of the muscle. None where no
     muscle has a profile on both sides or the two sides count their levels differently.
     """
     muscles = _with_profiles(measures)
     if not muscles or not profiles_comparable(measures):
-        return []
+        return None
     joints = measures.measures.position_right.unit == "joints"
     reach = _difference_reach(muscles)
     below_px = _BELOW_PX if any(m.local_difference.levels for m in muscles) else 0.0
     line_px = _TITLE_PX + _PANEL_PX + below_px + _FOOT_PX
-    charts = []
+    head = _head_of_profiles(measures, muscles, narrow=layout.width_px < NARROW_PX)
+    lines_px = math.ceil(len(muscles) / layout.columns) * line_px
+    height_px = lines_px + head.height(layout.width_px)
+    gaps_px = _SIDE_PX + (layout.columns - 1) * _GAP_PX + 4.0
+    width_px = (layout.width_px - gaps_px) / layout.columns
     with drawing():
-        # Making the panels takes longer than drawing them: they are made once and moved.
-        figure = chart_figure(1.0, 1.0)
-        panels = [_profile_panels(figure, m, joints=joints, reach=reach) for m in muscles]
-        for layout in layouts:
-            head = _head_of_profiles(measures, muscles, narrow=layout.width_px < NARROW_PX)
-            lines_px = math.ceil(len(muscles) / layout.columns) * line_px
-            height_px = lines_px + head.height(layout.width_px)
-            gaps_px = _SIDE_PX + (layout.columns - 1) * _GAP_PX + 4.0
-            width_px = (layout.width_px - gaps_px) / layout.columns
-            resize(figure, layout.width_px, height_px)
-            for i, (upper, lower) in enumerate(panels):
-                line, column = divmod(i, layout.columns)
-                x = _SIDE_PX + column * (width_px + _GAP_PX)
-                y = lines_px - line * line_px - _TITLE_PX - _PANEL_PX
-                place(upper, (x, y, width_px, _PANEL_PX))
-                if lower is not None:
-                    place(lower, (x, y - below_px, width_px, below_px - _BETWEEN_PX))
-            drawn = head.draw(figure)
-            charts.append(to_svg(figure))
-            for artist in drawn:
-                artist.remove()
-    return charts
+        figure = chart_figure(layout.width_px, height_px)
+        head.draw(figure)
+        panels = Panels(figure)
+        for i, muscle in enumerate(muscles):
+            line, column = divmod(i, layout.columns)
+            x = _SIDE_PX + column * (width_px + _GAP_PX)
+            y = lines_px - line * line_px - _TITLE_PX - _PANEL_PX
+            _cross_sections(panels, (x, y, width_px, _PANEL_PX), muscle, joints=joints)
+            if muscle.local_difference.levels:
+                lower = (x, y - below_px, width_px, below_px - _BETWEEN_PX)
+                _differences(panels, lower, muscle, joints=joints, reach=reach)
+        panels.draw()
+        return to_svg(figure)
 
 
 def _head_of_profiles(measures: Measures, muscles: Sequence[MuscleResult], *, narrow: bool) -> Head:
@@ -124,7 +116,7 @@ def _head_of_profiles(measures: Measures, muscles: Sequence[MuscleResult], *, na
     notes = f"{words.who(measures)}. Each panel has its own scale."
     key: list[Entry] = [
         (Line2D([], [], color=COLOURS["right"], linewidth=1.5), "right leg"),
-        (Line2D([], [], color=COLOURS["left"], linewidth=1.5, linestyle=_DASHES), "left leg"),
+        (Line2D([], [], color=COLOURS["left"], linewidth=1.5, linestyle=(0, _DASHES)), "left leg"),
     ]
     if any(m.local_difference.levels for m in muscles):
         reach = _difference_reach(muscles)
@@ -195,13 +187,20 @@ def local_map(measures: Measures, *, width_px: int) -> bytes | None:
                 edgecolors="none",
             )
         )
-        axes.autoscale_view()
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [words.muscle_title(m.name) for m in rows])
         axes.tick_params(length=0, labelsize=10.0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        _name_levels(axes, joints=measures.measures.position_right.unit == "joints")
+        joints = measures.measures.position_right.unit == "joints"
+        span = _span([position for box, _ in boxes for position, _ in box], joints=joints)
+        axes.set_xlim(span)
+        levels = _named_levels(span, joints=joints)
+        axes.set_xticks([position for position, _ in levels], [name for _, name in levels])
+        # Names at the ends stay inside the chart.
+        for label, (position, _) in zip(axes.get_xticklabels(), levels, strict=True):
+            if position in span:
+                label.set_horizontalalignment("left" if position == span[0] else "right")
         bar = axes_at(figure, (label_px + 0.2 * width, 26.0, 0.6 * width, 9.0))
         steps = np.linspace(-reach, reach, 101)
         bar.pcolormesh(np.linspace(-reach, reach, 102), [0, 1], [steps], cmap=colours)
@@ -243,40 +242,75 @@ def _profile_of(result: MuscleResult) -> Lead:
     return "lean_volume" if lean else "total_volume"
 
 
-def _profile_panels(
-    figure: Figure, result: MuscleResult, *, joints: bool, reach: float
-) -> tuple[Axes, Axes | None]:
-    """The cross-sections of a muscle and, where levels were matched, their difference below."""
-    upper = figure.add_axes(_ANYWHERE)
-    for (x, y), colour, style in (
-        (_course(result, Side.RIGHT), COLOURS["right"], "-"),
-        (_course(result, Side.LEFT), COLOURS["left"], _DASHES),
-    ):
-        upper.plot(x, y, color=colour, linestyle=style, linewidth=1.5)
-    upper.set_title(words.muscle_title(result.name), fontsize=10, loc="left", pad=5)
-    upper.set_ylim(bottom=0.0)
-    upper.yaxis.set_major_locator(_few_ticks())
-    upper.tick_params(length=0, labelsize=8.5, pad=3)
-    upper.grid(axis="y", color=COLOURS["line"], linewidth=0.6)
+def _cross_sections(panels: Panels, box_px: Box, result: MuscleResult, *, joints: bool) -> None:
+    """The cross-sections of a muscle on both sides, over the names of its levels."""
+    courses = {side: _course(result, side) for side in (Side.RIGHT, Side.LEFT)}
+    span = _span(_drawn(result), joints=joints)
+    top = 1.05 * max(float(np.nanmax(areas, initial=0.0)) for _, areas in courses.values())
+    panel = panels.panel(box_px, across=span, up=(0.0, top or 1.0))
+    panel.title(words.muscle_title(result.name))
+    panel.scale([(tick, f"{tick:g}") for tick in _few_ticks(*panel.up)], size=8.5, grid=True)
+    for side, (positions, areas) in courses.items():
+        panel.line(positions, areas, Pen(COLOURS[side], 1.5, _DASHES if side is Side.LEFT else ()))
+    panel.axes()
     if not result.local_difference.levels:
-        _name_levels(upper, joints=joints)
-        return upper, None
-    lower = figure.add_axes(_ANYWHERE, sharex=upper)
-    _difference_panel(lower, result.local_difference, reach=reach)
-    _name_levels(lower, joints=joints)
-    upper.tick_params(axis="x", labelbottom=False)
-    return upper, lower
+        panel.levels(_named_levels(span, joints=joints))
+
+
+def _differences(
+    panels: Panels, box_px: Box, result: MuscleResult, *, joints: bool, reach: float
+) -> None:
+    """Difference of the cross-sections in percent, with the thirds of the muscle."""
+    difference = result.local_difference
+    span = _span(_drawn(result), joints=joints)
+    panel = panels.panel(box_px, across=span, up=(-reach, reach))
+    band = difference.band_half_width_percent
+    if band is not None:
+        panel.area([_box(span, -band, band)], COLOURS["band"], order=0.5)
+    boxes = [(edges, value) for edges, value in _level_boxes(difference) if value is not None]
+    for side, larger in (("right", operator.gt), ("left", operator.lt)):
+        bars = [_box(edges, 0.0, value) for edges, value in boxes if larger(value, 0.0)]
+        panel.area(bars, COLOURS[side])
+    panel.line(span, (0.0, 0.0), Pen(COLOURS["muted"], 0.8))
+    thirds = [
+        (t.position_from, t.position_to, t.name)
+        for t in difference.thirds
+        if t.position_from is not None and t.position_to is not None
+    ]
+    for end in sorted({end for start, stop, _ in thirds for end in (start, stop)}):
+        panel.line((end, end), panel.up, Pen(COLOURS["muted"], 0.6, _DOTS))
+    for start, stop, name in thirds:
+        panel.above(0.5 * (start + stop), name[0].upper(), size=7.5)
+    panel.scale(
+        [(v, f"{v:.0f}".replace("-", MINUS)) for v in (-reach, 0.0, reach)], size=8.0, grid=False
+    )
+    panel.axes()
+    panel.levels(_named_levels(span, joints=joints))
 
 
 def _course(result: MuscleResult, side: Side) -> tuple[list[float], list[float]]:
     """Positions and cross-sections in cm^2 of one side: at matched levels where there are any."""
     levels = result.local_difference.levels
     if levels:
-        areas = [p.area_right_mm2 if side is Side.RIGHT else p.area_left_mm2 for p in levels]
-        return [_position(p) for p in levels], [area / 100.0 for area in areas]
+        matched = [p.area_right_mm2 if side is Side.RIGHT else p.area_left_mm2 for p in levels]
+        return [_position(p) for p in levels], [area / 100.0 for area in matched]
     lean = _profile_of(result) == "lean_volume"
     points = result.right.profile if side is Side.RIGHT else result.left.profile
     return [p.position for p in points], [_area_cm2(p, lean=lean) for p in points]
+
+
+def _drawn(result: MuscleResult) -> list[float]:
+    """Positions along the limb at which a muscle is drawn."""
+    edges = [edge for edges, _ in _level_boxes(result.local_difference) for edge in edges]
+    return edges + [position for side in Side for position in _course(result, side)[0]]
+
+
+def _span(at: Sequence[float], *, joints: bool) -> tuple[float, float]:
+    """From where to where along the limb a chart reaches: between joints by whole half segments, so
+    that at least two levels have a name."""
+    if joints:
+        return math.floor(2.0 * min(at)) / 2.0, math.ceil(2.0 * max(at)) / 2.0
+    return min(at), max(at)
 
 
 def _position(level: MatchedLevel) -> float:
@@ -315,64 +349,15 @@ def _difference_reach(muscles: Sequence[MuscleResult]) -> float:
     return 10.0 * max(1, math.ceil(float(np.percentile(values, 95)) / 10.0)) if values else 10.0
 
 
-def _difference_panel(axes: Axes, difference: LocalDifference, *, reach: float) -> None:
-    """Difference of the cross-sections in percent, with the thirds of the muscle."""
-    boxes = [(edges, value) for edges, value in _level_boxes(difference) if value is not None]
-    band = difference.band_half_width_percent
-    if band is not None:
-        axes.axhspan(-band, band, color=COLOURS["band"], linewidth=0.0)
-    for side, larger in (("right", operator.gt), ("left", operator.lt)):
-        bars = [_box(edges, 0.0, value) for edges, value in boxes if larger(value, 0.0)]
-        axes.add_collection(PolyCollection(bars, facecolors=COLOURS[side], edgecolors="none"))
-    axes.axhline(0.0, color=COLOURS["muted"], linewidth=0.8)
-    thirds = [
-        (t.position_from, t.position_to, t.name)
-        for t in difference.thirds
-        if t.position_from is not None and t.position_to is not None
-    ]
-    across = axes.get_xaxis_transform()
-    axes.vlines(
-        sorted({end for start, stop, _ in thirds for end in (start, stop)}),
-        *(0.0, 1.0),
-        transform=across,
-        color=COLOURS["muted"],
-        linewidth=0.6,
-        linestyle=":",
-    )
-    for start, stop, name in thirds:
-        axes.text(
-            0.5 * (start + stop),
-            1.0,
-            name[0].upper(),
-            transform=across,
-            ha="center",
-            va="bottom",
-            fontsize=7.5,
-            color=COLOURS["muted"],
-        )
-    axes.set_ylim(-reach, reach)
-    axes.set_yticks(
-        [-reach, 0.0, reach], [f"{-reach:.0f}".replace("-", MINUS), "0", f"{reach:.0f}"]
-    )
-    axes.tick_params(length=0, labelsize=8.0, pad=3)
-
-
-def _name_levels(axes: Axes, *, joints: bool) -> None:
-    if joints:
-        # From one half segment to another, so that at least two levels have a name.
-        low, high = axes.get_xlim()
-        halves = np.arange(math.floor(2.0 * low), math.ceil(2.0 * high) + 1)
-        axes.set_xlim(halves[0] / 2.0, halves[-1] / 2.0)
-        named = [int(h) for h in halves if h in _HALF_SEGMENTS]
-        if len(named) > _MOST_LEVEL_NAMES:
-            named = [h for h in named if h % 2 == 0]
-        axes.set_xticks([h / 2.0 for h in named], [_HALF_SEGMENTS[h] for h in named])
-        # Names at the ends stay inside the panel.
-        for label, h in zip(axes.get_xticklabels(), named, strict=True):
-            if h in (halves[0], halves[-1]):
-                label.set_horizontalalignment("left" if h == halves[0] else "right")
-    else:
-        axes.xaxis.set_major_locator(_few_ticks())
+def _named_levels(span: tuple[float, float], *, joints: bool) -> list[tuple[float, str]]:
+    """Levels of a panel that get a name."""
+    if not joints:
+        return [(at, f"{at:g}".replace("-", MINUS)) for at in _few_ticks(*span)]
+    halves = range(round(2.0 * span[0]), round(2.0 * span[1]) + 1)
+    named = [half for half in halves if half in _HALF_SEGMENTS]
+    if len(named) > _MOST_LEVEL_NAMES:
+        named = [half for half in named if half % 2 == 0]
+    return [(half / 2.0, _HALF_SEGMENTS[half]) for half in named]
 
 
 def _area_cm2(point: ProfilePoint, *, lean: bool) -> float:
@@ -380,5 +365,6 @@ def _area_cm2(point: ProfilePoint, *, lean: bool) -> float:
     return math.nan if area is None else area / 100.0
 
 
-def _few_ticks() -> MaxNLocator:
-    return MaxNLocator(nbins=3, min_n_ticks=2)
+def _few_ticks(low: float, high: float) -> list[float]:
+    ticks = MaxNLocator(nbins=3, min_n_ticks=2).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high]

@@ -26,6 +26,8 @@ _STEP_COST = 0.15
 #: Symmetry weighs more than how thin the body is: inside the pelvis there is no thin place.
 _SYMMETRY_WEIGHT = 2.0
 _LARGEST_TILT_DEG = 12.0
+#: Of a midline where the array has ended: as much as the dearest column.
+_OUTSIDE_COST = 3.0
 _TILTS = 24
 #: Body that is no muscle still costs this share of what muscle does.
 _BODY_COST = 0.2
@@ -101,12 +103,21 @@ def _line(cost: Floats, column_mm: float, level_mm: float) -> Floats:
     best, line = np.inf, np.full(levels, (count - 1) / 2.0)
     for slope in np.linspace(-steepest, steepest, 2 * _TILTS + 1):
         columns = places[:, None] + slope * heights
-        at = [columns, np.broadcast_to(np.arange(levels), columns.shape)]
-        total = ndimage.map_coordinates(cost, at, order=1, mode="constant", cval=3.0).sum(axis=1)
+        total = _cost_at(cost, columns).sum(axis=1)
         k = int(total.argmin())
         if total[k] < best:
             best, line = float(total[k]), columns[k]
     return np.asarray(np.clip(line, 0.0, count - 1.0), dtype=np.float64)
+
+
+def _cost_at(cost: Floats, columns: Floats) -> Floats:
+    """Cost (columns, levels) between columns, at some places of each level (places, levels)."""
+    last = len(cost) - 1
+    lower = np.clip(np.floor(columns).astype(np.intp), 0, max(last - 1, 0))
+    share = columns - lower
+    level = np.arange(cost.shape[1])
+    between = (1.0 - share) * cost[lower, level] + share * cost[np.minimum(lower + 1, last), level]
+    return np.where((columns < 0.0) | (columns > last), _OUTSIDE_COST, between)
 
 
 def _midline_cost(body: Flags) -> Floats:
@@ -124,25 +135,36 @@ def _midline_cost(body: Flags) -> Floats:
     return np.asarray(cost)
 
 
-def _path(cost: Floats) -> Floats:
-    """Cheapest path through the second axis, at most two columns aside per level."""
-    count, levels = cost.shape
-    total = cost[:, 0].copy()
-    came = np.zeros((count, levels), dtype=np.int64)
-    for level in range(1, levels):
-        options = np.full((5, count), np.inf)
-        for k, move in enumerate((0, -1, 1, -2, 2)):
-            source = np.arange(count) + move
-            inside = (source >= 0) & (source < count)
-            options[k, inside] = total[source[inside]] + _STEP_COST * abs(move)
+def _paths(cost: Floats) -> NDArray[np.int64]:
+    """The cheapest path through each slice, at most two columns aside per step.
+
+    Args:
+        cost: of a column, (columns, slices, steps).
+
+    Returns:
+        The column at each step (slices, steps).
+    """
+    count, slices, steps = cost.shape
+    moves = np.array([0, -1, 1, -2, 2])
+    total = cost[:, :, 0].copy()
+    moved = np.zeros(cost.shape, dtype=np.int8)
+    options = np.full((len(moves), count, slices), np.inf)
+    for step in range(1, steps):
+        for option, move in zip(options, moves, strict=True):
+            to, source = (
+                slice(max(0, -move), count - max(0, move)),
+                slice(max(0, move), count + min(0, move)),
+            )
+            option[to] = total[source] + _STEP_COST * abs(move)
         choice = options.argmin(axis=0)
-        came[:, level] = np.arange(count) + np.array([0, -1, 1, -2, 2])[choice]
-        total = options[choice, np.arange(count)] + cost[:, level]
-    path = np.zeros(levels, dtype=np.int64)
-    path[-1] = int(total.argmin())
-    for level in range(levels - 1, 0, -1):
-        path[level - 1] = came[path[level], level]
-    return path.astype(np.float64)
+        moved[:, :, step] = moves[choice]
+        total = np.take_along_axis(options, choice[None], axis=0)[0] + cost[:, :, step]
+    path = np.zeros((slices, steps), dtype=np.int64)
+    path[:, -1] = total.argmin(axis=0)
+    for step in range(steps - 1, 0, -1):
+        at = path[:, step]
+        path[:, step - 1] = at + moved[at, np.arange(slices), step]
+    return path
 
 
 def seam(body: Flags, muscle: Floats, middle: Floats, column_mm: float) -> Floats:
@@ -163,16 +185,16 @@ def seam(body: Flags, muscle: Floats, middle: Floats, column_mm: float) -> Float
 
 
 def _seam(body: Flags, muscle: Floats, middle: Floats, reach: int) -> Floats:
-    count, depth, levels = body.shape
-    cost_here = body * (_BODY_COST + muscle)
-    out = np.zeros((depth, levels))
     offsets = np.arange(-reach, reach + 1)
-    for level in range(levels):
-        columns = np.clip(np.floor(middle[level]).astype(int) + offsets, 0, count - 1)
-        away = np.abs(columns - middle[level]) / reach
-        cost = cost_here[columns, :, level] + 0.05 * away[:, None]
-        out[:, level] = columns[_path(cost).astype(int)]
-    return out
+    columns = np.floor(middle).astype(int) + offsets[:, None]
+    columns = np.clip(columns, 0, body.shape[0] - 1)
+    away = np.abs(columns - middle) / reach
+    levels = np.arange(body.shape[2])
+    # (column, level, row): the seam of a level runs through its rows.
+    here = body.transpose(0, 2, 1)[columns, levels]
+    cost = here * (_BODY_COST + muscle.transpose(0, 2, 1)[columns, levels])
+    cost += 0.05 * away[:, :, None]
+    return columns[_paths(cost), levels[:, None]].T.astype(np.float64)
 
 
 def between_shares(body: Flags, middle: Floats) -> Floats:

@@ -196,6 +196,8 @@ class SeparateConfig(_Section):
     usual_leg_difference: Share
     largest_midline_offset_mm: Positive
     largest_brightness_ratio: Annotated[float, Field(gt=1)]
+    dimmest_level_share: Share
+    dimmest_level_ratio: Share
 
 
 class EmbeddedConfig(_Section):
@@ -295,10 +297,12 @@ class MeasureConfig(_Section):
     largest_invalid_share: Share
     largest_noise_floor_percent: Positive
     largest_noise_floor_difference_points: Positive
+    largest_fat_brightness_ratio: Annotated[float, Field(gt=1)]
     blunt_end_share: Share
     broken_off_share: Share
     broken_off_step_mm: Positive
     largest_gap_share: Share
+    gap_area_share: Share
     largest_edge_share: Share
     edge_reach_mm: Positive
     largest_cut_share: Share
@@ -324,6 +328,7 @@ class MeasureConfig(_Section):
     largest_volume_factor: Annotated[float, Field(gt=1)]
     smallest_reference_ml: Positive
     largest_side_factor: Annotated[float, Field(gt=1)]
+    largest_found_side_factor: Annotated[float, Field(gt=1)]
     fewest_whole_muscles: Annotated[int, Field(ge=1)]
     own_limits_percent: dict[str, Index]
     own_limits_people: dict[str, Annotated[int, Field(ge=2)]]

@@ -376,6 +376,7 @@ def test_a_cut_structure_says_where_it_is_cut(place, words):
         edges={},
         blunt_end_share=0.25,
         largest_edge_share=0.02,
+        gap_area_share=0.25,
     )
     assert words in extent.cut
     assert extent.cut_aside == ("edge" in words)
@@ -462,6 +463,7 @@ def test_a_structure_beside_levels_nobody_scanned_is_cut(bottom, top, where):
         edges={},
         blunt_end_share=2.0,
         largest_edge_share=0.02,
+        gap_area_share=0.25,
     )
     assert (extent.cut is not None) == (where is not None)
     assert where is None or where in extent.cut
@@ -484,6 +486,7 @@ def test_a_large_cross_section_at_an_end_that_nothing_cuts_is_told():
             edges={},
             blunt_end_share=0.25,
             largest_edge_share=0.02,
+            gap_area_share=0.25,
         )
         assert extent.blunt == blunt
         assert (extent.cut is None) == (cut is None)
@@ -501,9 +504,29 @@ def test_a_hole_in_the_labels_is_noticed():
         edges={},
         blunt_end_share=2.0,
         largest_edge_share=0.02,
+        gap_area_share=0.25,
     )
     assert extent.cut is None
     assert extent.gap_share == pytest.approx(0.1)
+
+
+def test_stray_voxels_do_not_fill_a_hole_and_a_waist_is_none():
+    """One of four voxels of a level is a scrap, two are a muscle that is thinner there."""
+    for there, gap in ((1, 0.075), (2, 0.0)):
+        mask = np.ones((2, 2, 10), dtype=bool)
+        mask[:, :, 4].flat[there:] = False
+        extent = structure_extent(
+            mask,
+            lower_index=(4, 4, 4),
+            box_shape=(12, 12, 20),
+            seen=np.ones(20, dtype=bool),
+            labelled=np.ones(20, dtype=bool),
+            edges={},
+            blunt_end_share=2.0,
+            largest_edge_share=0.02,
+            gap_area_share=0.25,
+        )
+        assert extent.gap_share == pytest.approx(gap)
 
 
 def test_levels_nobody_scanned_are_no_hole_in_the_labels():
@@ -520,6 +543,7 @@ def test_levels_nobody_scanned_are_no_hole_in_the_labels():
         edges={},
         blunt_end_share=2.0,
         largest_edge_share=0.02,
+        gap_area_share=0.25,
     )
     assert extent.cut == "cut by a gap in the scan"
     assert (extent.gap_share, extent.cut_aside) == (0.0, False)

@@ -321,7 +321,7 @@ def test_a_broken_contract_is_refused(tmp_path, text, words):
 def thighs() -> LoadedSubject:
     """Mid-thighs of the test person on a coarse grid, water and fat."""
     levels = small_scan().labels.grid.shape[2]
-    return loaded(cropped(small_scan(), levels * 11 // 20, levels * 25 // 40), labels=False)
+    return loaded(cropped(small_scan(), levels * 11 // 20, levels * 23 // 40), labels=False)
 
 
 @needs_weights

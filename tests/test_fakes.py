@@ -639,6 +639,29 @@ def test_a_weak_side_is_a_caveat_on_lean_volume_alone() -> None:
     assert muscle.asymmetry_total_volume.caveats == ()
 
 
+@pytest.mark.parametrize("brighter", [1.1, 1.5])
+def test_fat_that_is_brighter_in_one_leg_is_a_caveat_on_lean_volume_alone(brighter: float) -> None:
+    """A coil makes water and fat of one leg brighter alike; what was done to fat alone is told."""
+    scan = thighs()
+    right = np.arange(scan.labels.grid.shape[0]) >= scan.labels.grid.shape[0] // 2
+    coil = np.where(right, np.float32(2.0), np.float32(1.0))[:, None, None]
+    fat_alone = np.where(right, np.float32(brighter), np.float32(1.0))[:, None, None]
+    images = {
+        W: scan.images[W].with_data(scan.images[W].data * coil),
+        F: scan.images[F].with_data(scan.images[F].data * coil * fat_alone),
+    }
+    limb, findings, _ = measured(loaded(replace(scan, images=images)))
+    muscle = next(m for m in limb.muscles if m.name == "adductor_longus")
+    if brighter < 1.25:
+        assert "fat_unlike_bright" not in codes(findings)
+        return
+    finding = told(tuple(findings), "fat_unlike_bright")
+    assert finding.side is Side.RIGHT
+    assert finding.value == pytest.approx(brighter, rel=0.1)
+    assert "fat_unlike_bright" in muscle.asymmetry.caveats
+    assert "fat_unlike_bright" not in muscle.asymmetry_total_volume.caveats
+
+
 def test_blanked_air_leaves_the_noise_unknown() -> None:
     scan = thighs()
     body_only = scan.images[W].data + scan.images[F].data > 150
@@ -705,6 +728,39 @@ def test_muscle_without_fat_beneath_the_skin_goes_on_outside_the_images(side: Si
     assert "cut_aside" not in codes(findings)
     reasons = [getattr(m, s).reason for m in whole.muscles for s in Side]
     assert not [reason for reason in reasons if reason and "outer edge" in reason]
+
+
+@pytest.mark.parametrize("side", Side)
+def test_levels_on_which_one_leg_alone_is_dim_are_not_seen(side: Side) -> None:
+    """It moved, or slices were lost: without those levels the legs are compared as before."""
+    scan = thighs()
+    half = np.arange(scan.labels.grid.shape[0]) >= scan.labels.grid.shape[0] // 2
+    dim = np.zeros(scan.labels.grid.shape, dtype=bool)
+    dim[half if side is Side.RIGHT else ~half, :, 14:17] = True
+    images = {
+        q: v.with_data(np.where(dim, np.float32(0.3) * v.data, v.data))
+        for q, v in scan.images.items()
+    }
+    # As a network labels them: not at all there, but for stray voxels.
+    stray = dim & (np.random.default_rng(2).random(dim.shape) > 0.02)
+    lost = replace(without(scan, np.zeros_like(dim), stray), images=images)
+    limb, findings, _ = measured(loaded(lost), registered=True)
+    finding = told(tuple(findings), "levels_dim")
+    assert (finding.side, finding.value) == (side, pytest.approx(3 * VOXEL_MM[2]))
+    before, _, _ = measured(loaded(scan), registered=True)
+    for name in ("adductor_magnus", "vastus_lateralis"):
+        old, new = (next(m for m in x.muscles if m.name == name) for x in (before, limb))
+        assert "cut by a gap in the scan" in getattr(new, side).reason
+        assert new.asymmetry.caveats == ("levels_dim",)
+        assert new.asymmetry_total_volume.index_percent == pytest.approx(
+            old.asymmetry_total_volume.index_percent, abs=3.0
+        )
+    both = {
+        q: v.with_data(np.where(dim | dim[::-1], 0.3 * v.data, v.data).astype(np.float32))
+        for q, v in scan.images.items()
+    }
+    _, findings, _ = measured(loaded(replace(scan, images=both)))
+    assert "levels_dim" not in codes(findings)
 
 
 @pytest.mark.parametrize(("mm", "doubted"), [(15.0, False), (60.0, True)])

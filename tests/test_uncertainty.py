@@ -180,3 +180,24 @@ def test_a_muscle_that_is_all_fat_on_one_side_says_so():
     assert (lean.index_percent, lean.verdict) == (None, None)
     assert lean.reason == "the left side holds no lean tissue, all of it is fat"
     assert total.index_percent is not None
+
+
+def test_scraps_that_a_program_found_have_no_verdict():
+    """4 times apart: the program missed the muscle. A person's labels may be so."""
+    whole = make_measures().measures.muscles[8]
+    seen = {"repeat_volume_ratios": (1.0, 1.01, 0.99)}
+    right = whole.right.model_copy(update=seen)
+    for factor, looks, judged in ((2.0, seen, True), (4.0, seen, False), (4.0, {}, True)):
+        smaller = {
+            f"{of}_{part}_ml": getattr(right, f"{of}_{part}_ml") / factor
+            for of in ("volume", "lean_volume")
+            for part in ("whole", "in_view", "matched")
+        }
+        sides = (
+            whole.right.model_copy(update=looks),
+            whole.right.model_copy(update=looks | smaller),
+        )
+        for found in asymmetries(*sides, None, (whole.name,), CONFIG, level_error_mm=1.0):
+            assert (found.verdict is not None) == judged
+            assert found.index_percent is not None
+            assert judged or "volumes are 4.0 times apart" in found.reason

@@ -49,6 +49,7 @@ def structure_extent(
     edges: Mapping[str, Flags],
     blunt_end_share: float,
     largest_edge_share: float,
+    gap_area_share: float,
 ) -> Extent:
     """Judge one structure.
 
@@ -61,7 +62,7 @@ def structure_extent(
         labelled: per level: the labels speak of it.
         edges: voxels of the leg's box near where the leg goes on beyond an edge of the images, as
             near_edges gives them.
-        blunt_end_share, largest_edge_share: see measure in the configuration.
+        blunt_end_share, largest_edge_share, gap_area_share: see measure in the configuration.
     """
     areas = mask.sum(axis=(0, 1)).astype(np.float64)
     levels = np.flatnonzero(areas) + lower_index[2]
@@ -91,7 +92,9 @@ def structure_extent(
         if at_face or near > largest_edge_share:
             aside.append(f"cut by the {name} edge of the field of view")
     cut = " and ".join([*reasons, *aside]) or None
-    return Extent(cut, bool(aside), _gap_share(areas, seen[bottom : top + 1]), blunt)
+    return Extent(
+        cut, bool(aside), _gap_share(areas, seen[bottom : top + 1], gap_area_share), blunt
+    )
 
 
 def gap_beside(seen: Flags, bottom: int, top: int) -> bool:
@@ -109,13 +112,14 @@ def gap_beside(seen: Flags, bottom: int, top: int) -> bool:
     return not seen[low : high + 1].all()
 
 
-def _gap_share(areas: NDArray[np.float64], seen: Flags) -> float:
-    """Share of a structure on empty levels between its ends, its areas interpolated there; what
+def _gap_share(areas: NDArray[np.float64], seen: Flags, gap_area_share: float) -> float:
+    """Share of a structure missing on levels between its ends, its areas interpolated there; what
     nobody scanned is no fault of its labels."""
-    present = areas > 0
+    around = np.minimum(np.maximum.accumulate(areas), np.maximum.accumulate(areas[::-1])[::-1])
+    present = areas > gap_area_share * around
     missing = ~present & seen
     if not missing.any():
         return 0.0
     level = np.arange(areas.size)
     filled = np.interp(level, level[present], areas[present])
-    return float(filled[missing].sum() / filled.sum())
+    return float(np.maximum(filled - areas, 0.0)[missing].sum() / filled.sum())

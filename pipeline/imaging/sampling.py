@@ -8,13 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
+#: Brighter values than so many percent are cut.
+_NO_SPIKE = 99.9
+
 
 def otsu(values: NDArray[np.floating]) -> float | None:
-    """Otsu's threshold between dark and bright; None where all values are one."""
-    if values.max() <= values.min():
+    """Otsu's threshold between dark and bright; None where all values are one.
+
+    Spikes (a few voxels that wrapped around in 16 bits) count as bright, not as brighter: the
+    histogram has 256 steps between the darkest and the brightest value.
+    """
+    cut = np.minimum(values.ravel(), np.percentile(values, _NO_SPIKE))
+    if cut.max() <= cut.min():
+        cut = values.ravel()
+    if cut.max() <= cut.min():
         return None
     untyped: Any = threshold_otsu
-    return float(untyped(values.ravel()))
+    return float(untyped(cut))
 
 
 def odd_step(step: float) -> int:

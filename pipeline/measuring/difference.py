@@ -240,6 +240,13 @@ def _no_verdict(
             f"both legs show only {100 * share:.0f} % of it "
             f"(at least {100 * config.smallest_matched_share:.0f} % needed)"
         )
+    volumes = [m.volume_ml("total_volume", extent) or 0.0 for m in (right, left)]
+    factor = max(volumes) / min(volumes)
+    if not looks[0] and factor > config.largest_found_side_factor:
+        return (
+            f"its volumes are {factor:.1f} times apart: that labels found by a program are wrong "
+            "is likelier than that (look at the pictures, and correct the labels)"
+        )
     return None
 
 

@@ -12,6 +12,7 @@ from pipeline.core.anatomy import Side
 from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import Leg, SegmentedLegs
 from pipeline.core.volume import Quantity
+from pipeline.imaging.brightness import fat_over_muscle
 from pipeline.imaging.labels import is_muscle
 from pipeline.imaging.noise import fraction_of_noise, with_signal
 from pipeline.imaging.rims import (
@@ -30,8 +31,9 @@ Surfaces = Mapping[Side, Mapping[str, Flags]]
 
 #: Codes of the finding on what fat fraction noise alone gives: as usual, and too high.
 NOISE_FLOORS = ("noise_floor", "noise_floor_high")
-#: Code of the finding that is a caveat on differences of lean volume alone.
+#: Codes of findings that are a caveat on differences of lean volume alone.
 NOISE_DIFFERS = "noise_floors_differ"
+FAT_UNLIKE = "fat_unlike_bright"
 #: Codes of findings that are a caveat on every difference.
 NO_SIGNAL = "no_signal"
 SIGNAL_FADES = "signal_fades"
@@ -102,6 +104,39 @@ def noise_floors(legs: SegmentedLegs, config: MeasureConfig) -> Iterator[Finding
             value=abs(apart),
             threshold=config.largest_noise_floor_difference_points,
             unit="points",
+        )
+
+
+def fat_brightness(legs: SegmentedLegs, config: MeasureConfig) -> Iterator[Finding]:
+    """Whether fat, held against the muscle beside it, is equally bright in both legs."""
+    ratios: dict[Side, float] = {}
+    for side in Side:
+        leg = legs[side].leg
+        if leg.dixon is None:
+            return
+        found = fat_over_muscle(
+            leg.dixon.water.data,
+            leg.dixon.fat.data,
+            leg.dixon.valid & leg.tissue,
+            leg.grid.voxel_sizes_mm,
+        )
+        if found is None:
+            return
+        ratios[side] = found
+    brighter = max(Side, key=lambda side: ratios[side])
+    ratio, limit = ratios[brighter] / ratios[brighter.other], config.largest_fat_brightness_ratio
+    if ratio > limit:
+        yield Finding(
+            code=FAT_UNLIKE,
+            severity=Severity.WARNING,
+            stage="measure",
+            side=brighter,
+            message=f"Held against the muscle beside it, fat is {ratio:.1f} times as bright in the "
+            f"{brighter} leg as in the {brighter.other} leg: muscles with fat in them read as "
+            "fatter there by that alone, and lean volumes differ. Were the water and the fat "
+            "images corrected for the coils one by one?",
+            value=ratio,
+            threshold=limit,
         )
 
 

@@ -175,6 +175,7 @@ def measure_leg(
             edges=edges,
             blunt_end_share=config.blunt_end_share,
             largest_edge_share=config.largest_edge_share,
+            gap_area_share=config.gap_area_share,
         )
         out[structure.name] = RawStructure(
             in_view=sums(weights=None),

@@ -34,10 +34,12 @@ from pipeline.measuring.expected import expected_volumes, own_reference_used, un
 from pipeline.measuring.groups import group_result, ratio, union_result
 from pipeline.measuring.images import (
     CUT_ASIDE,
+    FAT_UNLIKE,
     NOISE_DIFFERS,
     SIGNAL_FADES,
     cut_surfaces,
     fading_surfaces,
+    fat_brightness,
     joined,
     noise_floors,
     signal_voids,
@@ -116,12 +118,12 @@ def measure(
         for name, members in ((u.name, u.muscles) for u in UNIONS)
         if any(name in structures[side] for side in Side)
     ]
-    noise = list(noise_floors(legs, config))
-    of_noise = tuple(finding.code for finding in noise if finding.code == NOISE_DIFFERS)
+    of_fat = [*noise_floors(legs, config), *fat_brightness(legs, config)]
+    of_lean = tuple(f.code for f in of_fat if f.code in (NOISE_DIFFERS, FAT_UNLIKE))
     unseen = [*void_findings(legs, voids), *surface_findings(legs, SIGNAL_FADES, fading)]
     caveats = (*legs.caveats, *dict.fromkeys(finding.code for finding in unseen))
-    muscles = [_with_caveats(muscle, caveats, of_noise) for muscle in muscles]
-    groups = [_with_caveats(group, caveats, of_noise) for group in groups]
+    muscles = [_with_caveats(muscle, caveats, of_lean) for muscle in muscles]
+    groups = [_with_caveats(group, caveats, of_lean) for group in groups]
     if legs.doubt is not None:
         muscles = [_without_verdicts(muscle, legs.doubt) for muscle in muscles]
         groups = [_without_verdicts(group, legs.doubt) for group in groups]
@@ -137,7 +139,7 @@ def measure(
     findings = [
         *swap_findings(structures),
         *unseen,
-        *noise,
+        *of_fat,
         *surface_findings(legs, CUT_ASIDE, cut),
         *_findings(muscles),
         *own_reference_used(config),

@@ -27,6 +27,7 @@ from pipeline.imaging.body import (
 )
 from pipeline.imaging.boxes import box_of, widened
 from pipeline.imaging.cut_ends import whole_levels
+from pipeline.imaging.dim_levels import dim_levels
 from pipeline.imaging.labels import leg_labels
 from pipeline.imaging.noise import air_limits, noise_level
 from pipeline.imaging.pose import difference_of_legs
@@ -47,6 +48,8 @@ _SPACES = {Side.RIGHT: "right-leg", Side.LEFT: "left-leg-mirrored"}
 #: Both legs of a newborn side by side are wider than the one, no magnet shows more than the other.
 #: What lies beyond was not written in mm.
 _NARROWEST_SCAN_MM, _WIDEST_SCAN_MM = 60.0, 1500.0
+#: Code of the finding on levels of one leg that give too little signal.
+LEVELS_DIM = "levels_dim"
 #: Levels with less body than this show no leg, mm^2.
 _SMALLEST_SECTION_MM2 = 100.0
 #: Fat can be so much brighter than muscle there that muscle is taken for air.
@@ -96,7 +99,9 @@ def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult
     doubt = next((f.message for f in alike if f.severity is Severity.ERROR), None)
     if given is not None and scan.images:
         findings += _label_findings(scan, given, tissue, config)
-    doubts = _off_isocentre(middle, config) if scan.from_isocentre else []
+    doubts = [finding for finding in findings if finding.code == LEVELS_DIM]
+    findings = [finding for finding in findings if finding.code != LEVELS_DIM]
+    doubts += _off_isocentre(middle, config) if scan.from_isocentre else []
     if scan.images:
         doubts += _unlike_bright(legs, config)
     findings += doubts
@@ -216,6 +221,10 @@ def _from_images(
             findings += _cut_ends(scan.grid, side, shown, seen[side])
         volumes[side] = float(mask.sum()) * scan.grid.voxel_volume_ml
     _check_sizes(volumes, config)
+    dim = _dim_levels(scan, tissue, seen, config)
+    for side, flags in dim.items():
+        seen[side] &= ~flags
+        findings += _dim_findings(scan.grid, side, flags)
     joined = _both_sides(body, middle) & (between_shares(body, middle) > 0)
     touching = float(joined.mean()) * scan.grid.shape[2] * scan.grid.voxel_sizes_mm[2]
     if touching > 0:
@@ -231,6 +240,51 @@ def _from_images(
             )
         )
     return tissue, seen, findings
+
+
+def _dim_levels(
+    scan: CanonicalScan,
+    tissue: Mapping[Side, Flags],
+    seen: Mapping[Side, Flags],
+    config: SeparateConfig,
+) -> dict[Side, Flags]:
+    """Seen levels on which one leg alone gives far less signal than above and below."""
+    signal = sum(image.data for image in scan.images.values())
+    totals = {
+        side: np.asarray(np.sum(signal, axis=(0, 1), where=tissue[side]), dtype=np.float64)
+        for side in Side
+    }
+    return {
+        side: seen[side]
+        & dim_levels(
+            totals[side],
+            totals[side.other],
+            scan.grid.voxel_sizes_mm[2],
+            largest_share=config.dimmest_level_share,
+            largest_ratio=config.dimmest_level_ratio,
+        )
+        for side in Side
+    }
+
+
+def _dim_findings(grid: Grid, side: Side, dim: Flags) -> list[Finding]:
+    """What is said of levels on which a leg gives too little signal."""
+    if not dim.any():
+        return []
+    length_mm = np.count_nonzero(dim) * grid.voxel_sizes_mm[2]
+    return [
+        Finding(
+            code=LEVELS_DIM,
+            severity=Severity.WARNING,
+            stage="separate",
+            message=f"Over {length_mm:.0f} mm the {side} leg gives far less signal than above and "
+            "below, and the other leg does not: it moved, or slices were lost. Those levels count "
+            "as not seen, and what is next to them may be wrong.",
+            side=side,
+            value=length_mm,
+            unit="mm",
+        )
+    ]
 
 
 def _cut_ends(grid: Grid, side: Side, shown: Flags, whole: Flags) -> list[Finding]:

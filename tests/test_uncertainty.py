@@ -88,10 +88,9 @@ def test_a_muscle_that_moves_on_one_side_is_less_certain():
     assert other.asymmetry_total_volume.se_method_percent == pytest.approx(
         one.asymmetry_total_volume.se_method_percent
     )
-    # What both sides do alike leaves the difference alone.
-    assert both.asymmetry_total_volume.se_method_percent == pytest.approx(
-        calm.asymmetry_total_volume.se_method_percent
-    )
+    # What both sides do alike cancels for the most part: that it was alike may be chance.
+    apart, alike = (m.asymmetry_total_volume.se_method_percent for m in (one, both))
+    assert calm.asymmetry_total_volume.se_method_percent < alike < 0.45 * apart
     width = [
         m.asymmetry_total_volume.interval_high_percent
         - m.asymmetry_total_volume.interval_low_percent
@@ -101,15 +100,14 @@ def test_a_muscle_that_moves_on_one_side_is_less_certain():
 
 
 def test_a_side_moves_from_scan_to_scan_by_what_both_sides_do_alike_too():
-    """It cancels in their difference, and so is in no error of that."""
+    """It cancels in their difference for the most part."""
     still, alike = Confidence(0.97, (1.0, 1.0, 1.0)), Confidence(0.9, (1.06, 0.95, 1.05))
     calm = named(measured({"soleus": still}, {"soleus": still}).muscles, "soleus")
     both = named(measured({"soleus": alike}, {"soleus": alike}).muscles, "soleus")
     one = named(measured({"soleus": alike}, {"soleus": still}).muscles, "soleus")
     given = named(measured({}, {}).muscles, "soleus")
-    assert both.asymmetry_total_volume.se_total_percent == pytest.approx(
-        calm.asymmetry_total_volume.se_total_percent
-    )
+    calmer, alone, apart = (m.asymmetry_total_volume.se_total_percent for m in (calm, both, one))
+    assert calmer < alone < apart
     # Less than the published figure is not claimed; a few slices leave a little more open.
     least = math.hypot(CONFIG.scan_rescan_cv_percent, calm.right.counting_se_percent)
     assert calm.right.se_repeat_percent == pytest.approx(least)

@@ -61,6 +61,9 @@ Z95 = 1.959964
 _SECTIONS = 1.0 / 60.0
 #: A muscle that a look loses altogether counts as this much of it.
 _LEAST_RATIO = 0.05
+#: Of what the sides move on their own, as if independent, so much at least counts as difference:
+#: that three looks moved them alike may be chance.
+_LEAST_SPREAD_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ class MethodError:
 
 
 def spread_between_looks(right: Sequence[float], left: Sequence[float]) -> float:
-    """Root mean square of ln(R / L) over looks, relative to the undisturbed look.
+    """Root mean square of ln(R / L) over looks, relative to the undisturbed look; at least a share
+    of what both sides move on their own (docs/uncertainty.md).
 
     Args:
         right, left: volume in each disturbed look divided by the undisturbed volume; both legs
@@ -94,7 +98,8 @@ def spread_between_looks(right: Sequence[float], left: Sequence[float]) -> float
         math.log(max(a, _LEAST_RATIO) / max(b, _LEAST_RATIO))
         for a, b in zip(right, left, strict=True)
     ]
-    return _root_mean_square(logs)
+    alone = math.hypot(spread_of_looks(right), spread_of_looks(left))
+    return max(_root_mean_square(logs), _LEAST_SPREAD_SHARE * alone)
 
 
 def spread_of_looks(ratios: Sequence[float]) -> float:

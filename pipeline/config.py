@@ -196,6 +196,7 @@ class SeparateConfig(_Section):
     usual_leg_difference: Share
     largest_midline_offset_mm: Positive
     largest_brightness_ratio: Annotated[float, Field(gt=1)]
+    largest_foot_offset_mm: Positive
     dimmest_level_share: Share
     dimmest_level_ratio: Share
 

@@ -21,6 +21,7 @@ from pipeline import (
     segment,
     separate_legs,
 )
+from pipeline.core.anatomy import STRUCTURE_IDS
 from pipeline.core.errors import InputError, SubjectUnusableError
 from pipeline.core.grid import Grid
 from pipeline.core.scan import ArraySource, CanonicalScan, LegPair
@@ -280,3 +281,24 @@ def test_unlabelled_real_scans_are_separated(shared_data, tmp_path):
         sizes = [float(legs[side].tissue.sum()) for side in Side]
         # Two legs of one person differ by far less than a leg that lost a part to the other.
         assert 0.8 < sizes[0] / sizes[1] < 1.25, name
+
+
+@pytest.mark.parametrize("side", Side)
+def test_a_leg_that_ends_while_the_other_goes_on_is_told(side: Side) -> None:
+    """The levels below it were imaged: muscles end there, and no end of the scan cuts them."""
+    scan = small_scan()
+    knee = int(np.argwhere(scan.labels.data == STRUCTURE_IDS["tibia"])[:, 2].max())
+    half = np.arange(scan.labels.grid.shape[0]) >= scan.labels.grid.shape[0] // 2
+    gone = np.zeros(scan.labels.grid.shape, dtype=bool)
+    gone[half if side is Side.RIGHT else ~half, :, : knee - 10] = True
+    images = {q: v.with_data(np.where(gone, np.float32(0), v.data)) for q, v in scan.images.items()}
+    stump = replace(scan, images=images)
+    for body, expected in ((scan, []), (stump, [side])):
+        subject = loaded(body, labels=False)
+        canonical = canonicalise(subject, config=GIVEN.canonicalise).value
+        result = separate_legs(canonical, config=GIVEN.separate)
+        told = [f for f in result.findings if f.code == "leg_ends_early"]
+        assert [f.side for f in told] == expected
+        assert ("leg_ends_early" in result.value.caveats) == bool(expected)
+    assert result.value[side].seen[: knee - 10].sum() * VOXEL_MM[2] == pytest.approx(told[0].value)
+    assert not [f for f in result.findings if f.code == "ends_not_straight" and f.side is side]

@@ -48,8 +48,9 @@ _SPACES = {Side.RIGHT: "right-leg", Side.LEFT: "left-leg-mirrored"}
 #: Both legs of a newborn side by side are wider than the one, no magnet shows more than the other.
 #: What lies beyond was not written in mm.
 _NARROWEST_SCAN_MM, _WIDEST_SCAN_MM = 60.0, 1500.0
-#: Code of the finding on levels of one leg that give too little signal.
-LEVELS_DIM = "levels_dim"
+#: Codes of findings on levels of one leg that give too little signal, and on a leg that ends while
+#: the other goes on: each is a caveat on every difference.
+LEVELS_DIM, LEG_ENDS_EARLY = "levels_dim", "leg_ends_early"
 #: Levels with less body than this show no leg, mm^2.
 _SMALLEST_SECTION_MM2 = 100.0
 #: Fat can be so much brighter than muscle there that muscle is taken for air.
@@ -99,8 +100,9 @@ def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult
     doubt = next((f.message for f in alike if f.severity is Severity.ERROR), None)
     if given is not None and scan.images:
         findings += _label_findings(scan, given, tissue, config)
-    doubts = [finding for finding in findings if finding.code == LEVELS_DIM]
-    findings = [finding for finding in findings if finding.code != LEVELS_DIM]
+    doubtful = (LEVELS_DIM, LEG_ENDS_EARLY)
+    doubts = [finding for finding in findings if finding.code in doubtful]
+    findings = [finding for finding in findings if finding.code not in doubtful]
     doubts += _off_isocentre(middle, config) if scan.from_isocentre else []
     if scan.images:
         doubts += _unlike_bright(legs, config)
@@ -198,7 +200,7 @@ def _from_images(
     border = _at_full_size(surface, lattice, scan.grid.shape)
     columns = np.arange(scan.grid.shape[0], dtype=np.float64)[:, None, None]
     halves = {Side.RIGHT: columns > border, Side.LEFT: columns < border}
-    tissue, seen, volumes = {}, {}, {}
+    tissue, seen, shown_at, volumes = {}, {}, {}, {}
     lit = np.zeros(scan.grid.shape, dtype=np.bool_)
     for image in scan.images.values():
         lit |= image.data != 0
@@ -211,16 +213,24 @@ def _from_images(
             mask = mask & ~mask_at_full_size(arms, lattice, scan.grid.shape)
         tissue[side] = mask
         levels = np.flatnonzero(mask.sum(axis=(0, 1)) * area >= _SMALLEST_SECTION_MM2)
-        seen[side] = np.zeros(scan.grid.shape[2], dtype=np.bool_)
+        shown = np.zeros(scan.grid.shape[2], dtype=np.bool_)
+        seen[side] = shown
         if levels.size:
             # A missing station was filled with zeros; where anything was scanned there is noise.
             between = slice(levels[0], levels[-1] + 1)
-            shown = np.zeros(scan.grid.shape[2], dtype=np.bool_)
             shown[between] = np.any(lit[:, :, between] & half[:, :, between], axis=(0, 1))
             seen[side] = whole_levels(mask, lit, shown, scan.grid.voxel_sizes_mm)
-            findings += _cut_ends(scan.grid, side, shown, seen[side])
+        shown_at[side] = shown
         volumes[side] = float(mask.sum()) * scan.grid.voxel_volume_ml
     _check_sizes(volumes, config)
+    for side in Side:
+        stump = _beyond_stump(shown_at[side], shown_at[side.other], scan.grid, config)
+        if stump.any():
+            # Seen to be empty: muscles end there, and no end of the scan cuts them.
+            seen[side] = shown_at[side] | stump
+            findings += _ends_early(scan.grid, side, stump)
+        else:
+            findings += _cut_ends(scan.grid, side, shown_at[side], seen[side])
     dim = _dim_levels(scan, tissue, seen, config)
     for side, flags in dim.items():
         seen[side] &= ~flags
@@ -280,6 +290,32 @@ def _dim_findings(grid: Grid, side: Side, dim: Flags) -> list[Finding]:
             message=f"Over {length_mm:.0f} mm the {side} leg gives far less signal than above and "
             "below, and the other leg does not: it moved, or slices were lost. Those levels count "
             "as not seen, and what is next to them may be wrong.",
+            side=side,
+            value=length_mm,
+            unit="mm",
+        )
+    ]
+
+
+def _beyond_stump(own: Flags, other: Flags, grid: Grid, config: SeparateConfig) -> Flags:
+    """Levels below the end of a leg on which the other leg is shown; none where both end alike."""
+    below = other.copy()
+    below[int(own.argmax()) :] = False
+    length_mm = np.count_nonzero(below) * grid.voxel_sizes_mm[2]
+    return below if length_mm > config.largest_foot_offset_mm else np.zeros_like(below)
+
+
+def _ends_early(grid: Grid, side: Side, stump: Flags) -> list[Finding]:
+    """What is said of a leg that ends while the other goes on."""
+    length_mm = np.count_nonzero(stump) * grid.voxel_sizes_mm[2]
+    return [
+        Finding(
+            code=LEG_ENDS_EARLY,
+            severity=Severity.WARNING,
+            stage="separate",
+            message=f"The {side} leg ends {length_mm:.0f} mm above the other one, within the "
+            "images: an amputation, or images blanked there. The legs are no pair below that, and "
+            "muscles that end there are no whole ones.",
             side=side,
             value=length_mm,
             unit="mm",

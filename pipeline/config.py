@@ -323,6 +323,7 @@ class MeasureConfig(_Section):
     method_error_floor_percent: Positive
     method_error_of_100_ml_percent: Positive
     method_error_hip_factor: Positive
+    method_error_of_fat_percent: Positive
     level_error_mm: Positive
     level_error_slices: Positive
     smallest_matched_share: Share

@@ -610,6 +610,11 @@ def test_error_of_the_method_grows_with_spread_and_falls_with_size():
     assert se_of_method(0.0, 100.0, error) == pytest.approx(math.hypot(0.01, 0.03))
     assert se_of_method(0.1, 1e9, error) == pytest.approx(math.hypot(0.01, 0.2), rel=1e-3)
     assert se_of_method(0.02, 50.0, error) > se_of_method(0.02, 500.0, error)
+    with_fat = replace(error, of_fat=0.004)
+    assert se_of_method(0.0, 1e9, with_fat, -10.0) == pytest.approx(
+        math.hypot(0.01, 0.04), rel=1e-3
+    )
+    assert se_of_method(0.0, 1e9, with_fat) == pytest.approx(0.01, rel=1e-3)
 
 
 def test_repeatability_is_not_counted_twice():

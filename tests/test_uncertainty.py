@@ -199,3 +199,24 @@ def test_scraps_that_a_program_found_have_no_verdict():
             assert (found.verdict is not None) == judged
             assert found.index_percent is not None
             assert judged or "volumes are 4.0 times apart" in found.reason
+
+
+def test_sides_that_differ_in_fat_are_less_sure():
+    """Labels of a program change where there is fat in a muscle; a person's do not."""
+    muscle = make_measures().measures.muscles[8]
+
+    def errors(fat_percent: float, looks: tuple[float, ...] | None) -> list[float | None]:
+        right, left = (
+            muscle.right.model_copy(
+                update={"repeat_volume_ratios": looks, "fat_fraction_percent": fat}
+            )
+            for fat in (6.0, fat_percent)
+        )
+        found = asymmetries(right, left, None, (muscle.name,), CONFIG, level_error_mm=1.0)
+        return [asymmetry.se_method_percent for asymmetry in found]
+
+    looks = (1.0, 1.01, 0.99)
+    for alike, apart in zip(errors(6.0, looks), errors(26.0, looks), strict=True):
+        added = 20.0 * CONFIG.method_error_of_fat_percent
+        assert apart == pytest.approx(math.hypot(alike, added))
+    assert errors(26.0, None) == [None, None]

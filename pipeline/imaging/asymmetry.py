@@ -77,6 +77,8 @@ class MethodError:
             that of a border drawn in many places independently.
         factor: on all of these, for a region of the body that is harder to tell.
         level_mm: error of where a level of one leg lies in the other, of muscles that are cut.
+        of_fat: further error for every point by which the fat fractions of the sides differ, since
+            labels are smaller, or larger, where there is fat in a muscle.
     """
 
     gain: float
@@ -84,6 +86,7 @@ class MethodError:
     of_100_ml: float
     factor: float = 1.0
     level_mm: float = 0.0
+    of_fat: float = 0.0
 
 
 def spread_between_looks(right: Sequence[float], left: Sequence[float]) -> float:
@@ -111,16 +114,20 @@ def _root_mean_square(values: Sequence[float]) -> float:
     return math.sqrt(math.fsum(value**2 for value in values) / len(values))
 
 
-def se_of_method(spread: float, volume_ml: float, error: MethodError) -> float:
+def se_of_method(
+    spread: float, volume_ml: float, error: MethodError, fat_apart_points: float = 0.0
+) -> float:
     """Standard error of ln(R / L) that the method itself adds.
 
     Args:
         spread: between disturbed looks.
         volume_ml: mean volume of both sides.
         error: the fitted terms; they are independent.
+        fat_apart_points: difference of the fat fractions of both sides, where it is known.
     """
     of_size = error.of_100_ml * math.sqrt(100.0 / volume_ml)
-    return error.factor * math.sqrt((error.gain * spread) ** 2 + error.floor**2 + of_size**2)
+    of_looks = error.factor * math.sqrt((error.gain * spread) ** 2 + error.floor**2 + of_size**2)
+    return math.hypot(of_looks, error.of_fat * fat_apart_points)
 
 
 def se_of_counting(areas: Sequence[float]) -> float:

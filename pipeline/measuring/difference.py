@@ -74,6 +74,7 @@ def method_error(
         of_100_ml=config.method_error_of_100_ml_percent / 100.0,
         factor=config.method_error_hip_factor if hip else 1.0,
         level_mm=level_error_mm,
+        of_fat=config.method_error_of_fat_percent / 100.0,
     )
 
 
@@ -178,7 +179,9 @@ def _errors(
     volumes = right.volume_ml("total_volume", extent), left.volume_ml("total_volume", extent)
     assert volumes[0] is not None
     assert volumes[1] is not None
-    method = se_of_method(spread, (volumes[0] + volumes[1]) / 2.0, error)
+    fat = right.fat_fraction_percent, left.fat_fraction_percent
+    apart = 0.0 if fat[0] is None or fat[1] is None else fat[0] - fat[1]
+    method = se_of_method(spread, (volumes[0] + volumes[1]) / 2.0, error, apart)
     return method, math.hypot(se_total(method, spread, scan_rescan), of_fat)
 
 

@@ -8,23 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
-#: Brighter values than so many percent are cut.
-_NO_SPIKE = 99.9
+#: Values this many times brighter than all but one in a thousand are spikes.
+_NO_SPIKE_PERCENT, _SPIKE = 99.9, 10.0
 
 
 def otsu(values: NDArray[np.floating]) -> float | None:
     """Otsu's threshold between dark and bright; None where all values are one.
 
-    Spikes (a few voxels that wrapped around in 16 bits) count as bright, not as brighter: the
-    histogram has 256 steps between the darkest and the brightest value.
+    Its histogram has 256 steps from the darkest to the brightest value: a few voxels that wrapped
+    around in 16 bits would leave one step for all tissue. They count as bright, and no more.
     """
-    cut = np.minimum(values.ravel(), np.percentile(values, _NO_SPIKE))
-    if cut.max() <= cut.min():
-        cut = values.ravel()
-    if cut.max() <= cut.min():
+    top, largest = float(np.percentile(values, _NO_SPIKE_PERCENT)), float(values.max())
+    if largest <= values.min():
         return None
+    cut = np.minimum(values, top) if 0.0 < _SPIKE * top < largest else values
     untyped: Any = threshold_otsu
-    return float(untyped(cut))
+    return float(untyped(cut.ravel()))
 
 
 def odd_step(step: float) -> int:

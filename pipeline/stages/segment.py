@@ -120,11 +120,11 @@ def _sides_from_anatomy(poses: Mapping[Side, LegPose]) -> Iterator[Finding]:
             if both
             else f"The outer side of the {inwards[0]} leg faces the other leg",
             expected="the outer side of each leg (fibula, vastus lateralis) pointing outwards",
-            found="the legs in each other's place"
+            found="the legs in each other's place, by a program or because they lay crossed"
             if both
             else "two right or two left legs: one leg shown twice, or legs of two scans",
             action="look for the step that put the legs together, and give the scan as it came "
-            "from the scanner",
+            "from the scanner; legs that lay crossed have to be scanned side by side",
         )
     known = [
         words

@@ -226,8 +226,11 @@ def _from_images(
     for side in Side:
         stump = _beyond_stump(shown_at[side], shown_at[side.other], scan.grid, config)
         if stump.any():
-            # Seen to be empty: muscles end there, and no end of the scan cuts them.
-            seen[side] = shown_at[side] | stump
+            # Where there is noise, the levels were seen to be empty: muscles end there, and no end
+            # of the scan cuts them. Zeros may be levels that were not imaged on this side.
+            empty = stump & np.any(lit & halves[side], axis=(0, 1))
+            if empty.any():
+                seen[side] = shown_at[side] | empty
             findings += _ends_early(scan.grid, side, stump)
         else:
             findings += _cut_ends(scan.grid, side, shown_at[side], seen[side])

@@ -363,7 +363,7 @@ def ellipsoid(shape, centre, radii) -> np.ndarray:
     return sum(((i - c) / r) ** 2 for i, c, r in zip(index, centre, radii, strict=True)) < 1.0
 
 
-SHAPE = (100, 70, 14)
+SHAPE = (100, 70, 10)
 
 
 def empty_room() -> tuple[np.ndarray, np.ndarray]:

@@ -237,6 +237,7 @@ def test_thick_slices_of_a_thigh(right: SegmentedLeg, thickness: float) -> None:
     assert np.median(errors_mm(legs, match.left_to_right, truth)) < 2.5
 
 
+@pytest.mark.slow
 def test_larger_muscles_and_another_pose() -> None:
     person = BodyParameters(
         asymmetry_percent={m.name: -20.0 for m in MUSCLES},

@@ -41,7 +41,7 @@ from pipeline.imaging.asymmetry import (
     spread_between_looks,
 )
 from pipeline.imaging.decision import decide, membership_of
-from pipeline.imaging.extent import structure_extent
+from pipeline.imaging.extent import Extent, structure_extent
 from pipeline.imaging.tissue import area_profile, core_mask, slab_weights, tissue_sums
 from pipeline.imaging.unseen import enclosed_voids, near_edges
 
@@ -356,6 +356,22 @@ def test_a_core_touches_no_other_label():
     assert not core[:, :, 0].any()
 
 
+def extent_of(mask: np.ndarray, **given: object) -> Extent:
+    """What is judged of a structure somewhere inside a box of 20 levels, all seen and labelled."""
+    levels = given.get("box_shape", (12, 12, 20))[2]
+    usual = {
+        "lower_index": (4, 4, 4),
+        "box_shape": (12, 12, 20),
+        "seen": np.ones(levels, dtype=bool),
+        "labelled": np.ones(levels, dtype=bool),
+        "edges": {},
+        "blunt_end_share": 2.0,
+        "largest_edge_share": 0.02,
+        "gap_area_share": 0.25,
+    }
+    return structure_extent(mask, **(usual | given))
+
+
 @pytest.mark.parametrize(
     ("place", "words"),
     [
@@ -367,16 +383,11 @@ def test_a_core_touches_no_other_label():
     ],
 )
 def test_a_cut_structure_says_where_it_is_cut(place, words):
-    extent = structure_extent(
+    extent = extent_of(
         np.ones([s.stop - s.start for s in place], dtype=bool),
         lower_index=tuple(s.start for s in place),
         box_shape=(10, 10, 12),
-        seen=np.ones(12, dtype=bool),
-        labelled=np.ones(12, dtype=bool),
-        edges={},
         blunt_end_share=0.25,
-        largest_edge_share=0.02,
-        gap_area_share=0.25,
     )
     assert words in extent.cut
     assert extent.cut_aside == ("edge" in words)
@@ -454,16 +465,11 @@ def test_a_void_is_what_a_leg_encloses_and_no_bone():
 def test_a_structure_beside_levels_nobody_scanned_is_cut(bottom, top, where):
     seen = np.zeros(50, dtype=bool)
     seen[5:25] = seen[30:45] = True
-    extent = structure_extent(
+    extent = extent_of(
         np.ones((2, 2, top - bottom + 1), dtype=bool),
         lower_index=(4, 4, bottom),
         box_shape=(12, 12, 50),
         seen=seen,
-        labelled=np.ones(50, dtype=bool),
-        edges={},
-        blunt_end_share=2.0,
-        largest_edge_share=0.02,
-        gap_area_share=0.25,
     )
     assert (extent.cut is not None) == (where is not None)
     assert where is None or where in extent.cut
@@ -477,17 +483,7 @@ def test_a_large_cross_section_at_an_end_that_nothing_cuts_is_told():
     for top, blunt, cut in ((12, {"upper": 1.0}, None), (8, {}, "labelled levels")):
         labelled = np.zeros(20, dtype=bool)
         labelled[2:top] = True
-        extent = structure_extent(
-            mask,
-            lower_index=(4, 4, 4),
-            box_shape=(12, 12, 20),
-            seen=np.ones(20, dtype=bool),
-            labelled=labelled,
-            edges={},
-            blunt_end_share=0.25,
-            largest_edge_share=0.02,
-            gap_area_share=0.25,
-        )
+        extent = extent_of(mask, labelled=labelled, blunt_end_share=0.25)
         assert extent.blunt == blunt
         assert (extent.cut is None) == (cut is None)
 
@@ -495,17 +491,7 @@ def test_a_large_cross_section_at_an_end_that_nothing_cuts_is_told():
 def test_a_hole_in_the_labels_is_noticed():
     mask = np.ones((2, 2, 10), dtype=bool)
     mask[:, :, 4] = False
-    extent = structure_extent(
-        mask,
-        lower_index=(4, 4, 4),
-        box_shape=(12, 12, 20),
-        seen=np.ones(20, dtype=bool),
-        labelled=np.ones(20, dtype=bool),
-        edges={},
-        blunt_end_share=2.0,
-        largest_edge_share=0.02,
-        gap_area_share=0.25,
-    )
+    extent = extent_of(mask)
     assert extent.cut is None
     assert extent.gap_share == pytest.approx(0.1)
 
@@ -515,17 +501,7 @@ def test_stray_voxels_do_not_fill_a_hole_and_a_waist_is_none():
     for there, gap in ((1, 0.075), (2, 0.0)):
         mask = np.ones((2, 2, 10), dtype=bool)
         mask[:, :, 4].flat[there:] = False
-        extent = structure_extent(
-            mask,
-            lower_index=(4, 4, 4),
-            box_shape=(12, 12, 20),
-            seen=np.ones(20, dtype=bool),
-            labelled=np.ones(20, dtype=bool),
-            edges={},
-            blunt_end_share=2.0,
-            largest_edge_share=0.02,
-            gap_area_share=0.25,
-        )
+        extent = extent_of(mask)
         assert extent.gap_share == pytest.approx(gap)
 
 
@@ -534,17 +510,7 @@ def test_levels_nobody_scanned_are_no_hole_in_the_labels():
     mask[:, :, 4:6] = False
     seen = np.ones(20, dtype=bool)
     seen[8:10] = False
-    extent = structure_extent(
-        mask,
-        lower_index=(4, 4, 4),
-        box_shape=(12, 12, 20),
-        seen=seen,
-        labelled=np.ones(20, dtype=bool),
-        edges={},
-        blunt_end_share=2.0,
-        largest_edge_share=0.02,
-        gap_area_share=0.25,
-    )
+    extent = extent_of(mask, seen=seen)
     assert extent.cut == "cut by a gap in the scan"
     assert (extent.gap_share, extent.cut_aside) == (0.0, False)
 

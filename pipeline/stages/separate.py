@@ -51,6 +51,14 @@ _NARROWEST_SCAN_MM, _WIDEST_SCAN_MM = 60.0, 1500.0
 #: Codes of findings on levels of one leg that give too little signal, and on a leg that ends while
 #: the other goes on: each is a caveat on every difference.
 LEVELS_DIM, LEG_ENDS_EARLY = "levels_dim", "leg_ends_early"
+_DOUBTS = {
+    LEVELS_DIM: "Over {mm:.0f} mm the {leg} leg gives far less signal than above and below, and "
+    "the other leg does not: it moved, or slices were lost. Those levels count as not seen, and "
+    "what is next to them may be wrong.",
+    LEG_ENDS_EARLY: "The {leg} leg ends {mm:.0f} mm above the other one, within the images: an "
+    "amputation, or images blanked there. The legs are no pair below that, and muscles that end "
+    "there are no whole ones.",
+}
 #: Levels with less body than this show no leg, mm^2.
 _SMALLEST_SECTION_MM2 = 100.0
 #: Fat can be so much brighter than muscle there that muscle is taken for air.
@@ -100,9 +108,8 @@ def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult
     doubt = next((f.message for f in alike if f.severity is Severity.ERROR), None)
     if given is not None and scan.images:
         findings += _label_findings(scan, given, tissue, config)
-    doubtful = (LEVELS_DIM, LEG_ENDS_EARLY)
-    doubts = [finding for finding in findings if finding.code in doubtful]
-    findings = [finding for finding in findings if finding.code not in doubtful]
+    doubts = [finding for finding in findings if finding.code in _DOUBTS]
+    findings = [finding for finding in findings if finding.code not in _DOUBTS]
     doubts += _off_isocentre(middle, config) if scan.from_isocentre else []
     if scan.images:
         doubts += _unlike_bright(legs, config)
@@ -231,13 +238,13 @@ def _from_images(
             empty = stump & np.any(lit & halves[side], axis=(0, 1))
             if empty.any():
                 seen[side] = shown_at[side] | empty
-            findings += _ends_early(scan.grid, side, stump)
+            findings += _levels_doubted(LEG_ENDS_EARLY, scan.grid, side, stump)
         else:
             findings += _cut_ends(scan.grid, side, shown_at[side], seen[side])
     dim = _dim_levels(scan, tissue, seen, config)
     for side, flags in dim.items():
         seen[side] &= ~flags
-        findings += _dim_findings(scan.grid, side, flags)
+        findings += _levels_doubted(LEVELS_DIM, scan.grid, side, flags)
     joined = _both_sides(body, middle) & (between_shares(body, middle) > 0)
     touching = float(joined.mean()) * scan.grid.shape[2] * scan.grid.voxel_sizes_mm[2]
     if touching > 0:
@@ -280,26 +287,6 @@ def _dim_levels(
     }
 
 
-def _dim_findings(grid: Grid, side: Side, dim: Flags) -> list[Finding]:
-    """What is said of levels on which a leg gives too little signal."""
-    if not dim.any():
-        return []
-    length_mm = np.count_nonzero(dim) * grid.voxel_sizes_mm[2]
-    return [
-        Finding(
-            code=LEVELS_DIM,
-            severity=Severity.WARNING,
-            stage="separate",
-            message=f"Over {length_mm:.0f} mm the {side} leg gives far less signal than above and "
-            "below, and the other leg does not: it moved, or slices were lost. Those levels count "
-            "as not seen, and what is next to them may be wrong.",
-            side=side,
-            value=length_mm,
-            unit="mm",
-        )
-    ]
-
-
 def _beyond_stump(own: Flags, other: Flags, grid: Grid, config: SeparateConfig) -> Flags:
     """Levels below the end of a leg on which the other leg is shown; none where both end alike."""
     below = other.copy()
@@ -308,17 +295,17 @@ def _beyond_stump(own: Flags, other: Flags, grid: Grid, config: SeparateConfig) 
     return below if length_mm > config.largest_foot_offset_mm else np.zeros_like(below)
 
 
-def _ends_early(grid: Grid, side: Side, stump: Flags) -> list[Finding]:
-    """What is said of a leg that ends while the other goes on."""
-    length_mm = np.count_nonzero(stump) * grid.voxel_sizes_mm[2]
+def _levels_doubted(code: str, grid: Grid, side: Side, levels: Flags) -> list[Finding]:
+    """What is said of levels of one leg that let the legs differ: LEVELS_DIM or LEG_ENDS_EARLY."""
+    if not levels.any():
+        return []
+    length_mm = np.count_nonzero(levels) * grid.voxel_sizes_mm[2]
     return [
         Finding(
-            code=LEG_ENDS_EARLY,
+            code=code,
             severity=Severity.WARNING,
             stage="separate",
-            message=f"The {side} leg ends {length_mm:.0f} mm above the other one, within the "
-            "images: an amputation, or images blanked there. The legs are no pair below that, and "
-            "muscles that end there are no whole ones.",
+            message=_DOUBTS[code].format(mm=length_mm, leg=side),
             side=side,
             value=length_mm,
             unit="mm",

@@ -283,14 +283,19 @@ def test_unlabelled_real_scans_are_separated(shared_data, tmp_path):
         assert 0.8 < sizes[0] / sizes[1] < 1.25, name
 
 
+@pytest.mark.parametrize("above_the_knee", [-10, 30])
 @pytest.mark.parametrize("side", Side)
-def test_a_leg_that_ends_while_the_other_goes_on_is_told(side: Side) -> None:
-    """The levels below it were imaged: muscles end there, and no end of the scan cuts them."""
+def test_a_leg_that_ends_while_the_other_goes_on_is_told(side: Side, above_the_knee: int) -> None:
+    """The levels below it were imaged: muscles end there, and no end of the scan cuts them.
+
+    Where most of the scan shows one leg only, that one is not cut by a midline that tilts into it.
+    """
     scan = small_scan()
     knee = int(np.argwhere(scan.labels.data == STRUCTURE_IDS["tibia"])[:, 2].max())
+    end = knee + above_the_knee
     half = np.arange(scan.labels.grid.shape[0]) >= scan.labels.grid.shape[0] // 2
     gone = np.zeros(scan.labels.grid.shape, dtype=bool)
-    gone[half if side is Side.RIGHT else ~half, :, : knee - 10] = True
+    gone[half if side is Side.RIGHT else ~half, :, :end] = True
     rng = np.random.default_rng(3)
     noise = rng.rayleigh(5.0, gone.shape).astype(np.float32)
     blanked, noisy = (
@@ -310,6 +315,6 @@ def test_a_leg_that_ends_while_the_other_goes_on_is_told(side: Side) -> None:
         assert not [
             f for f in result.findings if f.code == "ends_not_straight" and f.side in expected
         ]
-        below = result.value[side].seen[: knee - 10].sum() * VOXEL_MM[2]
+        below = result.value[side].seen[:end].sum() * VOXEL_MM[2]
         # Zeros may be levels that were not imaged on this side.
         assert below == pytest.approx(told[0].value if body is noisy else 0.0) or body is scan

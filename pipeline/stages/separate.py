@@ -40,6 +40,7 @@ from pipeline.imaging.separation import (
     midline,
     seam,
 )
+from pipeline.imaging.single_leg import left_whole, narrow_levels
 from pipeline.imaging.threads import one_thread
 
 Flags = NDArray[np.bool_]
@@ -200,10 +201,10 @@ def _from_images(
     findings: list[Finding] = []
     lattice = lattice_for(scan.grid.shape, scan.grid.voxel_sizes_mm, config.search_voxel_mm)
     body, muscle, inside = _body(scan, lattice)
-    column_mm, level_mm = _lattice_mm(scan, lattice)
-    middle = midline(body, column_mm, level_mm)
-    _check_two_legs(body, middle)
-    surface = seam(body, muscle, middle, column_mm)
+    lattice_mm = _lattice_mm(scan, lattice)
+    middle, narrow = _midline(body, lattice_mm)
+    _check_two_legs(body, middle, narrow)
+    surface = left_whole(seam(body, muscle, middle, lattice_mm[0]), body, narrow)
     border = _at_full_size(surface, lattice, scan.grid.shape)
     columns = np.arange(scan.grid.shape[0], dtype=np.float64)[:, None, None]
     halves = {Side.RIGHT: columns > border, Side.LEFT: columns < border}
@@ -340,14 +341,14 @@ def _body(scan: CanonicalScan, lattice: Lattice) -> tuple[Flags, NDArray[np.floa
     """Body on the lattice, how much it looks like muscle there (0 to 1), and body at full size."""
     signal, shown = _signal(scan)
     thin = coarse(signal, lattice)
-    column_mm, level_mm = _lattice_mm(scan, lattice)
+    lattice_mm = _lattice_mm(scan, lattice)
     rare_air, unseen_air = air_limits(_noise(scan, signal))
     threshold = body_threshold(thin, rare_air)
     in_plane = np.ones((3, 3, 1))
     body = ndimage.binary_opening(thin > threshold, in_plane)
     inside = signal > threshold
     if threshold < unseen_air:
-        around = mask_at_full_size(around_body(body, column_mm), lattice, inside.shape)
+        around = mask_at_full_size(around_body(body, lattice_mm[0]), lattice, inside.shape)
         inside = without_specks(inside, around, scan.grid.voxel_sizes_mm)
     muscle = np.ones_like(thin)
     if scan.dixon is not None:
@@ -358,15 +359,28 @@ def _body(scan: CanonicalScan, lattice: Lattice) -> tuple[Flags, NDArray[np.floa
             muscle = np.clip(1.0 - thin / float(np.median(thin[body])), 0.0, 1.0)
         # Noise in the air must not be taken for fat that the hull goes round.
         bright = thin > max(threshold, unseen_air)
-        body |= hulls(bright, midline(body, column_mm, level_mm), column_mm)
+        body |= hulls(bright, _midline(body, lattice_mm)[0], lattice_mm[0])
         inside |= mask_at_full_size(ndimage.binary_erosion(body, in_plane), lattice, inside.shape)
     return body, muscle, inside
 
 
-def _lattice_mm(scan: CanonicalScan, lattice: Lattice) -> tuple[float, float]:
-    """Distance of a lattice's columns and levels."""
-    columns, levels = (lattice.step[k] * scan.grid.voxel_sizes_mm[k] for k in (0, 2))
-    return columns, levels
+def _lattice_mm(scan: CanonicalScan, lattice: Lattice) -> tuple[float, float, float]:
+    """Distance of a lattice's columns, rows and levels."""
+    sizes = scan.grid.voxel_sizes_mm
+    return lattice.step[0] * sizes[0], lattice.step[1] * sizes[1], lattice.step[2] * sizes[2]
+
+
+def _midline(
+    body: Flags, lattice_mm: tuple[float, float, float]
+) -> tuple[NDArray[np.float64], Flags]:
+    """The midline by the levels that show two legs, by all where none does; and those of one leg.
+
+    A leg that is alone over much of a scan would tilt the midline into itself.
+    """
+    column_mm, row_mm, level_mm = lattice_mm
+    narrow = narrow_levels(body, column_mm, row_mm)
+    voting = body & ~narrow
+    return midline(voting if voting.any() else body, column_mm, level_mm), narrow
 
 
 def _from_labels(
@@ -404,7 +418,7 @@ def _both_sides(body: Flags, middle: NDArray[np.float64]) -> Flags:
     return np.asarray((there & (columns < middle)).any(0) & (there & (columns > middle)).any(0))
 
 
-def _check_two_legs(body: Flags, middle: NDArray[np.float64]) -> None:
+def _check_two_legs(body: Flags, middle: NDArray[np.float64], narrow: Flags) -> None:
     if not body.any():
         raise SubjectUnusableError(
             "No body was found in the images",
@@ -412,7 +426,8 @@ def _check_two_legs(body: Flags, middle: NDArray[np.float64]) -> None:
             found="no connected region of signal",
             action="check the images",
         )
-    shares = between_shares(body, middle)[body.any(axis=(0, 1))]
+    there = body.any(axis=(0, 1))
+    shares = between_shares(body, middle)[there & ~narrow if (there & ~narrow).any() else there]
     if float(np.percentile(shares, 5)) > _VALLEY_SHARE:
         raise SubjectUnusableError(
             "The scan does not show two legs side by side",

@@ -118,6 +118,13 @@ def constant(folder: Path) -> None:
     save(folder / "a_water.nii.gz", np.full(SHAPE, 7, dtype=np.int16))
 
 
+def mask(folder: Path) -> None:
+    good(folder)
+    data = np.zeros(SHAPE, dtype=np.int16)
+    data[3:7, 3:7] = 1
+    save(folder / "a_water.nii.gz", data)
+
+
 def complex_values(folder: Path) -> None:
     save(folder / "a_T1w.nii.gz", np.ones(SHAPE, dtype=np.complex64))
 
@@ -263,6 +270,7 @@ CASES = {
     "NaN": (not_a_number, "fat image has voxels that are not numbers.*1 NaN"),
     "all zero": (all_zero, "fat image is empty: every voxel is 0"),
     "constant": (constant, "water image is empty: every voxel is 7"),
+    "a mask": (mask, "water image is a mask: it has two values only.*0 and 1.*_dseg"),
     "complex": (complex_values, "does not hold plain numbers.*complex64"),
     "determinant 0": (flat_affine, "does not span a volume"),
     "qform and sform disagree": (forms_disagree, r"disagree.*12\.5 mm; first corner \[0"),

@@ -56,6 +56,14 @@ def as_image(data: NDArray[Any], grid: Grid, quantity: Quantity) -> Volume:
             found=f"one value in all {values.size} voxels",
             action="export the image again",
         )
+    if np.all((values == low) | (values == high)):
+        raise InputError(
+            f"The {quantity} image is a mask: it has two values only",
+            expected="an image with signal, in which tissues differ by shades",
+            found=f"{low:g} and {high:g} and nothing between",
+            action="give the image that the mask was made from; masks of muscles go into the label "
+            "map (*_dseg.nii.gz)",
+        )
     _check_signal(low, high, quantity)
     if quantity is not Quantity.FAT_FRACTION:
         return Volume(values, grid, quantity)

@@ -65,7 +65,7 @@ def left_whole(surface: Floats, body: Flags, narrow: Flags) -> Floats:
         before = next((k for k in towards if there[k]), nearest)
         piece = _largest_piece(body[:, :, level])
         # What of the level before is right (+1) and left (-1), where this piece lies.
-        sides = np.sign(columns - surface[:, before])[piece & body[:, :, before]]
+        sides = np.asarray(np.sign(columns - surface[:, before]))[piece & body[:, :, before]]
         right, left = np.count_nonzero(sides > 0), np.count_nonzero(sides < 0)
         if min(right, left) > _LARGEST_SHARE_OF_OTHER * (right + left) or right == left:
             continue

@@ -26,6 +26,7 @@ from pipeline.imaging.body import (
     without_specks,
 )
 from pipeline.imaging.boxes import box_of, widened
+from pipeline.imaging.crossing import levels_of_crossing
 from pipeline.imaging.cut_ends import whole_levels
 from pipeline.imaging.dim_levels import dim_levels
 from pipeline.imaging.labels import leg_labels
@@ -49,10 +50,13 @@ _SPACES = {Side.RIGHT: "right-leg", Side.LEFT: "left-leg-mirrored"}
 #: Both legs of a newborn side by side are wider than the one, no magnet shows more than the other.
 #: What lies beyond was not written in mm.
 _NARROWEST_SCAN_MM, _WIDEST_SCAN_MM = 60.0, 1500.0
-#: Codes of findings on levels of one leg that give too little signal, and on a leg that ends while
-#: the other goes on: each is a caveat on every difference.
-LEVELS_DIM, LEG_ENDS_EARLY = "levels_dim", "leg_ends_early"
+#: Codes of findings on levels of one leg that give too little signal, on a leg that ends while the
+#: other goes on, and on legs that cannot be told apart: each is a caveat on every difference.
+LEVELS_DIM, LEG_ENDS_EARLY, LEGS_CROSS = "levels_dim", "leg_ends_early", "legs_cross"
 _DOUBTS = {
+    LEGS_CROSS: "The legs lie across each other: which is which cannot be told over {mm:.0f} mm, "
+    "from there down to the feet. Those levels count as not seen, and just above them the border "
+    "between the legs may be wrong. Scan with the legs side by side.",
     LEVELS_DIM: "Over {mm:.0f} mm the {leg} leg gives far less signal than above and below, and "
     "the other leg does not: it moved, or slices were lost. Those levels count as not seen, and "
     "what is next to them may be wrong.",
@@ -242,6 +246,13 @@ def _from_images(
             findings += _levels_doubted(LEG_ENDS_EARLY, scan.grid, side, stump)
         else:
             findings += _cut_ends(scan.grid, side, shown_at[side], seen[side])
+    crossed = levels_of_crossing(body, surface, lattice_mm)
+    crossed = crossed[
+        np.minimum(np.arange(scan.grid.shape[2]) // lattice.step[2], crossed.size - 1)
+    ]
+    for side in Side:
+        seen[side] &= ~crossed
+    findings += _levels_doubted(LEGS_CROSS, scan.grid, None, crossed)
     dim = _dim_levels(scan, tissue, seen, config)
     for side, flags in dim.items():
         seen[side] &= ~flags
@@ -296,8 +307,8 @@ def _beyond_stump(own: Flags, other: Flags, grid: Grid, config: SeparateConfig) 
     return below if length_mm > config.largest_foot_offset_mm else np.zeros_like(below)
 
 
-def _levels_doubted(code: str, grid: Grid, side: Side, levels: Flags) -> list[Finding]:
-    """What is said of levels of one leg that let the legs differ: LEVELS_DIM or LEG_ENDS_EARLY."""
+def _levels_doubted(code: str, grid: Grid, side: Side | None, levels: Flags) -> list[Finding]:
+    """What is said of levels of one leg, or of both, that let the legs differ: of _DOUBTS."""
     if not levels.any():
         return []
     length_mm = np.count_nonzero(levels) * grid.voxel_sizes_mm[2]

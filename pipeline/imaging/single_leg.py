@@ -51,7 +51,7 @@ def left_whole(surface: Floats, body: Flags, narrow: Flags) -> Floats:
         body: body mask on the lattice (nx, ny, nz).
         narrow: `narrow_levels` of it.
     """
-    there = body.any(axis=(0, 1))
+    there: Flags = np.asarray(body.any(axis=(0, 1)))
     both = np.flatnonzero(there & ~narrow)
     if both.size == 0:
         return surface
@@ -60,13 +60,14 @@ def left_whole(surface: Floats, body: Flags, narrow: Flags) -> Floats:
     alone = np.flatnonzero(there & narrow)
     distance = np.abs(alone[:, None] - both).min(axis=1)
     for level in alone[np.argsort(distance, kind="stable")]:
-        nearest = both[np.abs(both - level).argmin()]
-        towards = np.arange(level, nearest, np.sign(nearest - level))[1:]
+        nearest = int(both[np.abs(both - level).argmin()])
+        towards = range(int(level), nearest, 1 if nearest > level else -1)[1:]
         before = next((k for k in towards if there[k]), nearest)
         piece = _largest_piece(body[:, :, level])
-        # What of the level before is right (+1) and left (-1), where this piece lies.
-        sides = np.asarray(np.sign(columns - surface[:, before]))[piece & body[:, :, before]]
-        right, left = np.count_nonzero(sides > 0), np.count_nonzero(sides < 0)
+        # What of the level before is right and left, where this piece lies.
+        shared, edge = piece & body[:, :, before], surface[:, before]
+        right = int(np.count_nonzero(shared & (columns > edge)))
+        left = int(np.count_nonzero(shared & (columns < edge)))
         if min(right, left) > _LARGEST_SHARE_OF_OTHER * (right + left) or right == left:
             continue
         places = np.flatnonzero(piece.any(axis=1))

@@ -89,7 +89,7 @@ def test_weights_add_up_inside_and_vanish_outside():
         sums = weights.sum(axis=1)
         np.testing.assert_allclose(sums[2:4], 1.0, atol=1e-6)
         assert sums[0] == sums[-1] == 0.0
-    np.testing.assert_allclose(axis_weights(1, np.array([0.0]), 0.0), [[1.0]])
+    np.testing.assert_allclose(axis_weights(1, np.array([0.0]), 0.0).toarray(), [[1.0]])
 
 
 def test_small_voxels_are_averaged():

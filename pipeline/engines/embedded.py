@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from pipeline.config import EmbeddedConfig
 from pipeline.core.anatomy import MUSCLES, STRUCTURES
@@ -40,6 +41,8 @@ from pipeline.imaging.slices import (
 
 Singles = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+#: Of columns and rows, as `plane_weights` gives them.
+_Weights = tuple[csr_array, csr_array]
 
 #: Where water and fat are not both there, the first of these is looked at alone.
 _SINGLE = (
@@ -151,7 +154,8 @@ class _View:
             network and of the rules of cleaning are those of such a body.
         outline: boolean on the leg's grid: its tissue and what that encloses in a slice (bone is
             dark in many images).
-        images: one or two images of it, raw; 0 outside the outline, where the other leg is.
+        images: one or two images of it, raw; 0 outside the outline, where the other leg is. Planes
+            lie together in memory.
         scale: signal that counts as 1.
         stack: the network's pixels.
         offsets: neighbours of a slice, in the leg's own slices.
@@ -185,7 +189,7 @@ class _View:
 
 def _look_at(leg: Leg, network: Network, config: EmbeddedConfig) -> _View:
     outline = without_holes(leg.tissue)
-    images = tuple(np.where(outline, image, np.float32(0.0)) for image in _images(leg))
+    images = tuple(_by_planes(np.where(outline, image, np.float32(0.0))) for image in _images(leg))
     inside = leg.tissue & leg.seen
     if not inside.any():
         raise _no_leg(leg, "no tissue at all")
@@ -195,6 +199,11 @@ def _look_at(leg: Leg, network: Network, config: EmbeddedConfig) -> _View:
         raise _no_leg(leg, "no signal")
     stack, offsets = _stack_of(leg, leg.grid, network, config)
     return _View(leg, leg.grid, outline, images, scale, stack, offsets)
+
+
+def _by_planes(image: Singles) -> Singles:
+    """The same image (nx, ny, nz), stored plane after plane."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(image, 2, 0)), 0, 2)
 
 
 def _at_size(view: _View, network: Network, config: EmbeddedConfig, body_size: float) -> _View:
@@ -314,9 +323,10 @@ def _predict(view: _View, network: Network, config: EmbeddedConfig) -> Bytes:
     return out
 
 
-def _slices_on(view: _View, native: NDArray[np.intp], weights: tuple[Singles, Singles]) -> Singles:
+def _slices_on(view: _View, native: NDArray[np.intp], weights: _Weights) -> Singles:
     """Two images (image, level, row, column) as the network takes them; 0 where there is none."""
-    slices = np.zeros((2, len(native), len(weights[1]), len(weights[0])), dtype=np.float32)
+    shape = (2, len(native), weights[1].shape[0], weights[0].shape[0])
+    slices = np.zeros(shape, dtype=np.float32)
     for k, image in enumerate(view.images):
         slices[k] = resample_slices(image, native, weights)
     view.scale_signal(slices)
@@ -351,8 +361,9 @@ def _sample(
     view: _View, network: Network, config: EmbeddedConfig, wanted: int
 ) -> Iterator[Singles]:
     """So many levels of a leg, as the network takes them; those without tissue are left out."""
+    weights = [plane_weights(view.grid, view.stack)] * len(view.offsets)
     for level in view.spread_levels(wanted):
-        window, shown = _slices_at(view, network, config, int(level), None)
+        window, shown = _slices_at(view, network, config, int(level), weights)
         if window is not None:
             yield shown
 
@@ -409,8 +420,9 @@ def _confidence(
     # By look: what is shared, what was found, what the labels have.
     sums = {value: np.zeros((len(looks), 3)) for value in ids[1:]}
     for number, perturbation in enumerate(looks):
+        weights = _tilted_weights(view, perturbation)
         for level, indices in wanted.items():
-            window, found = _seen_otherwise(view, network, config, level, perturbation)
+            window, found = _seen_otherwise(view, network, config, level, weights, perturbation)
             if window is None:
                 continue
             labels = _labels_at(cleaned, level)
@@ -437,13 +449,39 @@ def _labels_at(cleaned: Bytes, level: int) -> Bytes:
     return labels
 
 
+def _tilted_weights(view: _View, perturbation: Perturbation) -> list[_Weights]:
+    """Weights of a slice and its neighbours, shifted and tilted."""
+    stack = view.stack
+    pixels, slopes = perturbation.shift_pixels, perturbation.tilt
+    return [
+        plane_weights(
+            view.grid,
+            stack,
+            (
+                pixels[0] * stack.pixel_mm + slopes[0] * offset * stack.spacing_mm,
+                pixels[1] * stack.pixel_mm + slopes[1] * offset * stack.spacing_mm,
+            ),
+        )
+        for offset in view.offsets
+    ]
+
+
 def _seen_otherwise(
-    view: _View, network: Network, config: EmbeddedConfig, level: int, perturbation: Perturbation
+    view: _View,
+    network: Network,
+    config: EmbeddedConfig,
+    level: int,
+    weights: list[_Weights],
+    perturbation: Perturbation,
 ) -> tuple[tuple[slice, slice] | None, Singles]:
     """What the network says of one level of a perturbed leg: its window, and probabilities
     (class, row, column) there."""
-    window, slices = _slices_at(view, network, config, level, perturbation)
-    return window, slices[0] if window is None else network.predict(slices)[0]
+    window, slices = _slices_at(view, network, config, level, weights)
+    if window is None:
+        return None, slices[0]
+    used = slices.reshape(2, len(view.offsets), *slices.shape[2:])[: len(view.images)]
+    used[...] = disturbed(used, int(view.stack.levels[level]), perturbation)
+    return window, network.predict(slices)[0]
 
 
 def _slices_at(
@@ -451,10 +489,14 @@ def _slices_at(
     network: Network,
     config: EmbeddedConfig,
     level: int,
-    perturbation: Perturbation | None,
+    weights: list[_Weights],
 ) -> tuple[tuple[slice, slice] | None, Singles]:
     """One level and its neighbours as the network takes them, (1, 10, row, column), and the
-    window they show; no window and no pixel where the level has no tissue."""
+    window they show; no window and no pixel where the level has no tissue.
+
+    Args:
+        weights: of each neighbour, `plane_weights`.
+    """
     leg, stack = view.leg, view.stack
     window = _window(view, network, config, stack.levels[[level]])
     if window is None:
@@ -467,17 +509,9 @@ def _slices_at(
         there = int(stack.levels[level]) + offset
         if not shown[0] <= there <= shown[-1]:
             continue
-        shift = [0.0, 0.0]
-        if perturbation is not None:
-            shift = [
-                pixels * stack.pixel_mm + slope * offset * stack.spacing_mm
-                for pixels, slope in zip(perturbation.shift_pixels, perturbation.tilt, strict=True)
-            ]
-        across, along = plane_weights(view.grid, stack, (shift[0], shift[1]))
+        across, along = weights[k]
+        shown_here = (across[columns], along[rows])
         for image, data in enumerate(view.images):
-            slices[image, k] = resample_slices(data, [there], (across[columns], along[rows]))[0]
+            slices[image, k] = resample_slices(data, [there], shown_here)[0]
     view.scale_signal(slices)
-    if perturbation is not None:
-        used = slices[: len(view.images)]
-        used[...] = disturbed(used, int(stack.levels[level]), perturbation)
     return window, slices.reshape(1, -1, *size)

@@ -99,7 +99,7 @@ def stack_over(
     )
 
 
-def axis_weights(size: int, index: Floats, width: float) -> Singles:
+def axis_weights(size: int, index: Floats, width: float) -> csr_array:
     """Weights that resample one axis: out = weights @ in.
 
     Linear interpolation between the voxels' centres, averaged over `width` voxels around each
@@ -112,7 +112,8 @@ def axis_weights(size: int, index: Floats, width: float) -> Singles:
         width: length of the average, in voxels; 0: interpolation alone.
 
     Returns:
-        float32 array (m, size).
+        float32, sparse (m, size): few voxels count for a point; and a sparse product adds up in one
+        order, whatever the storage of the image and the number of threads.
     """
     points = 1 if width <= 0 else int(np.ceil(width * _POINTS_PER_VOXEL))
     offsets = ((np.arange(points) + 0.5) / points - 0.5) * width
@@ -125,12 +126,12 @@ def axis_weights(size: int, index: Floats, width: float) -> Singles:
     rows = np.broadcast_to(np.arange(len(index))[:, None], at.shape)
     np.add.at(weights, (rows, low), (1.0 - part) * inside / points)
     np.add.at(weights, (rows, np.minimum(low + 1, size - 1)), part * inside / points)
-    return weights.astype(np.float32)
+    return csr_array(weights.astype(np.float32))
 
 
 def plane_weights(
     grid: Grid, stack: Stack, shift_mm: tuple[float, float] = (0.0, 0.0)
-) -> tuple[Singles, Singles]:
+) -> tuple[csr_array, csr_array]:
     """Weights for columns and rows of a stack over a leg.
 
     Native voxels smaller than a pixel are averaged over what a pixel adds to their own width
@@ -152,16 +153,15 @@ def plane_weights(
 def resample_slices(
     image: Singles | Flags,
     levels: Sequence[int] | NDArray[np.intp],
-    weights: tuple[Singles, Singles],
+    weights: tuple[csr_array, csr_array],
 ) -> Singles:
-    """Slices of an image (nx, ny, nz) on the pixels of a stack.
+    """Slices of an image (nx, ny, nz) on the pixels of a stack; fastest where planes lie together
+    in memory.
 
     Returns:
         float32 array (level, row, column).
     """
-    # Few voxels count for a pixel; and a sparse product adds up in one order, whatever the
-    # storage of the image and the number of threads.
-    columns, rows = (csr_array(w) for w in weights)
+    columns, rows = weights
     out = np.empty((len(levels), rows.shape[0], columns.shape[0]), dtype=np.float32)
     for start in range(0, len(levels), _LEVELS_AT_ONCE):
         some = levels[start : start + _LEVELS_AT_ONCE]

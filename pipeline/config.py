@@ -199,6 +199,7 @@ class SeparateConfig(_Section):
     largest_foot_offset_mm: Positive
     dimmest_level_share: Share
     dimmest_level_ratio: Share
+    largest_ghost_share: Share
 
 
 class EmbeddedConfig(_Section):

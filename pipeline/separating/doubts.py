@@ -13,9 +13,14 @@ from pipeline.core.grid import Grid
 from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import CanonicalScan, Leg
 from pipeline.core.volume import Quantity
+from pipeline.imaging.ghosts import ghost_signal
 from pipeline.imaging.pose import difference_of_legs
+from pipeline.imaging.separation import coarse
+from pipeline.separating.parting import Parting
 
 Flags = NDArray[np.bool_]
+
+_AXES = ("from right to left", "from front to back")
 
 #: Codes of findings on levels of one leg that give too little signal, on a leg that ends while the
 #: other goes on, and on legs that cannot be told apart: each is a caveat on every difference.
@@ -179,6 +184,38 @@ def labels_astray(
                 )
             )
     return findings
+
+
+def ghosts(scan: CanonicalScan, parting: Parting, config: SeparateConfig) -> list[Finding]:
+    """Doubt on images with ghosts in the air beside the legs, told of the image with most."""
+    # In units of what muscle gives in all images together: so much of it may be the ghost's.
+    thin: dict[Quantity, NDArray[np.float64]] = {
+        quantity: coarse(image.data, parting.lattice)
+        for quantity, image in scan.images.items()
+        if quantity is not Quantity.FAT_FRACTION
+    }
+    found = {q: ghost_signal(one, parting.body, parting.lattice_mm) for q, one in thin.items()}
+    told = {quantity: ghost for quantity, ghost in found.items() if ghost is not None}
+    if not told:
+        return []
+    quantity, (signal, axis) = max(told.items(), key=lambda item: item[1][0])
+    both = [Quantity.WATER, Quantity.FAT] if scan.dixon is not None else [quantity]
+    share = signal / float(np.median(np.sum([thin[one][parting.body] for one in both], axis=0)))
+    if share <= config.largest_ghost_share:
+        return []
+    return [
+        Finding(
+            code="ghosts",
+            severity=Severity.WARNING,
+            stage="separate",
+            message=f"In line with the legs, {_AXES[axis]}, the air of the {quantity} image shows "
+            f"{100 * share:.0f} % of their signal: ghosts, of movement or of pulsating blood. They "
+            "lie over the legs too, and shift borders and fat fractions there. Look at the images.",
+            value=100.0 * share,
+            threshold=100.0 * config.largest_ghost_share,
+            unit="percent",
+        )
+    ]
 
 
 def legs_touch(grid: Grid, share: float) -> list[Finding]:

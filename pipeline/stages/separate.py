@@ -22,6 +22,7 @@ from pipeline.imaging.threads import one_thread
 from pipeline.separating.checks import check_both_sides, check_sizes, check_width
 from pipeline.separating.doubts import (
     LEVEL_DOUBTS,
+    ghosts,
     labels_astray,
     legs_alike,
     legs_touch,
@@ -96,6 +97,7 @@ def _from_images(
     check_sizes({side: float(parting.tissue[side].sum()) * voxel_ml for side in Side}, config)
     seen, findings = seen_levels(scan, parting, config)
     findings += legs_touch(scan.grid, parting.touching_share())
+    findings += ghosts(scan, parting, config)
     return parting.tissue, seen, findings
 
 

@@ -44,11 +44,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class _Section(BaseModel):
     """A section of the configuration; nothing in it can be changed.
 
-    Of the keys in `_ascending` none is larger than the next.
+    Of the keys in each row of `_ascending` none is larger than the next.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    _ascending: ClassVar[tuple[str, ...]] = ()
+    _ascending: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     @model_validator(mode="after")
     def _mappings_are_frozen(self) -> Self:
@@ -60,9 +60,10 @@ class _Section(BaseModel):
 
     @model_validator(mode="after")
     def _ascends(self) -> Self:
-        values = [getattr(self, key) for key in self._ascending]
-        if values != sorted(values):
-            raise ValueError(f"none larger than the next: {', '.join(self._ascending)}")
+        for keys in self._ascending:
+            values = [getattr(self, key) for key in keys]
+            if values != sorted(values):
+                raise ValueError(f"none larger than the next: {', '.join(keys)}")
         return self
 
 
@@ -165,7 +166,7 @@ class RelaxationTimes(_Section):
 class CanonicaliseConfig(_Section):
     """One grid, cropped to the lower limbs."""
 
-    _ascending = ("usual_signal_ratio", "largest_signal_ratio")
+    _ascending = (("usual_signal_ratio", "largest_signal_ratio"),)
 
     same_grid_tolerance_mm: Positive
     longest_lower_limb_mm: Positive
@@ -188,17 +189,26 @@ class CanonicaliseConfig(_Section):
 class SeparateConfig(_Section):
     """Two legs."""
 
+    _ascending = (
+        ("smallest_leg_difference", "usual_leg_difference"),
+        ("crossing_apart_share", "crossing_cut_share"),
+    )
+
     margin_mm: Positive
     search_voxel_mm: Positive
     smallest_leg_share: Share
     largest_share_on_other_side: Share
-    smallest_leg_difference: Share
-    usual_leg_difference: Share
+    smallest_leg_difference: Positive
+    usual_leg_difference: Positive
     largest_midline_offset_mm: Positive
     largest_brightness_ratio: Annotated[float, Field(gt=1)]
     largest_foot_offset_mm: Positive
     dimmest_level_share: Share
     dimmest_level_ratio: Share
+    largest_valley_share: Share
+    crossing_cut_share: Share
+    crossing_apart_share: Share
+    shortest_crossing_mm: Positive
     largest_ghost_share: Share
 
 
@@ -239,7 +249,7 @@ class EmbeddedConfig(_Section):
 class SegmentConfig(_Section):
     """Labels."""
 
-    _ascending = ("lowest_told_confidence", "lowest_leg_confidence")
+    _ascending = (("lowest_told_confidence", "lowest_leg_confidence"),)
 
     engine: str
     label_scheme: str
@@ -257,7 +267,7 @@ class SegmentConfig(_Section):
 class RegisterConfig(_Section):
     """Left onto right."""
 
-    _ascending = ("lowest_overlap", "weak_overlap")
+    _ascending = (("lowest_overlap", "weak_overlap"),)
 
     working_voxel_mm: Positive
     blunt_end_share: Share
@@ -288,7 +298,7 @@ class ExpectedVolume(_Section):
 class MeasureConfig(_Section):
     """Volumes and asymmetry."""
 
-    _ascending = ("usual_outside_share", "largest_outside_share")
+    _ascending = (("usual_outside_share", "largest_outside_share"),)
 
     lowest_confidence: Share
     usual_outside_share: Annotated[float, Field(ge=0, lt=1)]

@@ -511,7 +511,7 @@ def test_levels_nobody_scanned_are_no_hole_in_the_labels():
     seen = np.ones(20, dtype=bool)
     seen[8:10] = False
     extent = extent_of(mask, seen=seen)
-    assert extent.cut == "cut by a gap in the scan"
+    assert extent.cut == "cut by a gap in what was seen"
     assert (extent.gap_share, extent.cut_aside) == (0.0, False)
 
 

@@ -48,8 +48,9 @@ SLANTED = level((16, 14), (23, 25))
 def test_levels_from_a_crossing_down(body: NDArray[np.bool_], expected: int) -> None:
     surface = np.full((SHAPE[1], body.shape[2]), 19.5)
     wanted = np.arange(body.shape[2]) < expected
-    np.testing.assert_array_equal(levels_of_crossing(body, surface, MM), wanted)
-    mirrored = levels_of_crossing(body[::-1], SHAPE[0] - 1 - surface, MM)
+    limits = {"cut_share": 0.75, "apart_share": 0.3, "shortest_mm": 20.0}
+    np.testing.assert_array_equal(levels_of_crossing(body, surface, MM, **limits), wanted)
+    mirrored = levels_of_crossing(body[::-1], SHAPE[0] - 1 - surface, MM, **limits)
     np.testing.assert_array_equal(mirrored, wanted)
 
 
@@ -85,8 +86,10 @@ def test_crossed_legs_are_told_and_not_measured_below() -> None:
         told = [f for f in result.findings if f.code == "legs_cross"]
         assert bool(told) == expected
         assert ("legs_cross" in result.value.caveats) == expected
-        unseen = {side: np.flatnonzero(~result.value[side].seen[:knee]) for side in Side}
-        if expected:
-            top = round(told[0].value / VOXEL_MM[2])
-            assert knee // 4 < top <= knee
-            assert all(set(range(top)) <= set(levels) for levels in unseen.values())
+        top = round(told[0].value / VOXEL_MM[2]) if expected else 0
+        assert (knee // 4 < top <= knee) == expected
+        for side in Side:
+            seen = result.value[side].seen
+            assert not seen[:top].any()
+            first = max(top, int(np.flatnonzero(seen)[0]) if not expected else top)
+            assert seen[first:knee].all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +97,34 @@ def with_bent_ends(subject: LoadedSubject, lowest: int) -> LoadedSubject:
         labels=labels,
         label_scheme=subject.label_scheme,
     )
+
+
+@pytest.mark.parametrize("side", Side)
+def test_a_bent_upper_end_is_seen_alike_beside_a_stump(side: Side) -> None:
+    """That a leg ends early below says nothing of its upper end."""
+    subject = loaded(small_scan())
+    grid = subject.labels.grid
+    half = np.arange(grid.shape[0])[:, None, None] >= grid.shape[0] // 2
+    own = half if side is Side.RIGHT else ~half
+    levels = np.arange(grid.shape[2])
+    bent = ~slanted(grid.shape, 12.0, 0.6 * grid.shape[2])
+    noise = np.random.default_rng(5).rayleigh(5.0, grid.shape).astype(np.float32)
+    gone = own & (levels < 0.2 * grid.shape[2])
+
+    def shown(stump: bool) -> dict[Side, np.ndarray]:
+        images = {
+            q: ArraySource(np.where(gone, noise, s.data) * bent if stump else s.data * bent, s.grid)
+            for q, s in subject.images.items()
+        }
+        only = replace(subject, images=images, labels=None, label_scheme=None)
+        scan = canonicalise(only, config=GIVEN.canonicalise).value
+        legs = separate_legs(scan, config=GIVEN.separate).value
+        return {each: legs[each].seen for each in Side}
+
+    above = slice(grid.shape[2] // 2, None)
+    whole, stumped = shown(False), shown(True)
+    for each in Side:
+        np.testing.assert_array_equal(stumped[each][above], whole[each][above])
 
 
 def test_muscles_at_a_bent_end_are_compared_in_what_both_legs_show():

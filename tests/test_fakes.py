@@ -757,7 +757,7 @@ def test_levels_on_which_one_leg_alone_is_dim_are_not_seen(side: Side) -> None:
         old, new = (
             next(m for m in x.muscles if m.name == name) for x in (undisturbed_thighs(), limb)
         )
-        assert "cut by a gap in the scan" in getattr(new, side).reason
+        assert "cut by a gap in what was seen" in getattr(new, side).reason
         assert new.asymmetry.caveats == ("levels_dim",)
         assert new.asymmetry_total_volume.index_percent == pytest.approx(
             old.asymmetry_total_volume.index_percent, abs=3.0
@@ -769,6 +769,23 @@ def test_levels_on_which_one_leg_alone_is_dim_are_not_seen(side: Side) -> None:
     canonical = canonicalise(loaded(replace(scan, images=both)), config=CONFIG.canonicalise).value
     findings = list(separate_legs(canonical, config=CONFIG.separate).findings)
     assert "levels_dim" not in codes(findings)
+    # A map of fractions beside the images does not get dimmer; and a caveat is named once.
+    elsewhere = np.roll(dim[::-1], 5, axis=2)
+    fraction = scan.images[Quantity.WATER]
+    mapped = {
+        **{
+            q: v.with_data(np.where(dim | elsewhere, np.float32(3e-4), np.float32(1e-3)) * v.data)
+            for q, v in scan.images.items()
+        },
+        Quantity.FAT_FRACTION: Volume(
+            np.full_like(fraction.data, 0.5), fraction.grid, Quantity.FAT_FRACTION, "1"
+        ),
+    }
+    canonical = canonicalise(loaded(scan), config=CONFIG.canonicalise).value
+    result = separate_legs(replace(canonical, images=mapped), config=CONFIG.separate)
+    dims = {finding.side for finding in result.findings if finding.code == "levels_dim"}
+    assert dims == set(Side)
+    assert result.value.caveats.count("levels_dim") == 1
 
 
 @pytest.mark.parametrize(("mm", "doubted"), [(15.0, False), (60.0, True)])

@@ -316,7 +316,7 @@ def test_around_a_gap_what_both_legs_show_is_compared(plain: Results) -> None:
     assert match.succeeded
     compared = 0
     for m, was in zip(measures.muscles, uncut.muscles, strict=True):
-        if not all("cut by a gap in the scan" in (s.reason or "") for s in (m.right, m.left)):
+        if not all("cut by a gap in what was seen" in (s.reason or "") for s in (m.right, m.left)):
             continue
         assert m.right.status is m.left.status is Status.TRUNCATED
         assert m.right.volume_whole_ml is None

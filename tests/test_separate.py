@@ -316,5 +316,8 @@ def test_a_leg_that_ends_while_the_other_goes_on_is_told(side: Side, above_the_k
             f for f in result.findings if f.code == "ends_not_straight" and f.side in expected
         ]
         below = result.value[side].seen[:end].sum() * VOXEL_MM[2]
-        # Zeros may be levels that were not imaged on this side.
-        assert below == pytest.approx(told[0].value if body is noisy else 0.0) or body is scan
+        if body is scan:
+            assert below > 0.9 * end * VOXEL_MM[2] - 50.0
+        else:
+            # Zeros may be levels that were not imaged on this side.
+            assert below == pytest.approx(told[0].value if body is noisy else 0.0)

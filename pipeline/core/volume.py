@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,15 @@ class Quantity(StrEnum):
     FAT_FRACTION = "fatfraction"
     T1W = "T1w"
     OTHER = "other"
+
+
+_T = TypeVar("_T")
+
+
+def signals(images: Mapping[Quantity, _T]) -> dict[Quantity, _T]:
+    """Of images by what they show, those that are signal: a fraction has no bright body, no dark
+    air and does not fade with it."""
+    return {q: image for q, image in images.items() if q is not Quantity.FAT_FRACTION}
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,7 +62,7 @@ _SECTIONS = 1.0 / 60.0
 #: A muscle that a look loses altogether counts as this much of it.
 _LEAST_RATIO = 0.05
 #: Of what the sides move on their own, as if independent, so much at least counts as difference:
-#: that three looks moved them alike may be chance.
+#: that a few looks moved them alike may be chance.
 _LEAST_SPREAD_SHARE = 0.3
 
 

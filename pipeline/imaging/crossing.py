@@ -8,39 +8,47 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.imaging.separation import between_shares
+from pipeline.imaging.single_leg import too_narrow
+
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-#: Of the depth of the thinner side, how much body the surface between the legs may cut where they
-#: lie across each other, and where they lie apart. Calves and knees of real and synthetic bodies: 0
-#: to .4; a pelvis and thighs that touch reach 1, but nothing above them is apart.
-_CUT, _APART = 0.75, 0.3
-#: Two legs side by side are 1.4 times as wide as they are deep, and more.
-_WIDEST = 1.25
-#: Shorter than this it may be a knee that leans on the other, mm.
-_SHORTEST_MM = 20.0
-
 
 def levels_of_crossing(
-    body: Flags, surface: Floats, lattice_mm: tuple[float, float, float]
+    body: Flags,
+    surface: Floats,
+    lattice_mm: tuple[float, float, float],
+    *,
+    cut_share: float,
+    apart_share: float,
+    shortest_mm: float,
 ) -> Flags:
     """Levels from where the legs lie across each other down to the feet, shape (nz,).
+
+    They do where the surface between them runs through body, and that is too narrow for legs side
+    by side; above, they lie apart.
 
     Args:
         body: body mask on a lattice (nx, ny, nz), the feet first.
         surface: lattice column between the legs (ny, nz).
         lattice_mm: distances of its columns, rows and levels.
+        cut_share: body at the surface, over the depth of the thinner side, where they do at least.
+        apart_share: the same where they lie apart, at most.
+        shortest_mm: over fewer mm it may be a knee that leans on the other.
     """
-    cut = _cut_shares(body, surface)
-    width, depth = (body.any(axis=axis).sum(axis=0) for axis in (1, 0))
-    across = (cut >= _CUT) & (width * lattice_mm[0] < _WIDEST * depth * lattice_mm[1])
-    there = body.any(axis=(0, 1))
-    apart = np.flatnonzero(there & (cut < _APART))
+    cut = between_shares(body, surface)
+    columns = np.arange(body.shape[0])[:, None, None]
+    both = np.all(
+        [(body & side).any(axis=(0, 1)) for side in (columns > surface, columns < surface)], 0
+    )
+    across = both & (cut >= cut_share) & too_narrow(body, *lattice_mm[:2])
+    apart = np.flatnonzero(both & (cut < apart_share))
     out = np.zeros(body.shape[2], dtype=np.bool_)
     if apart.size == 0:
         return out
     across[apart[-1] :] = False
-    shortest = max(1, int(np.ceil(_SHORTEST_MM / lattice_mm[2])))
+    shortest = max(1, int(np.ceil(shortest_mm / lattice_mm[2])))
     tops = [
         top
         for top in range(shortest - 1, across.size)
@@ -50,19 +58,3 @@ def levels_of_crossing(
         # Up to where they lie apart: the surface cuts pieces off either leg there.
         out[: apart[apart > tops[-1]][0]] = True
     return out
-
-
-def _cut_shares(body: Flags, surface: Floats) -> Floats:
-    """Body that the surface cuts at each level, over the largest depth of the thinner side."""
-    columns = np.arange(body.shape[0])[:, None, None]
-    depths = [
-        (body & side).sum(axis=1).max(axis=0) for side in (columns > surface, columns < surface)
-    ]
-    # On both sides of the surface: mirrored input gives the same.
-    last = body.shape[0] - 1
-    low, high = (
-        np.clip(edge, 0, last).astype(np.intp)[None]
-        for edge in (np.floor(surface), np.ceil(surface))
-    )
-    at = [np.take_along_axis(body, place, axis=0)[0].sum(axis=0) for place in (low, high)]
-    return np.asarray(np.minimum(*at) / np.maximum(np.minimum(*depths), 1), dtype=np.float64)

@@ -119,7 +119,7 @@ def _lean_tissue(leg: SegmentedLeg, spacing_mm: float) -> NDArray[np.bool_] | No
     """Voxels of a leg that are less than half fat, smoothed over half a face."""
     images = leg.leg
     if images.dixon is not None:
-        excess = images.dixon.water.data - images.dixon.fat.data
+        excess = images.dixon.water.data * images.dixon.fat_gain - images.dixon.fat.data
     elif Quantity.FAT_FRACTION in images.images:
         fraction = images.images[Quantity.FAT_FRACTION]
         excess = np.float32(0.5) - fraction.data

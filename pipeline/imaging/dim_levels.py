@@ -31,7 +31,9 @@ def dim_levels(
     """
     reach = max(1, round(_REACH_MM / level_mm))
     share, usual = (_share_of_around(values, reach) for values in (own, other))
-    return np.asarray((share < largest_share) & (share < largest_ratio * usual))
+    # Beside the end of the other leg nothing is known of it.
+    known = np.isfinite(usual)
+    return np.asarray(known & (share < largest_share) & (share < largest_ratio * usual))
 
 
 def _share_of_around(values: Floats, reach: int) -> Floats:

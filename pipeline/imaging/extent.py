@@ -82,7 +82,7 @@ def structure_extent(
             else:
                 blunt[end] = float(area_share)
     if gap_beside(seen, bottom, top):
-        reasons.append("cut by a gap in the scan")
+        reasons.append("cut by a gap in what was seen")
     box = tuple(slice(a, a + n) for a, n in zip(lower_index, mask.shape, strict=True))
     total = np.count_nonzero(mask)
     aside = []

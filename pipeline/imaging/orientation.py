@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.grid import Grid
-from pipeline.core.scan import StorageMap
+from pipeline.core.scan import Index3, StorageMap
 
-Index3 = tuple[int, int, int]
 Flips = tuple[bool, bool, bool]
 
 

@@ -46,6 +46,10 @@ class Lattice:
     x: Floats
     step: tuple[int, int, int]
 
+    def points_below(self, axis: int, size: int, count: int) -> NDArray[np.intp]:
+        """Of each voxel along axis 1 or 2 (size,), the lattice point at it or below, of count."""
+        return np.minimum(np.arange(size) // self.step[axis], count - 1)
+
 
 def lattice_for(
     shape: tuple[int, int, int], voxel_mm: tuple[float, float, float], spacing_mm: float
@@ -74,8 +78,7 @@ def mask_at_full_size(mask: Flags, lattice: Lattice, shape: tuple[int, int, int]
         np.clip(nearest, 0, mask.shape[0] - 1).astype(int)
         for nearest in (np.ceil(place - 0.5), np.floor(place + 0.5))
     )
-    y = np.minimum(np.arange(shape[1]) // lattice.step[1], mask.shape[1] - 1)
-    z = np.minimum(np.arange(shape[2]) // lattice.step[2], mask.shape[2] - 1)
+    y, z = (lattice.points_below(axis, shape[axis], mask.shape[axis]) for axis in (1, 2))
     return np.asarray(mask[np.ix_(one, y, z)] | mask[np.ix_(other, y, z)])
 
 
@@ -197,16 +200,23 @@ def _seam(body: Flags, muscle: Floats, middle: Floats, reach: int) -> Floats:
     return columns[_paths(cost), levels[:, None]].T.astype(np.float64)
 
 
-def between_shares(body: Flags, middle: Floats) -> Floats:
-    """How deep the valley between the legs is at each level, shape (nz,): body at the midline
-    over the largest depth of body on the thinner side. 0: apart; near 1: no valley."""
-    columns = body.sum(axis=1).astype(np.float64)
-    out = np.ones(columns.shape[1])
-    for level in range(columns.shape[1]):
-        at = middle[level]
-        low, high = int(np.floor(at)), int(np.ceil(at))
-        sides = columns[:low, level], columns[high + 1 :, level]
-        smaller = min(float(side.max(initial=0.0)) for side in sides)
-        if smaller > 0:
-            out[level] = min(1.0, float(columns[[low, high], level].min()) / smaller)
-    return out
+def between_shares(body: Flags, surface: Floats) -> Floats:
+    """How deep the valley between the legs is at each level, shape (nz,): body at the surface over
+    the largest depth of body on the thinner side. 0: apart; near 1: no valley, or no body on one
+    side.
+
+    Args:
+        body: body mask on the lattice (nx, ny, nz).
+        surface: lattice column between the legs, (ny, nz) or, a midline, (nz,).
+    """
+    surface = np.broadcast_to(surface, body.shape[1:])
+    columns = np.arange(body.shape[0], dtype=np.float64)[:, None, None]
+    sides = (columns > surface, columns < surface)
+    thinner = np.min([(body & side).sum(axis=1).max(axis=0) for side in sides], axis=0)
+    # The thinner of both columns beside it: mirrored input gives the same.
+    places = [
+        np.clip(edge, 0, body.shape[0] - 1).astype(np.intp)[None]
+        for edge in (np.floor(surface), np.ceil(surface))
+    ]
+    at = np.min([np.take_along_axis(body, at, axis=0)[0].sum(axis=0) for at in places], axis=0)
+    return np.where(thinner > 0, np.minimum(1.0, at / np.maximum(thinner, 1)), 1.0)

@@ -78,7 +78,7 @@ def place_sides(
     cut, and voxels on the line itself stay unlabelled: giving them to one side would prefer it.
 
     Args:
-        own, labels, values, grid: as for `midline`.
+        own, labels, values, grid: as for `midline_of_labels`.
 
     Returns:
         labels of OWN_SCHEME.

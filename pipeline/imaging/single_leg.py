@@ -12,8 +12,7 @@ from scipy import ndimage
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-#: Width over depth. One leg at any level of real and synthetic bodies: .3 to 1.1; two thighs that
-#: touch, a pelvis: 1.43 to 2.
+#: Width over depth. One leg of real and synthetic bodies, or one behind the other: .3 to 1.1; two thighs that touch, a pelvis: 1.43 to 2.
 _WIDEST_LEG = 1.25
 #: Of the body at a level in one piece, at least: the rest is noise or fingers.
 _ONE_PIECE_SHARE = 0.9
@@ -35,9 +34,14 @@ def narrow_levels(body: Flags, column_mm: float, row_mm: float) -> Flags:
         piece = _largest_piece(body[:, :, level])
         if np.count_nonzero(piece) < _ONE_PIECE_SHARE * np.count_nonzero(body[:, :, level]):
             continue
-        width, depth = (np.count_nonzero(piece.any(axis=axis)) for axis in (1, 0))
-        narrow[level] = width * column_mm < _WIDEST_LEG * depth * row_mm
+        narrow[level] = too_narrow(piece[:, :, None], column_mm, row_mm)[0]
     return narrow
+
+
+def too_narrow(body: Flags, column_mm: float, row_mm: float) -> Flags:
+    """Levels (nz,) of a body (nx, ny, nz) on which it is too narrow for legs side by side."""
+    width, depth = (body.any(axis=axis).sum(axis=0) for axis in (1, 0))
+    return np.asarray(width * column_mm < _WIDEST_LEG * depth * row_mm)
 
 
 def left_whole(surface: Floats, body: Flags, narrow: Flags) -> Floats:

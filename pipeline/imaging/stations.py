@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from pipeline.core.errors import InputError
 from pipeline.core.grid import FloatArray, Grid
-from pipeline.core.volume import Quantity
+from pipeline.core.volume import Quantity, signals
 
 Singles = NDArray[np.float32]
 
@@ -293,10 +293,10 @@ def _shared(
 
 
 def _signal(part: _Placed, box: tuple[slice, ...]) -> Singles:
-    signals = [data[box] for q, data in part.images.items() if q is not Quantity.FAT_FRACTION]
-    if not signals:
+    shown = [data[box] for data in signals(part.images).values()]
+    if not shown:
         return np.ones_like(part.weight[box])
-    return np.asarray(np.sum(signals, axis=0, dtype=np.float32))
+    return np.asarray(np.sum(shown, axis=0, dtype=np.float32))
 
 
 def _tissue(signal: Singles) -> NDArray[np.bool_]:

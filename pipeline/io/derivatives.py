@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from pipeline.core.errors import InvariantError, UsageError
 from pipeline.core.grid import Grid
 from pipeline.core.results import Measures
+from pipeline.core.scan import Index3
 from pipeline.core.transform import (
     AffineTransform,
     BlendedAffine,
@@ -32,8 +33,6 @@ from pipeline.core.transform import (
 )
 from pipeline.core.volume import Quantity
 from pipeline.io.atomic import atomic_write
-
-Index3 = tuple[int, int, int]
 
 #: Every picture that a report can have as a file of its own.
 FIGURES = (

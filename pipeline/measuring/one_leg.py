@@ -18,7 +18,7 @@ from pipeline.core.match import LegMatch
 from pipeline.core.results import ProfilePoint
 from pipeline.core.scan import Leg, SegmentedLeg, SegmentedLegs
 from pipeline.core.soft import Confidence
-from pipeline.core.volume import Quantity
+from pipeline.core.volume import Quantity, signals
 from pipeline.imaging.asymmetry import se_of_counting
 from pipeline.imaging.extent import End, Extent, structure_extent
 from pipeline.imaging.labels import is_muscle
@@ -210,7 +210,7 @@ def measure_leg(
 def _edges(leg: Leg, unseen: UnseenParts, config: MeasureConfig) -> dict[str, Flags]:
     """What of a leg lies near where it goes on outside the images, by the names of EDGES."""
     voxel_mm, reach_mm = leg.grid.voxel_sizes_mm, config.edge_reach_mm
-    images = [image.data for image in leg.images.values()]
+    images = [image.data for image in (signals(leg.images) or leg.images).values()]
     edges = near_edges(leg.tissue, images, voxel_mm, reach_mm=reach_mm)
     for name, surface in unseen.cut.items():
         mask = near(surface, voxel_mm, reach_mm=reach_mm)

@@ -18,8 +18,6 @@ Flags = NDArray[np.bool_]
 #: Both legs of a newborn side by side are wider than the one, no magnet shows more than the other.
 #: What lies beyond was not written in mm.
 _NARROWEST_SCAN_MM, _WIDEST_SCAN_MM = 60.0, 1500.0
-#: Legs have a valley between them somewhere: body at the midline below this share of its depth.
-_VALLEY_SHARE = 0.7
 
 
 def check_width(grid: Grid) -> None:
@@ -48,7 +46,9 @@ def check_both_sides(given: Mapping[Side, NDArray[np.uint8]]) -> None:
             )
 
 
-def check_two_legs(body: Flags, middle: NDArray[np.float64], narrow: Flags) -> None:
+def check_two_legs(
+    body: Flags, middle: NDArray[np.float64], narrow: Flags, config: SeparateConfig
+) -> None:
     """Refuse a scan without body, and body that never parts into two legs.
 
     Args:
@@ -65,7 +65,7 @@ def check_two_legs(body: Flags, middle: NDArray[np.float64], narrow: Flags) -> N
         )
     there = body.any(axis=(0, 1))
     shares = between_shares(body, middle)[there & ~narrow if (there & ~narrow).any() else there]
-    if float(np.percentile(shares, 5)) > _VALLEY_SHARE:
+    if float(np.percentile(shares, 5)) > config.largest_valley_share:
         raise SubjectUnusableError(
             "The scan does not show two legs side by side",
             expected="two legs with a gap or a valley between them at some level",

@@ -12,7 +12,7 @@ from pipeline.core.anatomy import Side
 from pipeline.core.grid import Grid
 from pipeline.core.results import Finding, Severity
 from pipeline.core.scan import CanonicalScan, Leg
-from pipeline.core.volume import Quantity
+from pipeline.core.volume import Quantity, signals
 from pipeline.imaging.ghosts import ghost_signal
 from pipeline.imaging.pose import difference_of_legs
 from pipeline.imaging.separation import coarse
@@ -56,7 +56,7 @@ def levels_doubted(code: str, grid: Grid, side: Side | None, levels: Flags) -> l
     ]
 
 
-def cut_ends(grid: Grid, side: Side, shown: Flags, whole: Flags) -> list[Finding]:
+def ends_cut(grid: Grid, side: Side, shown: Flags, whole: Flags) -> list[Finding]:
     """What is said of levels on which a leg is cut by an end of the scan that is not straight."""
     cut = np.flatnonzero(shown & ~whole)
     if cut.size == 0:
@@ -105,10 +105,10 @@ def unlike_bright(legs: Mapping[Side, Leg], config: SeparateConfig) -> list[Find
     """Doubt on legs of which one is far brighter than the other."""
     bright = {}
     for side, leg in legs.items():
-        signal = [v.data for q, v in leg.images.items() if q is not Quantity.FAT_FRACTION]
-        if not signal:
+        shown = [image.data for image in signals(leg.images).values()]
+        if not shown:
             return []
-        bright[side] = float(np.median(sum(np.abs(image[leg.tissue]) for image in signal)))
+        bright[side] = float(np.median(sum(np.abs(image[leg.tissue]) for image in shown)))
     dark = min(bright, key=bright.__getitem__)
     ratio = bright[dark.other] / max(bright[dark], 1e-12)
     if ratio <= config.largest_brightness_ratio:
@@ -191,8 +191,7 @@ def ghosts(scan: CanonicalScan, parting: Parting, config: SeparateConfig) -> lis
     # In units of what muscle gives in all images together: so much of it may be the ghost's.
     thin: dict[Quantity, NDArray[np.float64]] = {
         quantity: coarse(image.data, parting.lattice)
-        for quantity, image in scan.images.items()
-        if quantity is not Quantity.FAT_FRACTION
+        for quantity, image in signals(scan.images).items()
     }
     found = {q: ghost_signal(one, parting.body, parting.lattice_mm) for q, one in thin.items()}
     told = {quantity: ghost for quantity, ghost in found.items() if ghost is not None}

@@ -12,6 +12,7 @@ from pipeline.core.anatomy import Side
 from pipeline.core.grid import Grid
 from pipeline.core.results import Finding
 from pipeline.core.scan import CanonicalScan
+from pipeline.core.volume import signals
 from pipeline.imaging.crossing import levels_of_crossing
 from pipeline.imaging.cut_ends import whole_levels
 from pipeline.imaging.dim_levels import dim_levels
@@ -19,7 +20,7 @@ from pipeline.separating.doubts import (
     LEG_ENDS_EARLY,
     LEGS_CROSS,
     LEVELS_DIM,
-    cut_ends,
+    ends_cut,
     levels_doubted,
 )
 from pipeline.separating.parting import Parting
@@ -43,27 +44,37 @@ def seen_levels(
     shown = {side: _shown(scan.grid, parting.tissue[side], lit_on[side]) for side in Side}
     seen = {}
     for side in Side:
-        seen[side] = shown[side]
-        if shown[side].any():
+        whole = shown[side]
+        if whole.any():
             sizes = scan.grid.voxel_sizes_mm
-            seen[side] = whole_levels(parting.tissue[side], lit, shown[side], sizes)
+            whole = whole_levels(parting.tissue[side], lit, shown[side], sizes)
         stump = _beyond_stump(shown[side], shown[side.other], scan.grid, config)
+        lower = shown[side] & _below_middle(shown[side])
         if stump.any():
-            # Where there is noise, the levels were seen to be empty: muscles end there, and no end
-            # of the scan cuts them. Zeros may be levels that were not imaged on this side.
+            # The lower end is the leg's own. Where there is noise below it, the levels were seen to
+            # be empty: muscles end there, and no end of the scan cuts them. Zeros may be levels
+            # that were not imaged on this side.
             empty = stump & np.any(lit_on[side], axis=(0, 1))
-            if empty.any():
-                seen[side] = shown[side] | empty
+            seen[side] = whole | lower | empty if empty.any() else whole
             findings += levels_doubted(LEG_ENDS_EARLY, scan.grid, side, stump)
+            findings += ends_cut(scan.grid, side, shown[side] & ~lower, whole)
         else:
-            findings += cut_ends(scan.grid, side, shown[side], seen[side])
-    crossed = _crossed(scan.grid, parting)
+            seen[side] = whole
+            findings += ends_cut(scan.grid, side, shown[side], whole)
+    crossed = _crossed(scan.grid, parting, config)
     findings += levels_doubted(LEGS_CROSS, scan.grid, None, crossed)
     seen = {side: flags & ~crossed for side, flags in seen.items()}
     for side, dim in _dim_levels(scan, parting.tissue, seen, config).items():
-        seen[side] = seen[side] & ~dim
         findings += levels_doubted(LEVELS_DIM, scan.grid, side, dim)
+        seen[side] = seen[side] & ~dim
     return seen, findings
+
+
+def _below_middle(shown: Flags) -> Flags:
+    """Levels below the middle of those that show a leg."""
+    levels = np.flatnonzero(shown)
+    middle = np.median(levels) if levels.size else 0.0
+    return np.asarray(np.arange(shown.size) < middle)
 
 
 def _shown(grid: Grid, tissue: Flags, lit: Flags) -> Flags:
@@ -80,11 +91,17 @@ def _shown(grid: Grid, tissue: Flags, lit: Flags) -> Flags:
     return shown
 
 
-def _crossed(grid: Grid, parting: Parting) -> Flags:
+def _crossed(grid: Grid, parting: Parting, config: SeparateConfig) -> Flags:
     """Levels of the scan from where the legs lie across each other down."""
-    crossed = levels_of_crossing(parting.body, parting.surface, parting.lattice_mm)
-    levels = np.arange(grid.shape[2]) // parting.lattice.step[2]
-    return np.asarray(crossed[np.minimum(levels, crossed.size - 1)])
+    crossed = levels_of_crossing(
+        parting.body,
+        parting.surface,
+        parting.lattice_mm,
+        cut_share=config.crossing_cut_share,
+        apart_share=config.crossing_apart_share,
+        shortest_mm=config.shortest_crossing_mm,
+    )
+    return np.asarray(crossed[parting.lattice.points_below(2, grid.shape[2], crossed.size)])
 
 
 def _dim_levels(
@@ -94,7 +111,10 @@ def _dim_levels(
     config: SeparateConfig,
 ) -> dict[Side, Flags]:
     """Seen levels on which one leg alone gives far less signal than above and below."""
-    signal = sum(image.data for image in scan.images.values())
+    shown = [image.data for image in signals(scan.images).values()]
+    if not shown:
+        return {}
+    signal = sum(shown)
     totals = {
         side: np.asarray(np.sum(signal, axis=(0, 1), where=tissue[side]), dtype=np.float64)
         for side in Side

@@ -81,7 +81,7 @@ def part_legs(scan: CanonicalScan, config: SeparateConfig) -> Parting:
     lattice_mm = _lattice_mm(scan, lattice)
     body, muscle, inside = _body(scan, lattice)
     middle, narrow = _midline(body, lattice_mm)
-    check_two_legs(body, middle, narrow)
+    check_two_legs(body, middle, narrow, config)
     surface = left_whole(seam(body, muscle, middle, lattice_mm[0]), body, narrow)
     border = _at_full_size(surface, lattice, shape)
     columns = np.arange(shape[0], dtype=np.float64)[:, None, None]

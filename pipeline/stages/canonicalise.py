@@ -24,7 +24,7 @@ from pipeline.core.scan import (
     StageResult,
     StorageMap,
 )
-from pipeline.core.volume import DixonPair, LabelMap, Quantity, Volume
+from pipeline.core.volume import DixonPair, LabelMap, Quantity, Volume, signals
 from pipeline.imaging.given_labels import in_own_scheme, values_of, whole_numbers
 from pipeline.imaging.lower_limbs import body_mask, find_lower_limbs
 from pipeline.imaging.noise import above_noise, bright_signal
@@ -279,9 +279,8 @@ def _lower_limbs(
     levels = whole.shape[2]
     level_mm = whole.voxel_sizes_mm[2]
     long = levels * level_mm > config.longest_lower_limb_mm
-    # A map of fractions has no signal to find a body by: its air is as bright as its fat.
-    signals = [turned[q] for q in subject.images if q is not Quantity.FAT_FRACTION]
-    if levels * level_mm <= config.shortest_whole_body_mm or not signals:
+    shown = [turned[quantity] for quantity in signals(subject.images)]
+    if levels * level_mm <= config.shortest_whole_body_mm or not shown:
         return 0, levels, []
     step = odd_step(config.search_voxel_mm / whole.voxel_volume_mm3 ** (1.0 / 3.0))
     lattice = [centred_lattice(size, step) for size in whole.shape]
@@ -289,7 +288,7 @@ def _lower_limbs(
     ends = [first + (count - 1) * step + 1 for first, count in lattice]
     shape = tuple(count for _, count in lattice)
     signal = np.zeros(shape, dtype=np.float32)
-    for image in signals:
+    for image in shown:
         signal += np.nan_to_num(image.read(lower, (ends[0], ends[1], ends[2]), step))
     found = find_lower_limbs(body_mask(signal), step * level_mm, margin_mm=config.hip_margin_mm)
     if not long and (found is None or not found.of_whole_body):

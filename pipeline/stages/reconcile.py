@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from pipeline.core.anatomy import MUSCLES, Side
 from pipeline.core.match import LegMatch
 from pipeline.core.results import CONSENSUS, Finding, Severity
 from pipeline.core.scan import SegmentedLegs, StageResult
+from pipeline.imaging.asymmetry import index_from_log_ratio
 from pipeline.imaging.consensus import consensus_labels
 from pipeline.imaging.limb_axis import find_limb_axis
 from pipeline.imaging.threads import one_thread
@@ -95,5 +97,5 @@ def _differences(legs: SegmentedLegs) -> dict[str, float]:
     for muscle in MUSCLES:
         right, left = (float(counts[side][muscle.id]) for side in (Side.RIGHT, Side.LEFT))
         if right > 0.0 and left > 0.0:
-            out[muscle.name] = 100.0 * (right - left) / (0.5 * (right + left))
+            out[muscle.name] = index_from_log_ratio(math.log(right / left))
     return out

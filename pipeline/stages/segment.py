@@ -174,31 +174,32 @@ def _check(
     # Muscles full of fat are read with little confidence, but front and outside are still told:
     # tubes, bottles and balls look alike from all sides.
     told = soft.pose is not None and soft.pose.front is True and soft.pose.outside is True
-    for value, limit, words in (
+    for value, limit, words, without in (
         (
             muscle_share_of_tissue(labels, leg),
             config.smallest_muscle_share,
             "muscle is {0:.2f} of the tissue (at least {1:.2f} in a leg)",
+            "no muscle",
         ),
         (
             mean_confidence(labels, soft.confidence),
             config.lowest_told_confidence if told else config.lowest_leg_confidence,
             "labels stay the same by {0:.2f} only when the images are disturbed a little "
             "({1:.2f} in a leg)",
+            "no word of the engine how sure it is of any muscle",
         ),
         (
             share_of_levels_with_bone(labels),
             config.smallest_share_with_bone,
             "a long bone beside the muscles on {0:.2f} of the levels only ({1:.2f} in a leg)",
+            "no muscle with a bone beside it",
         ),
     ):
         if value is None or value < limit:
             raise SubjectUnusableError(
                 f"What is in view on the {leg.side} does not look like a leg",
                 expected="thigh, knee, leg or hip of a person, in slices across the limb",
-                found="no muscle with a bone beside it"
-                if value is None
-                else words.format(value, limit),
+                found=without if value is None else words.format(value, limit),
                 action="check the images; labels made elsewhere are used with --labels",
             )
     yield from _doubts(leg, labels, muscle_image(leg), config)

@@ -84,7 +84,7 @@ def separate_legs(scan: CanonicalScan, *, config: SeparateConfig) -> StageResult
     if scan.images:
         doubts += unlike_bright(legs, config)
     findings += doubts
-    caveats = (*scan.caveats, *(finding.code for finding in doubts))
+    caveats = tuple(dict.fromkeys((*scan.caveats, *(finding.code for finding in doubts))))
     return StageResult(LegPair(legs[Side.RIGHT], legs[Side.LEFT], doubt, caveats), tuple(findings))
 
 

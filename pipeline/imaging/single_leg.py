@@ -12,7 +12,8 @@ from scipy import ndimage
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-#: Width over depth. One leg of real and synthetic bodies, or one behind the other: .3 to 1.1; two thighs that touch, a pelvis: 1.43 to 2.
+#: Width over depth. One leg of real and synthetic bodies, or one behind the other: .3 to 1.1; two
+#: thighs that touch, a pelvis: 1.43 to 2.
 _WIDEST_LEG = 1.25
 #: Of the body at a level in one piece, at least: the rest is noise or fingers.
 _ONE_PIECE_SHARE = 0.9

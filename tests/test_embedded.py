@@ -229,6 +229,16 @@ def test_bone_that_is_as_dark_as_air_is_found():
         assert bone_ml == pytest.approx(np.pi * 49 * 4 * 72 / 1000, rel=0.15)
 
 
+def test_an_engine_that_does_not_say_how_sure_it_is_is_told_so():
+    class Silent(EmbeddedEngine):
+        def segment_leg(self, leg, body_size=1.0):
+            return replace(super().segment_leg(leg, body_size), confidence={})
+
+    engine = Silent(CONFIG.segment.embedded, Painted())
+    with pytest.raises(SubjectUnusableError, match="no word of the engine how sure it is"):
+        segment(legs_of(two_cylinders()), config=CONFIG.segment, engine=engine)
+
+
 def test_labels_given_by_a_person_are_not_checked():
     """A label map that is no leg at all passes: it is its author's."""
     config = CONFIG.segment.model_copy(update={"engine": "given"})

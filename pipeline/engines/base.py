@@ -27,8 +27,10 @@ class Engine(Protocol):
         ...
 
     def segment_leg(self, leg: Leg, body_size: float = 1.0) -> SoftLabels:
-        """Soft labels of a leg; ids of LEG_SCHEME, any grid in the leg's space. Automatic ones state
-        a confidence."""
+        """Soft labels of a leg; ids of LEG_SCHEME, any grid in the leg's space.
+
+        Automatic ones state a confidence of each muscle.
+        """
         ...
 
 

@@ -43,6 +43,7 @@ from pipeline.core.volume import Volume
 from pipeline.engines.session import WEIGHTS, allocated_threads, embedded_network
 from pipeline.flow import STAGES, process_subject
 from pipeline.io.nifti import write_volume
+from pipeline.provenance import DISTRIBUTION, code_digest, version_of
 
 SUBJECT = "sub-bench"
 #: A thigh as it is scanned slice by slice: fine in the plane, thick slices.
@@ -316,7 +317,8 @@ def page(report: Report) -> str:
     lines = [
         "# Benchmarks",
         "",
-        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {machine()}.",
+        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {machine()}; myosymmetry "
+        f"{version_of(DISTRIBUTION)}, code {code_digest()[:12]}.",
         "",
         "Reference workload: whole legs of the phantom, one volume of "
         f"{' x '.join(map(str, SHAPE))} voxels of {' x '.join(map(str, VOXEL_MM))} mm, water and "

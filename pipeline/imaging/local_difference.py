@@ -120,7 +120,9 @@ class MatchedCourse:
         amounts_mm3: what is counted of each voxel (n,), e.g. its lean volume; not all 0.
         voxel_extent_mm: length a voxel covers along the limb.
         """
-        counted = amounts_mm3 > 0
+        counted = np.flatnonzero(amounts_mm3 > 0)
+        # In order once: each count along the limb would sort them again.
+        counted = counted[np.argsort(own_mm[counted], kind="stable")]
         self._own, self._amounts = own_mm[counted], amounts_mm3[counted]
         self._extent = voxel_extent_mm
         self._knots = _knots(self._own, matched_mm[counted], voxel_extent_mm)

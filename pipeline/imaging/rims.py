@@ -43,19 +43,28 @@ def beneath_surface(
         where no leg is seen.
     """
     width = [max(1, round(_DEPTH_MM / mm)) for mm in voxel_mm[:2]]
-    smooth = ndimage.uniform_filter(image, (*width, 1), output=np.float32)
+    around = [np.arange(wide) - wide // 2 for wide in width]
     found = {}
     for (axis, end), name in EDGES.items():
-        leg, signal = (np.moveaxis(a, axis, 0) for a in (tissue, smooth))
+        leg = np.moveaxis(tissue, axis, 0)
         if end:
-            leg, signal = leg[::-1], signal[::-1]
+            leg = leg[::-1]
         deep = np.minimum(leg.argmax(axis=0) + round(_DEPTH_MM / voxel_mm[axis]), len(leg) - 1)
+        if end:
+            deep = len(leg) - 1 - deep
+        there: Flags = np.asarray(leg.any(axis=0))
         side = np.full(tissue.shape[2], np.nan)
         for level in np.flatnonzero(seen):
-            lines = np.flatnonzero(leg[:, :, level].any(axis=0))
+            lines = np.flatnonzero(there[:, level])
             if lines.size >= _FEWEST_LINES:
                 lines = lines[lines.size // 4 : -(lines.size // 4)]
-                side[level] = np.median(signal[deep[lines, level], lines, level])
+                places = {axis: deep[lines, level], 1 - axis: lines}
+                x, y = (
+                    np.clip(places[k][:, None] + around[k], 0, tissue.shape[k] - 1) for k in (0, 1)
+                )
+                # Means over about the depth, so that noise and vessels do not decide.
+                near = image[x[:, :, None], y[:, None, :], level]
+                side[level] = np.median(near.mean(axis=(1, 2), dtype=np.float64))
         found[name] = side
     return found
 

@@ -234,16 +234,13 @@ def amount_below(
     # The volume above level t grows linearly while t passes through a voxel: the sum of one ramp
     # up per voxel start minus one per voxel end, looked up for all edges at once.
     half = voxel_extent_mm / 2
-    density = amounts_mm3 / voxel_extent_mm
-    return _ramp_sum(at_mm, coordinate_mm - half, density) - _ramp_sum(
-        at_mm, coordinate_mm + half, density
-    )
+    order = np.argsort(coordinate_mm, kind="stable")
+    middles, density = coordinate_mm[order], amounts_mm3[order] / voxel_extent_mm
+    return _ramp_sum(at_mm, middles - half, density) - _ramp_sum(at_mm, middles + half, density)
 
 
 def _ramp_sum(at: Floats, starts: Floats, slopes: Floats) -> Floats:
-    """Sum over voxels of slope * max(t - start, 0) for every t in `at`."""
-    order = np.argsort(starts, kind="stable")
-    starts, slopes = starts[order], slopes[order]
+    """Sum over voxels of slope * max(t - start, 0) for every t in `at`; starts ascend."""
     slope_sum = np.concatenate([[0.0], np.cumsum(slopes)])
     moment_sum = np.concatenate([[0.0], np.cumsum(slopes * starts)])
     count = np.searchsorted(starts, at, side="right")

@@ -40,6 +40,16 @@ def test_noise_alone_is_no_ghost() -> None:
     assert found[0] < 1.0
 
 
+def test_noise_that_grows_towards_the_middle_is_no_ghost() -> None:
+    """As where coils were combined and the image was evened out."""
+    signal, body = room(0.0, 0)
+    x, y, _ = np.ogrid[:60, :60, :8]
+    louder = np.where(body, 1.0, 1.0 + 2.0 * np.exp(-np.hypot(x - 29.5, y - 29.5) / 15.0))
+    found = ghost_signal(signal * louder, body, MM)
+    assert found is not None
+    assert found[0] < 1.0
+
+
 def test_blanked_air_tells_nothing() -> None:
     signal, body = room(0.3, 0)
     assert ghost_signal(np.where(body, signal, 0.0), body, MM) is None

@@ -24,7 +24,8 @@ def ghost_signal(
     """How strong ghosts are, and along which axis they lie.
 
     The root mean square of the air in line with the body along one axis of the plane, less that of
-    the quietest other air, which holds the noise alone. Exact zeros are blanked air.
+    the loudest other air: noise that grows towards the middle of an image is louder in line with
+    the body along both axes. Exact zeros are blanked air.
 
     Args:
         signal: magnitudes on a lattice (nx, ny, nz), arbitrary units.
@@ -49,4 +50,5 @@ def ghost_signal(
     if not along or len(powers) < 2:
         return None
     axis = max(along, key=powers.__getitem__)
-    return float(np.sqrt(powers[axis] - min(powers.values()))), axis
+    elsewhere = max(power for kind, power in powers.items() if kind != axis)
+    return float(np.sqrt(max(0.0, powers[axis] - elsewhere))), axis

@@ -7,7 +7,7 @@ import pytest
 from bodies import GIVEN, loaded, small_scan
 
 from pipeline import canonicalise, separate_legs
-from pipeline.core.volume import Quantity
+from pipeline.core.volume import Quantity, Volume
 from pipeline.imaging.ghosts import ghost_signal
 
 MM = (5.0, 5.0, 5.0)
@@ -55,7 +55,7 @@ def test_blanked_air_tells_nothing() -> None:
     assert ghost_signal(np.where(body, signal, 0.0), body, MM) is None
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.25])
+@pytest.mark.parametrize("strength", [0.0, 0.005, 0.25])
 def test_a_scan_with_ghosts_is_told(strength: float) -> None:
     scan = small_scan()
     images = {
@@ -67,5 +67,11 @@ def test_a_scan_with_ghosts_is_told(strength: float) -> None:
     assert Quantity.WATER in canonical.images
     result = separate_legs(canonical, config=GIVEN.separate)
     told = [f for f in result.findings if f.code == "ghosts"]
-    assert bool(told) == bool(strength)
+    assert bool(told) == (strength > 0.1)
     assert all("from front to back" in f.message for f in told)
+    # Another image beside water and fat has units of its own.
+    water = canonical.images[Quantity.WATER]
+    other = Volume(np.float32(1000.0) * water.data, water.grid, Quantity.OTHER)
+    images = {**canonical.images, Quantity.OTHER: other}
+    found = separate_legs(replace(canonical, images=images), config=GIVEN.separate).findings
+    assert [f.code for f in found if f.code == "ghosts"] == [f.code for f in told]

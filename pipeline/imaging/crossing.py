@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.imaging.separation import between_shares
+from pipeline.imaging.separation import between_shares, on_both_sides
 from pipeline.imaging.single_leg import too_narrow
 
 Floats = NDArray[np.float64]
@@ -38,10 +38,7 @@ def levels_of_crossing(
         shortest_mm: over fewer mm it may be a knee that leans on the other.
     """
     cut = between_shares(body, surface)
-    columns = np.arange(body.shape[0])[:, None, None]
-    both = np.all(
-        [(body & side).any(axis=(0, 1)) for side in (columns > surface, columns < surface)], 0
-    )
+    both = on_both_sides(body, surface)
     across = both & (cut >= cut_share) & too_narrow(body, *lattice_mm[:2])
     apart = np.flatnonzero(both & (cut < apart_share))
     out = np.zeros(body.shape[2], dtype=np.bool_)

@@ -200,6 +200,16 @@ def _seam(body: Flags, muscle: Floats, middle: Floats, reach: int) -> Floats:
     return columns[_paths(cost), levels[:, None]].T.astype(np.float64)
 
 
+def on_both_sides(body: Flags, surface: Floats) -> Flags:
+    """Levels (nz,) with body on both sides of the surface. Arguments as of `between_shares`."""
+    columns = np.arange(body.shape[0], dtype=np.float64)[:, None, None]
+    surface = np.broadcast_to(surface, body.shape[1:])
+    right, left = (
+        (body & side).any(axis=(0, 1)) for side in (columns > surface, columns < surface)
+    )
+    return np.asarray(right & left)
+
+
 def between_shares(body: Flags, surface: Floats) -> Floats:
     """How deep the valley between the legs is at each level, shape (nz,): body at the surface over
     the largest depth of body on the thinner side. 0: apart; near 1: no valley, or no body on one

@@ -188,18 +188,20 @@ def labels_astray(
 
 def ghosts(scan: CanonicalScan, parting: Parting, config: SeparateConfig) -> list[Finding]:
     """Doubt on images with ghosts in the air beside the legs, told of the image with most."""
-    # In units of what muscle gives in all images together: so much of it may be the ghost's.
     thin: dict[Quantity, NDArray[np.float64]] = {
         quantity: coarse(image.data, parting.lattice)
         for quantity, image in signals(scan.images).items()
     }
-    found = {q: ghost_signal(one, parting.body, parting.lattice_mm) for q, one in thin.items()}
-    told = {quantity: ghost for quantity, ghost in found.items() if ghost is not None}
-    if not told:
-        return []
-    quantity, (signal, axis) = max(told.items(), key=lambda item: item[1][0])
-    both = [Quantity.WATER, Quantity.FAT] if scan.dixon is not None else [quantity]
-    share = signal / float(np.median(np.sum([thin[one][parting.body] for one in both], axis=0)))
+    pair = (Quantity.WATER, Quantity.FAT) if scan.dixon is not None else ()
+    found = []
+    for quantity, image in thin.items():
+        ghost = ghost_signal(image, parting.body, parting.lattice_mm)
+        # A ghost of water or fat is part of what both give; other images have units of their own.
+        units = pair if quantity in pair else (quantity,)
+        usual = float(np.median(sum(thin[one][parting.body] for one in units)))
+        if ghost is not None and usual > 0:
+            found.append((ghost[0] / usual, ghost[1], quantity))
+    share, axis, quantity = max(found, default=(0.0, 0, Quantity.OTHER), key=lambda one: one[0])
     if share <= config.largest_ghost_share:
         return []
     return [

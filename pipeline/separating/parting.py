@@ -28,6 +28,7 @@ from pipeline.imaging.separation import (
     lattice_for,
     mask_at_full_size,
     midline,
+    on_both_sides,
     seam,
 )
 from pipeline.imaging.single_leg import left_whole, narrow_levels
@@ -63,10 +64,7 @@ class Parting:
 
     def touching_share(self) -> float:
         """Share of the levels on which the body is in one piece between the legs."""
-        columns = np.arange(self.body.shape[0])[:, None]
-        there = self.body.any(axis=1)
-        right, left = columns > self.middle, columns < self.middle
-        both = (there & right).any(axis=0) & (there & left).any(axis=0)
+        both = on_both_sides(self.body, self.middle)
         return float(np.mean(both & (between_shares(self.body, self.middle) > 0)))
 
 
